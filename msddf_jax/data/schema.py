@@ -1,0 +1,124 @@
+"""What a record and a batch hold: field names, enums, and the contracts every module relies on.
+
+Contracts, stated once:
+
+* label 1 = fake, 0 = real; a score is P(fake).
+* mask 1 (255 in a stored PNG) = manipulated.
+* images are uint8 RGB until they reach the device, then float32 in [0, 1]; a model normalises for itself.
+* landmarks are 81 points (x, y) in pixels of the crop, pixel centres at integers, in dlib's order
+  (0-67 iBUG 68, 68-80 forehead) with the forehead re-ordered left to right, so that a flip reverses it.
+* strings never reach the device.
+* what is absent has a `has_` flag; a missing file is an error, never zeros.
+"""
+
+import numpy as np
+
+NUM_LANDMARKS = 81
+LABELS = ("real", "fake")
+
+# Stored as integers in built data sets: append only, never reorder.
+METHODS = (
+    "real",
+    "deepfakes",
+    "face2face",
+    "faceswap",
+    "neuraltextures",
+    "faceshifter",
+    "dfd",
+    "toy_swap",
+    "toy_reenact",
+    "toy_neural",
+    "toy_texture",
+)
+DATASETS = ("faceforensics", "toy")
+COMPRESSIONS = ("raw", "c23", "c40", "none")
+
+# What the synthesis can do, and what the heads are asked to name (reference: MSDDF sections 2.1 and 6).
+REGIONS = (
+    "left_eye",
+    "right_eye",
+    "both_eyes",
+    "nose",
+    "mouth",
+    "nose_left_eye",
+    "nose_right_eye",
+    "nose_both_eyes",
+    "nose_mouth",
+    "eyes_nose_mouth",
+    "hull",
+)
+BLENDS = ("alpha", "poisson", "dynamic", "none")
+FORGERY_TYPES = ("alpha", "poisson", "dynamic", "self_blend", "real", "dataset_fake")
+FACE_PARTS = ("left_eye", "right_eye", "nose", "mouth", "whole_face")
+
+# Fields that a batch carries to the device, with the dtype on the host. The rest stays on the host.
+DEVICE_FIELDS = {
+    "image": np.uint8,  # [B, H, W, 3]
+    "mask": np.uint8,  # [B, H, W, 1], 255 = manipulated
+    "has_mask": np.bool_,  # [B]
+    "landmarks": np.float32,  # [B, 81, 2]
+    "has_landmarks": np.bool_,  # [B]
+    "label": np.int32,  # [B]
+    "method": np.int32,  # [B], index into METHODS
+    "identity": np.int32,  # [B], index of the target identity in the training set, -1 unknown
+    "_mask": np.bool_,  # [B], False on rows that only pad the batch
+}
+# Strings and numbers that stay on the host, for grouping scores by video.
+HOST_FIELDS = (
+    "dataset",
+    "video_id",
+    "pair_id",
+    "group_id",
+    "source_identity",
+    "target_identity",
+    "frame_index",
+    "compression",
+    "source_path",
+)
+
+
+def _flip_permutation():
+    reverse = lambda a, b: list(range(b - 1, a - 1, -1))  # noqa: E731
+    return np.array(
+        reverse(0, 17)  # jaw
+        + reverse(17, 27)  # brows
+        + [27, 28, 29, 30]  # nose ridge
+        + reverse(31, 36)  # nostrils
+        + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]  # eyes
+        + reverse(48, 55)  # outer lip, upper
+        + reverse(55, 60)  # outer lip, lower
+        + reverse(60, 65)  # inner lip, upper
+        + reverse(65, 68)  # inner lip, lower
+        + reverse(68, 81),  # forehead, left to right
+        np.int32,
+    )
+
+
+# landmarks_of_flipped_image = landmarks[LANDMARK_FLIP] with x -> (W - 1) - x.
+LANDMARK_FLIP = _flip_permutation()
+# dlib's predictor gives the 13 forehead points in another order; this puts them left to right (SBI).
+FOREHEAD_LEFT_TO_RIGHT = np.array([77, 75, 76, 68, 69, 70, 71, 80, 72, 73, 79, 74, 78], np.int32)
+
+
+def device_batch(batch):
+    """The part of a host batch that goes to the device, checked.
+
+    Args:
+      batch: dict of numpy arrays with at least every key of `DEVICE_FIELDS`.
+
+    Returns:
+      dict with exactly the keys of `DEVICE_FIELDS`.
+
+    Raises:
+      KeyError: a field is missing. TypeError: a field has another dtype than `DEVICE_FIELDS` states.
+    """
+    missing = sorted(set(DEVICE_FIELDS) - set(batch))
+    if missing:
+        raise KeyError(f"batch lacks the fields {missing}; it has {sorted(batch)}")
+    out = {}
+    for name, dtype in DEVICE_FIELDS.items():
+        value = np.asarray(batch[name])
+        if value.dtype != dtype:
+            raise TypeError(f"batch field {name!r} has dtype {value.dtype}, expected {np.dtype(dtype)}")
+        out[name] = value
+    return out

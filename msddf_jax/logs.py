@@ -1,0 +1,70 @@
+"""What training writes while it runs: metrics.jsonl and TensorBoard files, without TensorFlow."""
+
+import json
+import math
+import os
+import pathlib
+import time
+
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+
+class MetricWriter:
+    """Writes scalars to `<workdir>/metrics.jsonl` and to TensorBoard files beside it.
+
+    On a resumed run, lines after the restored step are cut away: the steps are run again, and each step
+    should stand in the file once.
+
+    Args:
+      workdir: folder. first_step: the step that training starts from.
+    """
+
+    def __init__(self, workdir, first_step):
+        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        _keep_until(self._path, first_step)
+        self._file = open(self._path, "a", encoding="utf-8")
+        self._events = EventFileWriter(str(self._path.parent / "tensorboard"))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
+
+    def write(self, step, scalars):
+        """Append one line and one TensorBoard event. scalars: {name: float}; NaN is written as null."""
+        values = {k: float(v) for k, v in scalars.items()}
+        line = {"step": int(step), **{k: v if math.isfinite(v) else None for k, v in values.items()}}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        summary = summary_pb2.Summary(
+            value=[summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in values.items()]
+        )
+        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary))
+
+    def close(self):
+        """Flush and close both files."""
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(workdir):
+    """The lines of metrics.jsonl as dicts, in order; [] where there is no file."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line]
+
+
+def _keep_until(path, step):
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except json.JSONDecodeError:
+            # A kill can cut the last line short; its step is run again.
+            continue
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    os.replace(temporary, path)

@@ -1,0 +1,89 @@
+"""Meshes and shardings: `jit` with `NamedSharding` on every device there is, one process or many."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from msddf_jax import trees
+
+
+def make_mesh(axes):
+    """A device mesh from `{"data": -1, ...}`; one axis may be -1 and takes the devices that are left.
+
+    Axis types are Auto: `jax.make_mesh` defaults to Explicit, under which linen modules with Dropout fail.
+
+    Raises:
+      ValueError: the sizes do not multiply to the number of devices.
+    """
+    names, sizes = tuple(axes), [axes[name] for name in axes]
+    if sizes.count(-1) > 1:
+        raise ValueError(f"mesh {dict(axes)}: only one axis may be -1")
+    count = jax.device_count()
+    if -1 in sizes:
+        rest = int(np.prod([s for s in sizes if s != -1]))
+        if rest == 0 or count % rest:
+            raise ValueError(f"mesh {dict(axes)} does not divide the {count} devices")
+        sizes[sizes.index(-1)] = count // rest
+    if int(np.prod(sizes)) != count:
+        raise ValueError(f"mesh {dict(axes)} needs {int(np.prod(sizes))} devices, there are {count}")
+    return jax.make_mesh(tuple(sizes), names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def replicated(mesh: Mesh):
+    """The sharding of a value that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh):
+    """The sharding of a batch: its first axis over all mesh axes."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def infer_sharding(shapes, rules, mesh: Mesh):
+    """A NamedSharding for every leaf.
+
+    Args:
+      shapes: nested dict of arrays or `jax.ShapeDtypeStruct`.
+      rules: ((regex, "replicate" | "fsdp(<axis>)"), ...), first match wins. "fsdp(data)" splits the largest
+        dimension that the axis divides; a leaf with none stays replicated (biases, scales).
+      mesh: the device mesh.
+
+    Raises:
+      ValueError: an unknown tactic, an axis that the mesh lacks, or a name that no rule covers.
+    """
+    flat = trees.flatten(shapes)
+    tactics = trees.match(flat, rules)
+    out = {name: NamedSharding(mesh, _spec(name, leaf.shape, tactics[name], mesh)) for name, leaf in flat.items()}
+    return trees.unflatten(out)
+
+
+def _spec(name, shape, tactic, mesh):
+    if tactic == "replicate":
+        return PartitionSpec()
+    axis = tactic[5:-1]
+    if not (tactic.startswith("fsdp(") and tactic.endswith(")")) or axis not in mesh.axis_names:
+        allowed = ["replicate", *(f"fsdp({a})" for a in mesh.axis_names)]
+        raise ValueError(f"sharding of {name}: {tactic!r} is unknown; allowed on this mesh: {allowed}")
+    for dim in sorted(range(len(shape)), key=lambda d: -shape[d]):
+        if shape[dim] >= mesh.shape[axis] > 1 and shape[dim] % mesh.shape[axis] == 0:
+            return PartitionSpec(*(axis if d == dim else None for d in range(len(shape))))
+    return PartitionSpec()
+
+
+def put_batch(batch, mesh: Mesh):
+    """Host arrays of this process -> global arrays, split over the mesh by their first axis.
+
+    Args:
+      batch: dict of numpy arrays, [B / process_count, ...].
+
+    Raises:
+      ValueError: a global batch that the number of devices does not divide.
+    """
+    sharding = batch_sharding(mesh)
+    for name, value in batch.items():
+        if (len(value) * jax.process_count()) % mesh.size:
+            raise ValueError(
+                f"batch field {name!r} has {len(value) * jax.process_count()} rows in all, which the {mesh.size} "
+                "devices of the mesh do not divide; change config.data.batch_size"
+            )
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

@@ -1,0 +1,248 @@
+"""The loop: it orders things and holds no method. Everything that changes parameters is in `train_step`."""
+
+import math
+import pathlib
+import signal
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from msddf_jax import checkpoint, evaluate, logs, sharding, trees
+from msddf_jax.data import pipeline, schema, source
+from msddf_jax.train_step import ema_weights, init_state, load_detector, make_predict_fn, make_train_step
+from msddf_jax.weights import load_initial
+
+
+def train_and_evaluate(config, workdir):
+    """Train to `config.steps`, resuming what the workdir holds, then evaluate every set of `config.evals`.
+
+    Returns:
+      the results as a dict, also written to `<workdir>/results.json`.
+
+    Raises:
+      ValueError, FileNotFoundError: a config, data set or weight file that does not fit, before anything runs.
+      FloatingPointError: a loss that is not finite, named.
+    """
+    workdir = pathlib.Path(workdir)
+    check_config(config)
+    train_set, eval_sets = open_data(config)
+    checkpoint.save_config(workdir, config)
+    state = fit(config, workdir, train_set, eval_sets)
+    if state is None:
+        sys.exit(0)
+    return evaluate.evaluate_workdir(workdir, eval_sets=eval_sets)
+
+
+def check_config(config):
+    """Raise ValueError for settings that contradict each other, before any data is read."""
+    load_detector(config.detector)
+    if config.select is not None:
+        name = config.select.eval
+        if name not in config.evals:
+            raise ValueError(f"config.select.eval is {name!r}; config.evals has {sorted(config.evals)}")
+        if config.evals[name].split == "test":
+            raise ValueError(
+                f"config.select names {name!r}, which is a test split: a checkpoint chosen on the test set makes "
+                "its figure meaningless. Name an eval of a validation split."
+            )
+    rows = sum(config.data.group)
+    if config.data.batch_size % rows:
+        raise ValueError(
+            f"config.data.batch_size={config.data.batch_size} is not a multiple of the {rows} rows of a "
+            f"group {tuple(config.data.group)} (reals, fakes)"
+        )
+    if config.steps < 1 or config.log_every < 1 or config.checkpoint_every < 1:
+        raise ValueError("config.steps, log_every and checkpoint_every must be at least 1")
+
+
+def open_data(config):
+    """(training source, {eval name: source}). Every missing set is found before the error is raised."""
+    problems = []
+
+    def attempt(settings, what):
+        try:
+            return source.open_source(data_dir=config.data.data_dir, **settings.to_dict())
+        except (FileNotFoundError, ValueError) as error:
+            problems.append(f"{what}: {error}")
+            return None
+
+    train_set = attempt(config.data.train, "config.data.train")
+    eval_sets = {name: attempt(settings, f"config.evals.{name}") for name, settings in config.evals.items()}
+    if config.init.path:
+        try:
+            load_initial.locate(config.init.path)
+        except FileNotFoundError as error:
+            problems.append(f"config.init.path: {error}")
+    if problems:
+        # A set that several evals read is one missing thing, not five.
+        unique = list(dict.fromkeys(problems))
+        raise FileNotFoundError("this experiment cannot start:\n" + "\n".join(f"  - {p}" for p in unique))
+    return train_set, eval_sets
+
+
+def fit(config, workdir, train_set, eval_sets):
+    """Train until `config.steps`. Returns the final state, or None where SIGTERM ended it with a checkpoint saved."""
+    mesh = sharding.make_mesh(config.mesh.to_dict())
+    identities = source.identity_table(train_set)
+    check_identities(config, identities)
+    batches = pipeline.train_batches(
+        train_set,
+        batch_size=config.data.batch_size,
+        group=tuple(config.data.group),
+        seed=config.seed,
+        image_size=config.data.image_size,
+        num_threads=config.data.num_threads,
+        identities=identities,
+    )
+    with jax.set_mesh(mesh), checkpoint.make_manager(workdir) as manager:
+        state, shardings = make_state(config, mesh)
+        first = 0
+        restored = checkpoint.restore_last(manager, abstract(state, shardings))
+        if restored is not None:
+            first, state, iterator_state = restored
+            batches.set_state(pipeline.decode_state(iterator_state))
+            logging.info("resuming at step %d of %d from %s", first, config.steps, workdir)
+        stop = StopSignal()
+        with stop:
+            writer = logs.MetricWriter(workdir, first)
+            try:
+                loop = Loop(config, workdir, mesh, manager, writer, batches, eval_sets, stop)
+                state, finished = loop.run(state, shardings, first)
+            finally:
+                writer.close()
+    if not finished:
+        tqdm.write(f"stopped by signal at step {int(state.step)}; checkpoint saved. Run the same command to resume.")
+        return None
+    return state
+
+
+def make_state(config, mesh):
+    """(state on the mesh, its shardings). Parameters are created in place: whole ones never sit on one device."""
+    initial = load_initial.load(config) if config.init.path else None
+    shapes = jax.eval_shape(lambda: init_state(config))
+    params = sharding.infer_sharding(shapes.params, config.sharding, mesh)
+    whole = sharding.replicated(mesh)
+    shardings = jax.tree.map(lambda _: whole, shapes).replace(params=params)
+    by_name = trees.flatten(params)
+    shardings = shardings.replace(ema={name: by_name[name] for name in shapes.ema})
+    if initial is None:
+        return jax.jit(lambda: init_state(config), out_shardings=shardings)(), shardings
+    return jax.jit(lambda w: init_state(config, initial_params=w), out_shardings=shardings)(initial), shardings
+
+
+def abstract(state, shardings):
+    """The state as shapes with shardings, to restore into."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def check_identities(config, identities):
+    """Raise ValueError where the identity head has too few classes for the training set."""
+    wanted = config.model.get("num_identities", 0)
+    if wanted and len(identities) > wanted:
+        raise ValueError(
+            f"config.model.num_identities is {wanted}, the training set has {len(identities)} target identities"
+        )
+
+
+class StopSignal:
+    """Turns SIGTERM and the first Ctrl-C into a flag, so that a step ends and a checkpoint is written."""
+
+    def __init__(self):
+        self.raised = False
+        self._before = {}
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, _):
+        if self.raised and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.raised = True
+
+
+class Loop:
+    """What the loop needs beside the state; `run` is the order of operations."""
+
+    def __init__(self, config, workdir, mesh, manager, writer, batches, eval_sets, stop):
+        self.config, self.workdir, self.mesh = config, workdir, mesh
+        self.manager, self.writer, self.batches = manager, writer, batches
+        self.eval_sets, self.stop = eval_sets, stop
+        self.predict = make_predict_fn(config)
+
+    def run(self, state, shardings, first):
+        """(state, finished). Steps from `first` to config.steps; saves, logs and selects on the way."""
+        config = self.config
+        step_fn = jax.jit(
+            make_train_step(config), in_shardings=(shardings, None), out_shardings=(shardings, None), donate_argnums=0
+        )
+        pending, window_start, window_step = None, time.monotonic(), first
+        bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="train", unit="step", mininterval=1.0)
+        for step in bar:
+            batch = sharding.put_batch(schema.device_batch(next(self.batches)), self.mesh)
+            with jax.transfer_guard("disallow"):
+                state, scalars = step_fn(state, batch)
+            # One step behind, so that the check never makes the device wait for the host.
+            if pending is not None:
+                check_finite(step, jax.device_get(pending))
+            pending = scalars
+            done = step + 1
+            if done % config.log_every == 0 or done == config.steps:
+                values = check_finite(done, jax.device_get(scalars))
+                images = (done - window_step) * config.data.batch_size
+                values["images_per_second"] = images / (time.monotonic() - window_start)
+                if jax.process_index() == 0:
+                    self.writer.write(done, values)
+                bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+                window_start, window_step = time.monotonic(), done
+            if config.select is not None and (done % config.select.every == 0 or done == config.steps):
+                self.select(done, state)
+                window_start, window_step = time.monotonic(), done
+            if done % config.checkpoint_every == 0 or done == config.steps or self.stop.raised:
+                check_finite(done, jax.device_get(scalars))
+                checkpoint.save(self.manager, done, state, pipeline.encode_state(self.batches.get_state()))
+            if self.stop.raised and done < config.steps:
+                self.manager.wait_until_finished()
+                return state, False
+        self.manager.wait_until_finished()
+        return state, True
+
+    def select(self, step, state):
+        """Evaluate on the validation set of `config.select`; keep the weights if they are the best so far."""
+        settings = self.config.select
+        weights = ema_weights(state)
+        results = evaluate.evaluate_set(
+            self.config, self.predict, weights, settings.eval, self.eval_sets[settings.eval], self.mesh
+        )
+        name = f"{settings.eval}/{settings.metric}"
+        if name not in results:
+            raise ValueError(f"config.select.metric is {settings.metric!r}; the evaluation gives {sorted(results)}")
+        value = results[name]
+        if jax.process_index() == 0:
+            self.writer.write(step, results)
+        if math.isnan(value):
+            raise ValueError(f"{name} is undefined (one class only); config.select needs a set with both classes")
+        best = checkpoint.best_value(self.workdir, name)
+        if best is None or value > best:
+            checkpoint.save_best(self.workdir, step, weights, value, name)
+
+
+def check_finite(step, scalars):
+    """The scalars as floats. Raises FloatingPointError naming every one that is not finite."""
+    values = {name: float(np.asarray(value)) for name, value in scalars.items()}
+    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+    if bad:
+        raise FloatingPointError(
+            f"step {step}: {bad} not finite. The last checkpoint is from before it; lower optim.*.lr or optim.clip_norm, "
+            "or set JAX_DEBUG_NANS=true to find the operation."
+        )
+    return values

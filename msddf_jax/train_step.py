@@ -1,0 +1,199 @@
+"""The pure train step and what it works on: keys, synthesis, forward, losses, one gradient, one update, EMA."""
+
+import importlib
+import pkgutil
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from msddf_jax import detectors, losses, optim, trees
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that training carries.
+
+    step: int32 scalar. params: {"detector": ..., "policy": ... where the detector has a second player}.
+    model_state: mutable collections of the detector (batch statistics), {} for most.
+    opt_state: of the trainable parameters only. ema: flat dict, averages of the detector's trainable parameters
+    (what is frozen needs no average).
+    player_state: what the second player carries (a reward baseline), {} without one.
+    key: root key; every stream is derived from it, its name and the step.
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    ema: Any
+    player_state: Any
+    key: jax.Array
+
+
+def load_detector(name):
+    """The module `msddf_jax.detectors.<name>`. Raises ValueError listing the detectors there are."""
+    known = sorted(m.name for m in pkgutil.iter_modules(detectors.__path__))
+    if name not in known:
+        raise ValueError(f"config.detector is {name!r}; the detectors in msddf_jax/detectors are {known}")
+    return importlib.import_module(f"msddf_jax.detectors.{name}")
+
+
+def make_model(config):
+    """(detector module, its linen model) for a config; `config.model` are the model's fields."""
+    detector = load_detector(config.detector)
+    return detector, detector.Model(**config.model.to_dict(), dtype=jnp.dtype(config.dtype))
+
+
+def dummy_batch(config, batch_size=1):
+    """A device batch of zeros with the shapes of training, to initialise a model with."""
+    size = config.data.image_size
+    return {"image": jnp.zeros((batch_size, size, size, 3), jnp.float32)}
+
+
+def init_state(config, *, initial_params=None):
+    """(state, optimiser): the state as it stands before the first step. Pure in the config: trace it with `eval_shape`.
+
+    Args:
+      config: the experiment. initial_params: nested dict of loaded detector weights that replace the drawn
+        ones, by name; it may hold a part of the tree only.
+    """
+    detector, model = make_model(config)
+    key = jax.random.key(config.seed)
+    variables = model.init(trees.stream_key(key, "init", 0), dummy_batch(config), train=False)
+    model_state, params = dict(variables), {"detector": dict(variables)["params"]}
+    del model_state["params"]
+    if initial_params is not None:
+        flat = trees.flatten(params["detector"])
+        loaded = trees.flatten(initial_params)
+        flat.update({name: jnp.asarray(value, flat[name].dtype) for name, value in loaded.items()})
+        params["detector"] = trees.unflatten(flat)
+    player_state = {}
+    if _has_policy(config, detector):
+        params["policy"], player_state = detector.init_policy(trees.stream_key(key, "policy", 0), **config.policy)
+    trained = optim.trainable_names(params, config.optim.groups)
+    trainable, _ = trees.split(params, trained)
+    tx = make_optimizer(config, trainable)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=tx.init(trainable),
+        ema={name: value for name, value in trainable.items() if name.startswith("detector/")},
+        player_state=player_state,
+        key=key,
+    )
+
+
+def make_optimizer(config, trainable):
+    """The optimiser of `config.optim` over a flat dict of trainable parameters."""
+    settings = config.optim.to_dict()
+    return optim.make_optimizer(trainable, steps=config.steps, **settings)[0]
+
+
+def _has_policy(config, detector):
+    return hasattr(detector, "init_policy") and config.get("policy") is not None and config.policy.mode != "none"
+
+
+def to_device_images(batch):
+    """uint8 images and masks of a host batch -> float32 in [0, 1]."""
+    out = dict(batch, image=batch["image"].astype(jnp.float32) / 255.0)
+    if "mask" in batch:
+        out["mask"] = batch["mask"].astype(jnp.float32) / 255.0
+    return out
+
+
+def make_train_step(config):
+    """step(state, batch) -> (state, scalars): pure, to be jitted with the state donated.
+
+    batch: `schema.DEVICE_FIELDS` arrays. scalars: {"loss": ..., "loss/<name>": ..., ...} float32.
+    """
+    detector, model = make_model(config)
+    weights = config.loss_weights.to_dict()
+    has_policy = _has_policy(config, detector)
+
+    def loss_fn(trainable, frozen, state, batch):
+        params = trees.merge(trainable, jax.lax.stop_gradient(frozen))
+        progress = state.step / config.steps
+        keys = {n: trees.stream_key(state.key, n, state.step) for n in ("synth", "augment", "dropout", "losses")}
+        extra = {"policy": (params["policy"], state.player_state)} if has_policy else {}
+        batch = to_device_images(batch)
+        if hasattr(detector, "synthesize"):
+            batch = detector.synthesize(keys["synth"], batch, progress=progress, **extra, **config.synth)
+        if hasattr(detector, "augment"):
+            batch = detector.augment(keys["augment"], batch, **config.augment)
+        variables = {"params": params["detector"], **state.model_state}
+        out, model_state = model.apply(
+            variables, batch, train=True, mutable=list(state.model_state), rngs={"dropout": keys["dropout"]}
+        )
+        terms = detector.losses(out, batch, key=keys["losses"], progress=progress, **config.loss_args)
+        unknown = sorted(set(weights) - set(terms))
+        if unknown:
+            raise ValueError(f"config.loss_weights names {unknown}; detector {config.detector!r} has {sorted(terms)}")
+        means = {name: losses.masked_mean(*terms[name]) for name in terms}
+        total = sum(weights.get(name, 0.0) * value for name, value in means.items())
+        scalars = {f"loss/{name}": value for name, value in means.items()}
+        if hasattr(detector, "scalars"):
+            scalars.update(detector.scalars(out, batch))
+        player_state = state.player_state
+        if has_policy:
+            reward = sum(
+                config.policy.reward[name] * terms[name][0] * terms[name][1] for name in config.policy.reward
+            )
+            policy_loss, player_state, policy_scalars = detector.policy_loss(
+                state.player_state, batch, jax.lax.stop_gradient(reward), **config.policy
+            )
+            total = total + policy_loss
+            scalars.update({"loss/policy": policy_loss, **policy_scalars})
+        return total, (dict(scalars, loss=total), model_state, player_state)
+
+    def train_step(state, batch):
+        trained = optim.trainable_names(state.params, config.optim.groups)
+        trainable, frozen = trees.split(state.params, trained)
+        tx = make_optimizer(config, trainable)
+        grads, (scalars, model_state, player_state) = jax.grad(loss_fn, has_aux=True)(trainable, frozen, state, batch)
+        updates, opt_state = tx.update(grads, state.opt_state, trainable)
+        trainable = {name: value + updates[name] for name, value in trainable.items()}
+        params = trees.merge(trainable, frozen)
+        # A bias-corrected start: with a constant decay the first steps would average in the initial weights.
+        decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
+        ema = {name: value + (1.0 - decay) * (trainable[name] - value) for name, value in state.ema.items()}
+        scalars["gradient_norm"] = jnp.sqrt(sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in grads.values()))
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            model_state=dict(model_state),
+            opt_state=opt_state,
+            ema=ema,
+            player_state=player_state,
+        )
+        return state, {name: value.astype(jnp.float32) for name, value in scalars.items()}
+
+    return train_step
+
+
+def ema_weights(state):
+    """{"params", "model_state"} of the detector with the averaged parameters in place of the trained ones."""
+    flat = {**trees.flatten({"detector": state.params["detector"]}), **state.ema}
+    return {"params": trees.unflatten(flat)["detector"], "model_state": state.model_state}
+
+
+def make_predict_fn(config):
+    """predict(weights, batch) -> {"score": [B], "map": [B, g, g] where the detector has one}, jitted.
+
+    weights: {"params": detector parameters, "model_state": ...}. batch: {"image": uint8 [B, H, W, 3]}.
+    score is P(fake), map P(manipulated) on the token grid; both float32.
+    """
+    detector, model = make_model(config)
+
+    @jax.jit
+    def predict(weights, batch):
+        variables = {"params": weights["params"], **weights["model_state"]}
+        out = model.apply(variables, to_device_images({"image": batch["image"]}), train=False)
+        result = {"score": jax.nn.sigmoid(out["logit"].astype(jnp.float32))}
+        if "map_logits" in out:
+            result["map"] = jax.nn.sigmoid(out["map_logits"].astype(jnp.float32))[..., 0]
+        return result
+
+    return predict

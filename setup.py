@@ -1,0 +1,67 @@
+"""Package metadata. Each dependency stands here for the reason beside it; pinned versions: requirements.lock."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+
+INSTALL_REQUIRES = [
+    "jax>=0.10",  # the accelerator
+    "flax>=0.12",  # modules (flax.linen)
+    "optax>=0.2.8",  # optimiser, schedules
+    "orbax-checkpoint>=0.12",  # checkpoints written in the background, restorable on other devices
+    "ml_collections>=1.1",  # configs and their command-line flags
+    "absl-py>=2.1",  # flags, logging
+    "grain>=0.2.18",  # the input pipeline, with a state that a checkpoint can hold
+    "array_record>=0.8",  # the file format that TFDS writes and grain reads
+    "tensorflow-datasets>=4.9.10",  # builders and records; used without TensorFlow
+    "protobuf>=6,<7",  # 7 breaks the generated code of the packages above
+    "etils[epath]>=1.9",  # paths, used by TFDS at import
+    "numpy>=2.0",
+    "scipy>=1.14",  # reference windows and filters
+    "PyWavelets>=1.9",  # wavelet filter taps
+    "scikit-learn>=1.6",  # ROC and average precision: one well-known implementation
+    "matplotlib>=3.9",  # timelines and overlays
+    "pillow>=11",  # PNG decoding in the input pipeline, where OpenCV's system libraries should not be needed
+    "av>=14",  # video decoding and encoding, with FFmpeg inside the wheel
+    "opencv-contrib-python>=4.10,<5",  # YuNet, warps; the one OpenCV wheel that mediapipe asks for
+    "mediapipe>=0.10.20",  # Face Landmarker
+    "pooch>=1.8",  # downloads with checksums
+    "safetensors>=0.5",  # pretrained weights, read as data
+    "tensorboard>=2.18",  # event files without TensorFlow
+    "tqdm>=4.66",  # progress bars
+]
+
+# `scenic` is not listed on purpose: the package of that name on the Python index is a scenario-description
+# language, another project. Google's Scenic is not on the index; installing "scenic" would bring the wrong code.
+
+EXTRAS = {
+    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9"],
+    "cuda": ["jax[cuda13]>=0.10"],
+    "tpu": ["jax[tpu]>=0.10"],
+    # Only for converting and comparing weights; nothing imports torch at run time.
+    "torch": ["torch>=2.5", "transformers>=4.48"],
+}
+
+setup(
+    name="msddf_jax",
+    version="0.1.0",
+    description="Deepfake detection in JAX: multi-task supervision, forgeries synthesised on the accelerator",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["msddf_jax", "msddf_jax.*", "data_prep", "data_prep.*", "configs", "configs.*"]),
+    package_data={"data_prep": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS,
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

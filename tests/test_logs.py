@@ -1,0 +1,32 @@
+import json
+import math
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from msddf_jax import logs
+
+
+def test_lines_and_tensorboard_events(tmp_path):
+    writer = logs.MetricWriter(tmp_path, 0)
+    writer.write(1, {"loss": 0.5})
+    writer.write(2, {"loss": math.nan, "toy/video_auc": 0.75})
+    writer.close()
+    assert logs.read_metrics(tmp_path) == [
+        {"step": 1, "loss": 0.5},
+        {"step": 2, "loss": None, "toy/video_auc": 0.75},
+    ]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("toy/video_auc")] == [(2, 0.75)]
+
+
+def test_resume_cuts_what_is_run_again_and_a_torn_last_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": s, "loss": 1.0}) + "\n" for s in (10, 20, 30)) + '{"step": 4')
+    writer = logs.MetricWriter(tmp_path, 20)
+    writer.write(30, {"loss": 2.0})
+    writer.close()
+    assert [(m["step"], m["loss"]) for m in logs.read_metrics(tmp_path)] == [(10, 1.0), (20, 1.0), (30, 2.0)]
+
+
+def test_no_file_is_no_metrics(tmp_path):
+    assert logs.read_metrics(tmp_path) == []
