@@ -71,16 +71,6 @@ def strength_mse(prediction, target):
     return (prediction.astype(jnp.float32) - target) ** 2
 
 
-def boundary_bce(weight, target):
-    """Cross-entropy of the boundary weight W in (0, 1) against the Face X-ray target, mean over the grid.
-
-    weight, target [B, g, g] -> [B]. Source: clip_cross_domain.md B3.
-    """
-    weight = jnp.clip(weight.astype(jnp.float32), _EPS, 1.0 - _EPS)
-    bce = -target * jnp.log(weight) - (1.0 - target) * jnp.log(1.0 - weight)
-    return jnp.mean(bce, axis=(1, 2))
-
-
 def pair_cosine(a, b):
     """1 - cos(a, b) for paired rows, [B, d] and [B, d] -> [B] in [0, 2]. Twin and frequency consistency."""
     return 1.0 - jnp.sum(unit(a) * unit(b), axis=-1)

@@ -122,8 +122,8 @@ def fit(config, workdir, train_set, eval_sets):
 
 def make_state(config, mesh):
     """(state on the mesh, its shardings). Parameters are created in place: whole ones never sit on one device."""
-    initial = load_initial.load(config) if config.init.path else None
     shapes = jax.eval_shape(lambda: init_state(config))
+    initial = load_initial.load(config, shapes.params["detector"]) if config.init.path else None
     params = sharding.infer_sharding(shapes.params, config.sharding, mesh)
     whole = sharding.replicated(mesh)
     shardings = jax.tree.map(lambda _: whole, shapes).replace(params=params)

@@ -55,11 +55,9 @@ def test_map_losses_by_hand():
     assert losses.map_dice(50.0 * (2 * target - 1), target)[0] < 1e-6
 
 
-def test_multilabel_strength_and_boundary_by_hand():
+def test_multilabel_and_strength_by_hand():
     np.testing.assert_allclose(losses.multilabel_bce(jnp.zeros((1, 5)), jnp.ones((1, 5))), [np.log(2)], rtol=1e-6)
     np.testing.assert_allclose(losses.strength_mse(jnp.array([0.2]), jnp.array([0.7])), [0.25], rtol=1e-5)
-    half = jnp.full((1, 2, 2), 0.5)
-    np.testing.assert_allclose(losses.boundary_bce(half, jnp.zeros((1, 2, 2))), [np.log(2)], rtol=1e-5)
 
 
 def test_uniformity_and_alignment_by_hand():

@@ -1,0 +1,176 @@
+"""The train step: images a second, model FLOP/s and the share of each part; beside torch's CLIP where installed.
+
+    python -m benchmarks.train_step [--variants=Ti/16,B/16,L/14] [--batch_size=8] [--runs=5] [--torch] [--out=FILE]
+
+"step" is the whole train step on detector rows (synthesis, augmentation, forward, backward, update); the parts are
+timed as functions of their own, so their sum is near and not equal to the step. FLOP/s are those of the ViT alone
+(multiply-adds count two; forward plus what LN-tuning's backward needs), over the time of forward and backward.
+`--torch` runs transformers' CLIPVisionModel of the same size, float32 with sdpa attention, forward and backward to the
+LayerNorms alone as here, in turn with ours.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.timing import medians, report
+from configs import msddf as msddf_config
+from msddf_jax import optim, trees
+from msddf_jax.data import schema
+from msddf_jax.models import clip
+from msddf_jax.train_step import init_state, load_detector, make_train_step, to_device_images
+
+
+def make_config(variant, batch_size, dtype):
+    """configs/msddf.py at another size of ViT; `batch_size` host rows."""
+    config = msddf_config.get_config().unlock()
+    config.model.variant = variant
+    config.data.batch_size = batch_size
+    config.dtype = dtype
+    config.init.path = None
+    return config
+
+
+def make_batch(config):
+    """A host batch of noise with plausible landmarks, as the pipeline lays it out."""
+    rng = np.random.default_rng(0)
+    rows, size = config.data.batch_size, config.data.image_size
+    angle = np.linspace(0, 2 * np.pi, schema.NUM_LANDMARKS, endpoint=False)
+    face = size / 2 + size / 4 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    label = np.tile([0] * config.data.group[0] + [1] * config.data.group[1], rows // sum(config.data.group))
+    return {
+        "image": rng.integers(0, 256, (rows, size, size, 3), np.uint8),
+        "mask": np.zeros((rows, size, size, 1), np.uint8),
+        "has_mask": np.ones(rows, bool),
+        "landmarks": (face + rng.normal(size=(rows, schema.NUM_LANDMARKS, 2))).astype(np.float32),
+        "has_landmarks": np.ones(rows, bool),
+        "label": label.astype(np.int32),
+        "method": label.astype(np.int32),
+        "identity": np.zeros(rows, np.int32),
+        "_mask": np.ones(rows, bool),
+    }
+
+
+def vit_flops(variant, image_size, rows):
+    """Multiply-adds x 2 of the ViT's matrix products, forward, for `rows` images."""
+    size = clip.VARIANTS[variant]
+    tokens = (image_size // size.patch) ** 2 + 1
+    block = 12 * size.width**2 * tokens + 2 * tokens**2 * size.width
+    patches = 3 * size.patch**2 * size.width * (tokens - 1)
+    return 2.0 * rows * (size.depth * block + patches)
+
+
+def measure(variant, batch_size, dtype, runs):
+    """One row of the table."""
+    config = make_config(variant, batch_size, dtype)
+    detector = load_detector(config.detector)
+    state = jax.jit(lambda: init_state(config))()
+    batch = jax.device_put(make_batch(config))
+    key = jax.random.key(0)
+    extra = {"progress": 0.5, **config.synth}
+    synth = jax.jit(lambda b: detector.synthesize(key, to_device_images(b), **extra))
+    made = synth(batch)
+    augment = jax.jit(lambda b: detector.augment(key, b, **config.augment))
+    ready = augment(made)
+    trained = optim.trainable_names(state.params, config.optim.groups)
+    model = detector.Model(**config.model.to_dict(), dtype=jnp.dtype(config.dtype))
+
+    def loss(trainable, frozen, b):
+        params = trees.merge(trainable, jax.lax.stop_gradient(frozen))
+        out = model.apply({"params": params["detector"]}, b, train=True, rngs={"dropout": key})
+        return sum(jnp.sum(v * m) for v, m in detector.losses(out, b, key=key, progress=0.5, **config.loss_args).values())
+
+    trainable, frozen = trees.split(state.params, trained)
+    forward = jax.jit(lambda b: loss(trainable, frozen, b))
+    both = jax.jit(lambda b: jax.grad(loss)(trainable, frozen, b))
+    step = jax.jit(make_train_step(config))
+    times = medians(
+        {
+            "synth": lambda: synth(batch),
+            "augment": lambda: augment(made),
+            "forward": lambda: forward(ready),
+            "both": lambda: both(ready),
+            "step": lambda: step(state, batch),
+        },
+        runs=runs,
+    )
+    rows = int(made["label"].shape[0])
+    # Backward of LN-tuning: gradients of activations and none of the frozen weights, so as much again as forward.
+    flops = 2.0 * vit_flops(variant, config.model.image_size, rows)
+    share = lambda name: f"{100 * times[name] / times['step']:.0f} %"
+    return [
+        variant,
+        rows,
+        f"{times['step']:.3f}",
+        f"{rows / times['step']:.1f}",
+        f"{flops / times['both'] / 1e9:.0f}",
+        share("synth"),
+        share("augment"),
+        share("forward"),
+        f"{100 * (times['both'] - times['forward']) / times['step']:.0f} %",
+    ]
+
+
+def measure_torch(variant, rows, runs):
+    """[variant, our seconds, torch's seconds, torch / ours] for the ViT alone, forward and LN-only backward."""
+    import torch
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    size = clip.VARIANTS[variant]
+    settings = CLIPVisionConfig(
+        hidden_size=size.width,
+        intermediate_size=4 * size.width,
+        num_hidden_layers=size.depth,
+        num_attention_heads=size.heads,
+        image_size=224,
+        patch_size=size.patch,
+        attn_implementation="sdpa",
+    )
+    theirs = CLIPVisionModel(settings)
+    for name, parameter in theirs.named_parameters():
+        parameter.requires_grad = "norm" in name
+    images = np.random.default_rng(0).random((rows, 224, 224, 3), np.float32)
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+
+    def run_torch():
+        theirs.zero_grad(set_to_none=True)
+        theirs(pixel_values=pixels).pooler_output.square().sum().backward()
+
+    ours = clip.VisionTransformer(variant, 224)
+    params = jax.jit(lambda: ours.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3))))()["params"]
+    groups = ((r"(.*/)?ln_[^/]+/.*", {}), (".*", None))
+    trained = {name: value is not None for name, value in trees.match(trees.flatten(params), groups).items()}
+    trainable, frozen = trees.split(params, trained)
+
+    def loss(trainable, x):
+        return jnp.sum(ours.apply({"params": trees.merge(trainable, frozen)}, x)["cls"] ** 2)
+
+    gradient = jax.jit(jax.grad(loss))
+    x = jnp.asarray(images)
+    times = medians({"ours": lambda: gradient(trainable, x), "torch": run_torch}, runs=runs)
+    return [variant, rows, f"{times['ours']:.3f}", f"{times['torch']:.3f}", f"{times['torch'] / times['ours']:.2f}"]
+
+
+def main():
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", default="Ti/16,B/16,L/14")
+    parser.add_argument("--batch_size", type=int, default=4, help="host rows; the detector sees twice as many")
+    parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--torch", action="store_true", help="also time transformers' CLIP (needs the [torch] extra)")
+    parser.add_argument("--out", help="write the first table as JSON")
+    args = parser.parse_args()
+    variants = args.variants.split(",")
+    rows = [measure(v, args.batch_size, args.dtype, args.runs) for v in variants]
+    header = ["ViT", "rows", "step s", "img/s", "GFLOP/s", "synth", "augment", "forward", "backward"]
+    report(f"train step, {args.dtype}", header, rows, args.out)
+    if args.torch:
+        rows = [measure_torch(v, 8, args.runs) for v in variants]
+        report("ViT alone, forward and LN-only backward", ["ViT", "rows", "ours s", "torch s", "torch/ours"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Builds a prepared data set into array_record files that training reads.
+
+    python -m data_prep.build faceforensics --config toy --manual_dir PREPARED --data_dir DIR
+
+What `tfds build` does, with its flag names. TFDS's own command line cannot start without TensorFlow (4.9.10
+reads `tf.train.Example` while it is imported), so this one calls the builder itself.
+"""
+
+import argparse
+import difflib
+import importlib
+import pathlib
+import sys
+import tempfile
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from data_prep.layout import PreparedDataError
+
+_HERE = pathlib.Path(__file__).parent
+
+
+class UnknownNameError(ValueError):
+    """No data set or config of that name."""
+
+
+def builder_names():
+    """Names of the data sets that can be built: the folders here with a `<name>_dataset_builder.py`."""
+    return sorted(path.parent.name for path in _HERE.glob("*/*_dataset_builder.py"))
+
+
+def make_builder(name, config, data_dir):
+    """The TFDS builder of a data set.
+
+    Args:
+      name: one of `builder_names`. config: name of one of its configs.
+      data_dir: where built data sets are, None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Raises:
+      UnknownNameError: no such data set or config; the nearest valid names are given.
+    """
+    if name not in builder_names():
+        raise UnknownNameError(f"no data set {name!r} to build{_nearest(name, builder_names())}")
+    cls = importlib.import_module(f"data_prep.{name}.{name}_dataset_builder").Builder
+    if config not in cls.builder_configs:
+        raise UnknownNameError(
+            f"{name} has no config {config!r}{_nearest(config, sorted(cls.builder_configs))}"
+        )
+    return cls(config=config, data_dir=data_dir)
+
+
+def build(name, config, manual_dir, data_dir=None, *, overwrite=False, max_examples_per_split=None):
+    """Build one config of a data set, unless it is built already.
+
+    Returns:
+      Path of the built data set.
+
+    Raises:
+      UnknownNameError: of data set or config. PreparedDataError: prepared data is not as it should be.
+      FileNotFoundError: no manual_dir. OSError: the built set cannot be written.
+    """
+    builder = make_builder(name, config, data_dir)
+    folder = pathlib.Path(builder.data_dir)
+    if (folder / "dataset_info.json").exists() and not overwrite:
+        print(f"{name}/{config} is built already: {folder} (--overwrite builds it again)")
+        return folder
+    manual_dir = pathlib.Path(manual_dir).expanduser().resolve()
+    if not manual_dir.is_dir():
+        raise FileNotFoundError(
+            f"--manual_dir {manual_dir} is no folder. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        )
+    root = pathlib.Path(builder.data_dir_root)
+    root.mkdir(parents=True, exist_ok=True)
+    # TFDS deletes the old set before it makes the new one, and leaves folders behind where it fails. Building
+    # beside it and renaming at the end, a failure costs nothing that was there.
+    with tempfile.TemporaryDirectory(prefix=f".build-{name}-", dir=root) as scratch:
+        new = make_builder(name, config, scratch)
+        new.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=manual_dir, max_examples_per_split=max_examples_per_split
+            )
+        )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rename(pathlib.Path(scratch) / "old")
+        pathlib.Path(new.data_dir).rename(folder)
+    for split, info in new.info.splits.items():
+        print(f"{name}/{config} {split}: {info.num_examples} frames, {info.num_bytes / 2**20:.1f} MiB")
+    print(f"built {folder}")
+    return folder
+
+
+def main(argv=None):
+    """Command line. Returns 0, or 1 after one line on stderr that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep.build", description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", help=f"one of {', '.join(builder_names())}")
+    parser.add_argument("--config", required=True, help="a config of the data set, such as c23 or toy")
+    parser.add_argument(
+        "--manual_dir", required=True, help="folder with the prepared crops and the split lists"
+    )
+    parser.add_argument(
+        "--data_dir", help="where built sets go; $TFDS_DATA_DIR or ~/tensorflow_datasets by default"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="build again what is built already")
+    parser.add_argument("--max_examples_per_split", type=int, help="stop each split after so many frames")
+    args = parser.parse_args(argv)
+    logging.set_verbosity(logging.ERROR)  # TFDS warns that what is to be built is not there yet
+    try:
+        build(
+            args.dataset,
+            args.config,
+            args.manual_dir,
+            args.data_dir,
+            overwrite=args.overwrite,
+            max_examples_per_split=args.max_examples_per_split,
+        )
+    except (UnknownNameError, PreparedDataError, OSError) as error:
+        print(f"data_prep.build: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("data_prep.build: stopped; the unfinished set is removed", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _nearest(name, valid):
+    near = difflib.get_close_matches(name, valid, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"{hint} There are: {', '.join(valid)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""FaceForensics++ and the embedded toy set, which has its layout."""

@@ -1,0 +1,201 @@
+"""What a built record holds, and how the files of one prepared frame become one. Shared by every builder."""
+
+import functools
+import io
+import pathlib
+import zlib
+
+import numpy as np
+import PIL.Image
+import tensorflow_datasets as tfds
+
+from data_prep.layout import PreparedDataError
+from msddf_jax.data import schema
+from msddf_jax.faces.landmarks import from_dlib_order
+
+# Where a value is absent. Each goes with a flag, or is documented with its feature.
+NO_LANDMARKS = np.full((schema.NUM_LANDMARKS, 2), -1, np.float32)
+NO_BBOX = np.full(4, -1, np.float32)
+NO_MATRIX = np.zeros((2, 3), np.float32)
+# An 81 x 2 array of 8-byte numbers with its header is 1.4 kB.
+_MAX_LANDMARK_BYTES = 1 << 14
+
+
+def record_features():
+    """The features of a record, identical for every data set.
+
+    Returns:
+      tfds FeaturesDict. image: PNG [H, W, 3] uint8. mask: PNG [H, W, 1], 255 = manipulated, zeros where
+      `has_mask` is false. has_mask: a mask exists (reals: true where the data set publishes masks).
+      landmarks: [81, 2] float32, crop pixels, forehead left to right, -1 where `has_landmarks` is false.
+      bbox: [4] x0 y0 x1 y1 in the original frame, -1 unknown. align_matrix: [2, 3] original to crop, zeros
+      unknown. video_id: unique within data set and compression. pair_id: video_id of the real partner, ""
+      on reals. group_id: videos that must share a split.
+      source_identity, target_identity: "ff:071", "" unknown. frame_index: in the original video.
+      num_frames_video: frames that decode, -1 unknown. source_path: of the image, relative to manual_dir.
+    """
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+            "has_mask": tfds.features.Scalar(np.bool_),
+            "landmarks": tfds.features.Tensor(shape=(schema.NUM_LANDMARKS, 2), dtype=np.float32),
+            "has_landmarks": tfds.features.Scalar(np.bool_),
+            "bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+            "align_matrix": tfds.features.Tensor(shape=(2, 3), dtype=np.float32),
+            "label": tfds.features.ClassLabel(names=list(schema.LABELS)),
+            "method": tfds.features.ClassLabel(names=list(schema.METHODS)),
+            "dataset": tfds.features.ClassLabel(names=list(schema.DATASETS)),
+            "video_id": tfds.features.Text(),
+            "pair_id": tfds.features.Text(),
+            "group_id": tfds.features.Text(),
+            "source_identity": tfds.features.Text(),
+            "target_identity": tfds.features.Text(),
+            "frame_index": tfds.features.Scalar(np.int32),
+            "num_frames_video": tfds.features.Scalar(np.int32),
+            "compression": tfds.features.ClassLabel(names=list(schema.COMPRESSIONS)),
+            "source_path": tfds.features.Text(),
+        }
+    )
+
+
+def encode_frame(files, video, *, root, publishes_masks, fields):
+    """One record, as `record_features` encodes it.
+
+    Args:
+      files: layout.FrameFiles. video: layout.Video that it is of. root: manual_dir, for the relative path.
+      publishes_masks: whether the data set publishes masks, so that a real frame's mask is known to be empty.
+      fields: dict of what the whole video shares: label, method, dataset, video_id, ... , compression.
+
+    Returns:
+      dict with exactly the features of `record_features`; image and mask are PNG bytes.
+
+    Raises:
+      PreparedDataError: a file is missing, corrupt, or of another size or shape.
+    """
+    image, size = read_png(files.image, "RGB")
+    is_real = fields["label"] == "real"
+    if files.mask is not None:
+        mask, mask_size = read_png(files.mask, "L")
+        if mask_size != size:
+            raise PreparedDataError(
+                f"{files.mask}: the mask is {_size_text(mask_size)}, "
+                f"its frame {files.image} is {_size_text(size)}"
+            )
+    else:
+        mask = empty_mask(size)
+    bbox, matrix = (NO_BBOX, NO_MATRIX) if video.geometry is None else video.geometry[files.index]
+    return {
+        "image": image,
+        "mask": mask,
+        "has_mask": files.mask is not None or (is_real and publishes_masks),
+        "landmarks": NO_LANDMARKS if files.landmarks is None else read_landmarks(files.landmarks),
+        "has_landmarks": files.landmarks is not None,
+        "bbox": bbox,
+        "align_matrix": matrix,
+        "frame_index": files.index,
+        "num_frames_video": video.num_frames,
+        "source_path": files.image.relative_to(root).as_posix(),
+        **fields,
+    }
+
+
+def read_png(path, mode):
+    """A PNG file's bytes, after decoding it whole to be sure that training can.
+
+    Args:
+      path: of the file. mode: "RGB" (8-bit colour, kept byte for byte) or "L" (8-bit grey, kept; the
+        three-channel masks that DeepfakeBench writes are converted, any value above 1 becoming 255).
+
+    Returns:
+      (PNG bytes, (height, width)).
+
+    Raises:
+      PreparedDataError: missing, not a PNG, cut short, or of another mode.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise PreparedDataError(f"{path}: no such file") from error
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        zlib.error,
+        PIL.Image.DecompressionBombError,
+    ) as error:
+        raise PreparedDataError(
+            f"{path}: not a readable PNG ({error}; {len(data)} bytes, starting {data[:8]!r}); "
+            "delete it with its video's meta file and prepare the video again"
+        ) from error
+    if mode == "L" and image.mode == "RGB":
+        grey = (np.asarray(image).max(axis=-1) > 1).astype(np.uint8) * 255
+        return _encode_png(grey), grey.shape
+    if image.mode != mode:
+        raise PreparedDataError(f"{path}: expected an 8-bit {mode} PNG, got mode {image.mode}")
+    return data, (image.height, image.width)
+
+
+def read_landmarks(path):
+    """Landmarks of a crop, from a file in the dlib predictor's order, as DeepfakeBench and `prepare` write.
+
+    Returns:
+      [81, 2] float32, pixels of the crop, forehead left to right.
+
+    Raises:
+      PreparedDataError: missing, not a plain .npy array (pickles are refused), another shape, or not finite.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise PreparedDataError(f"{path}: no such landmarks file, though its frame is there") from error
+    expected = (schema.NUM_LANDMARKS, 2)
+    try:
+        # An absurd shape in a corrupt header must not be allocated: the length is checked first.
+        if len(data) > _MAX_LANDMARK_BYTES:
+            raise ValueError(f"{len(data)} bytes are too many for {expected}")
+        shape, dtype = _npy_header(data)
+        if shape != expected or dtype.kind not in "iuf":
+            raise ValueError(f"it holds {dtype} {shape}, expected numbers {expected}")
+        points = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32)
+        if not np.isfinite(points).all():
+            raise ValueError("it holds NaN or infinity")
+    except (ValueError, EOFError) as error:
+        raise PreparedDataError(
+            f"{path}: not a landmarks file ({error}); delete it with its video's meta file and "
+            "prepare the video again"
+        ) from error
+    return from_dlib_order(points)
+
+
+@functools.lru_cache
+def empty_mask(size):
+    """PNG bytes of an all-zero mask; size: (height, width)."""
+    return _encode_png(np.zeros(size, np.uint8))
+
+
+def _encode_png(grey):
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(grey).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _npy_header(data):
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"npy version {version}, expected 1.0 or 2.0")
+    shape, _, dtype = readers[version](file)
+    return shape, dtype
+
+
+def _size_text(size):
+    return f"{size[1]}x{size[0]}"

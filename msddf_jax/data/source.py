@@ -1,0 +1,414 @@
+"""Opens built data sets: random access to decoded records, with the index that pairing and grouping need.
+
+The index (`index-<split>.csv`, written by the build) says what each record is: nothing is decoded to find
+out.
+"""
+
+import csv
+import dataclasses
+import difflib
+import io
+import os
+import pathlib
+import zlib
+
+import numpy as np
+import PIL.Image
+import tensorflow_datasets as tfds
+from absl import logging
+from tensorflow_datasets.proto import tf_example_pb2
+
+from msddf_jax.data import schema
+
+# Columns of the index, one row a video. The first group is text, the second numbers.
+_TEXT_COLUMNS = (
+    "video_id",
+    "label",
+    "method",
+    "dataset",
+    "pair_id",
+    "group_id",
+    "source_identity",
+    "target_identity",
+    "compression",
+)
+_NUMBER_COLUMNS = ("num_frames_video", "height", "width", "first_record", "num_records")
+_INDEX_COLUMNS = (*_TEXT_COLUMNS, *_NUMBER_COLUMNS, "frame_index")
+# Those that stay true when some of a video's records are left out.
+_VIDEO_COLUMNS = (*_TEXT_COLUMNS, "num_frames_video", "height", "width")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Records of one or several built splits, in order, the frames of a video one after the other.
+
+    name: for messages, "faceforensics/toy:train".
+    readers: one per built split, `reader[i]` gives the bytes of record i.
+    videos: {column: array [V]}, the text columns of the index, num_frames_video, height, width and the
+    reader.
+    video: [N] int32, row of `videos` of each record.
+    record: [N] int64, number of the record in its reader.
+    frame_index: [N] int32, frame number in the original video.
+    first, count: [V] int64, where a video's records are in this source.
+    """
+
+    name: str
+    readers: tuple
+    videos: dict
+    video: np.ndarray
+    record: np.ndarray
+    frame_index: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+
+    def __len__(self):
+        return len(self.video)
+
+    def __getitem__(self, index):
+        """Read and decode one record: dict of numpy values, the fields of a batch without the row axis.
+
+        `identity` is -1 and `_mask` true; the pipeline knows the identities of the training set.
+        """
+        index = int(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {self.name}, which has {len(self)}")
+        video = int(self.video[index])
+        row = {name: column[video] for name, column in self.videos.items()}
+        raw = self.readers[row["reader"]][int(self.record[index])]
+        example = _decode_record(raw, f"{self.name} record {self.record[index]}", row["height"], row["width"])
+        example.update((name, str(row[name])) for name in _TEXT_COLUMNS if name not in ("label", "method"))
+        example["label"] = np.int32(row["label"] == "fake")
+        example["method"] = np.int32(schema.METHODS.index(row["method"]))
+        example["frame_index"] = np.int32(self.frame_index[index])
+        example["identity"] = np.int32(-1)
+        example["_mask"] = np.bool_(True)
+        return example
+
+    def column(self, name):
+        """A column of the index for every record: [N]."""
+        return self.frame_index if name == "frame_index" else self.videos[name][self.video]
+
+    @property
+    def image_size(self):
+        """(height, width) that all images share. Raises ValueError where they do not."""
+        pairs = zip(self.videos["height"].tolist(), self.videos["width"].tolist(), strict=True)
+        sizes = sorted(set(pairs))
+        if len(sizes) > 1:
+            raise ValueError(
+                f"{self.name} has images of the sizes {sizes} (height, width), a batch takes one: prepare "
+                "the videos again with one --size (python -m data_prep.prepare --help) and build again"
+            )
+        return sizes[0]
+
+
+def open_source(name, split, data_dir=None, methods=None, max_frames=None):
+    """Open a split of a built data set.
+
+    Args:
+      name: "<data set>/<config>", as built: "faceforensics/toy". split: "train", "validation" or "test".
+      data_dir: where built data sets are; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      methods: manipulations to keep, names of `schema.METHODS`; None for all. Reals always stay; () keeps
+      no other.
+      max_frames: at most so many frames of each video, evenly spaced over the stored ones; None for all.
+
+    Returns:
+      Source.
+
+    Raises:
+      FileNotFoundError: it is not built, or its index is missing; with the command that builds it.
+      ValueError: unknown split or method, with the nearest valid names; an index that does not fit the
+      records.
+    """
+    if not isinstance(name, str) or name.count("/") != 1:
+        raise ValueError(f'name {name!r}: expected "<data set>/<config>", such as "faceforensics/toy"')
+    data_dir = pathlib.Path(data_dir or tfds.core.constants.get_default_data_dir()).expanduser()
+    folder = _built_folder(data_dir, name)
+    builder = tfds.builder_from_directory(folder)
+    if split not in builder.info.splits:
+        raise ValueError(f"{name} has no split {split!r}{_nearest(split, list(builder.info.splits))}")
+    lost = [str(path) for path in builder.info.splits[split].filepaths if not path.exists()]
+    if lost:
+        raise FileNotFoundError(
+            f"{name}:{split} lacks {len(lost)} of its files, first {lost[0]}; "
+            f"build the set again: {_build_command(name, data_dir)} --overwrite"
+        )
+    reader = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    path = folder / f"index-{split}.csv"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no index {path}; build the set again: {_build_command(name, data_dir)} --overwrite"
+        )
+    videos = _read_index(path)
+    if videos["num_records"].sum() != len(reader):
+        raise ValueError(
+            f"{path} lists {videos['num_records'].sum()} records, the split has {len(reader)}; "
+            f"build the set again: {_build_command(name, data_dir)} --overwrite"
+        )
+    videos["reader"] = np.zeros(len(videos["video_id"]), np.int32)
+    source = _make_source(f"{name}:{split}", (reader,), videos)
+    return _keep(source, methods, max_frames)
+
+
+def mix_sources(sources):
+    """Several sources as one, one after the other. Videos are told apart by data set, compression and id.
+
+    Raises:
+      ValueError: none given, or the same video in two of them.
+    """
+    sources = list(sources)
+    if not sources:
+        raise ValueError("mix_sources needs at least one source")
+    readers = tuple(reader for source in sources for reader in source.readers)
+    offsets = np.cumsum([0] + [len(source.readers) for source in sources])  # one longer than the sources
+    videos = {name: np.concatenate([s.videos[name] for s in sources]) for name in _VIDEO_COLUMNS}
+    videos["reader"] = np.concatenate([s.videos["reader"] + o for s, o in zip(sources, offsets)])
+    keys = list(zip(videos["dataset"], videos["compression"], videos["video_id"], strict=True))
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"video {'/'.join(twice)} stands twice in {' + '.join(s.name for s in sources)}")
+    starts = np.cumsum([0] + [len(source) for source in sources])
+    rows = np.cumsum([0] + [len(source.first) for source in sources])
+    return Source(
+        name=" + ".join(source.name for source in sources),
+        readers=readers,
+        videos=videos,
+        video=np.concatenate([s.video + o for s, o in zip(sources, rows)]).astype(np.int32),
+        record=np.concatenate([s.record for s in sources]),
+        frame_index=np.concatenate([s.frame_index for s in sources]),
+        first=np.concatenate([s.first + o for s, o in zip(sources, starts)]),
+        count=np.concatenate([s.count for s in sources]),
+    )
+
+
+def identity_table(source):
+    """{target identity: class index} of a training source, sorted by name; unknown ones ("") have none."""
+    names = sorted(set(source.videos["target_identity"].tolist()) - {""})
+    return {name: index for index, name in enumerate(names)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Groups:
+    """What a training batch is made of: groups of real frames and fakes of the same source video.
+
+    source: Source. group: (reals, fakes) in a group.
+    anchors: [G] int64, the real record that each group is about.
+    partners: {row of a real video: [P] int64, rows of the fake videos made from it}.
+    """
+
+    source: Source
+    group: tuple
+    anchors: np.ndarray
+    partners: dict
+
+    def __len__(self):
+        return len(self.anchors)
+
+    def draw(self, index, rng):
+        """Records of group `index`: first the reals, the anchor ahead, then the fakes.
+
+        The fakes are of different videos as far as there are so many. A fake has the frame number of the real
+        that stands in its place among the reals, or the nearest that there is.
+
+        Args:
+          index: in [0, len). rng: numpy Generator, fresh for each element and epoch.
+
+        Returns:
+          list of group[0] + group[1] indices into the source.
+        """
+        source, (num_real, num_fake) = self.source, self.group
+        anchor = int(self.anchors[index])
+        video = int(source.video[anchor])
+        others = np.arange(source.first[video], source.first[video] + source.count[video])
+        others = others[others != anchor]
+        reals = [anchor, *_draw(others if len(others) else np.array([anchor]), num_real - 1, rng)]
+        fakes = []
+        if num_fake:
+            for i, partner in enumerate(_draw(self.partners[video], num_fake, rng)):
+                wanted = source.frame_index[reals[i % num_real]]
+                start = int(source.first[partner])
+                frames = source.frame_index[start : start + int(source.count[partner])]
+                fakes.append(start + int(np.argmin(np.abs(frames - wanted))))
+        return [int(i) for i in (*reals, *fakes)]
+
+
+def pair(source, group=(1, 1)):
+    """Groups of each real frame with fakes of its video: `pair_id` of the fake is the real's `video_id`.
+
+    Args:
+      source: Source.
+      group: (reals, fakes) in a group; reals >= 1, fakes >= 0. (1, 0) is every real frame alone.
+
+    Returns:
+      Groups, one for each real frame whose video has a fake; other reals are left out and counted in the log.
+
+    Raises:
+      ValueError: a wrong group, no reals, or not one real with a partner.
+    """
+    num_real, num_fake = group
+    if num_real < 1 or num_fake < 0:
+        raise ValueError(f"group {tuple(group)}: expected (reals >= 1, fakes >= 0)")
+    videos = source.videos
+    is_real = (videos["label"] == "real") & (source.count > 0)
+    fakes = {}
+    for row in np.flatnonzero((videos["label"] == "fake") & (source.count > 0)):
+        key = videos["dataset"][row], videos["compression"][row], videos["pair_id"][row]
+        fakes.setdefault(key, []).append(row)
+    partners = {}
+    for row in np.flatnonzero(is_real):
+        key = videos["dataset"][row], videos["compression"][row], videos["video_id"][row]
+        if num_fake == 0 or key in fakes:
+            partners[int(row)] = np.array(fakes.get(key, []), np.int64)
+    if not partners:
+        raise ValueError(
+            f"{source.name} has {int(is_real.sum())} real and {sum(map(len, fakes.values()))} fake videos, "
+            f"and no fake of any of the reals, which groups of {num_real} real and {num_fake} fake need; "
+            "choose other methods, build the missing videos, or train on reals alone with group (1, 0)"
+        )
+    left_out = int(is_real.sum()) - len(partners)
+    if left_out:
+        logging.warning("%s: %d real videos have no fake and are left out of training", source.name, left_out)
+    anchors = np.flatnonzero(np.isin(source.video, list(partners)))
+    return Groups(source, (int(num_real), int(num_fake)), anchors, partners)
+
+
+def _draw(items, number, rng):
+    """`number` of the items in random order; none twice before all were drawn once."""
+    drawn = []
+    while len(drawn) < number:
+        drawn.extend(rng.permutation(items))
+    return drawn[:number]
+
+
+def _decode_record(raw, where, height, width):
+    feature = tf_example_pb2.Example.FromString(raw).features.feature
+    label_is_fake = bool(feature["label"].int64_list.value[0])
+    has_mask = bool(feature["has_mask"].int64_list.value[0])
+    image = _decode_png(feature["image"].bytes_list.value[0], "RGB", where, height, width)
+    if has_mask and label_is_fake:
+        mask = _decode_png(feature["mask"].bytes_list.value[0], "L", where, height, width)[..., None]
+    else:
+        # The mask of a real is empty by definition: no need to decode it.
+        mask = np.zeros((height, width, 1), np.uint8)
+    landmarks = np.array(feature["landmarks"].float_list.value, np.float32)
+    return {
+        "image": image,
+        "mask": mask,
+        "has_mask": np.bool_(has_mask),
+        "landmarks": landmarks.reshape(schema.NUM_LANDMARKS, 2),
+        "has_landmarks": np.bool_(feature["has_landmarks"].int64_list.value[0]),
+        "source_path": feature["source_path"].bytes_list.value[0].decode(),
+    }
+
+
+def _decode_png(data, mode, where, height, width):
+    # Pillow and not cv2: no system libraries, and it decodes outside Python's lock as cv2 does.
+    try:
+        image = np.asarray(PIL.Image.open(io.BytesIO(data), formats=("PNG",)))
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise ValueError(f"{where}: its {mode} PNG does not decode ({error}); build the set again") from error
+    expected = (height, width, 3) if mode == "RGB" else (height, width)
+    if image.shape != expected or image.dtype != np.uint8:
+        raise ValueError(f"{where} decodes to {image.dtype} {image.shape}, the index says uint8 {expected}")
+    return image
+
+
+def _make_source(name, readers, videos):
+    count = videos["num_records"].astype(np.int64)
+    if not np.array_equal(videos["first_record"], np.cumsum(count) - count):
+        raise ValueError(
+            f"the index of {name} is not in the order of the records; build it again (--overwrite)"
+        )
+    frames = videos["frame_index"]
+    return Source(
+        name=name,
+        readers=readers,
+        videos={column: videos[column] for column in (*_VIDEO_COLUMNS, "reader")},
+        video=np.repeat(np.arange(len(count), dtype=np.int32), count),
+        record=np.arange(count.sum(), dtype=np.int64),
+        frame_index=np.concatenate([np.zeros(0, np.int32), *frames]),
+        first=np.cumsum(count) - count,
+        count=count,
+    )
+
+
+def _keep(source, methods, max_frames):
+    """The source with only some methods and at most `max_frames` of each video."""
+    keep = np.ones(len(source), bool)
+    if methods is not None:
+        if isinstance(methods, str):
+            raise ValueError(f"methods {methods!r}: expected a list of names, ({methods!r},)")
+        there = sorted(set(source.videos["method"].tolist()) - {"real"})
+        for name in methods:
+            if name not in there:
+                raise ValueError(
+                    f"{source.name} has no manipulation {name!r}{_nearest(name, there)} (reals always stay)"
+                )
+        keep &= np.isin(source.column("method"), ["real", *methods])
+    if max_frames is not None:
+        if max_frames < 1:
+            raise ValueError(f"max_frames {max_frames}: expected at least 1, or None for all")
+        some = np.zeros(len(source), bool)
+        for start, count in zip(source.first, source.count, strict=True):
+            # As the preparation picks frames of a video: integer-truncated linspace.
+            some[start + np.linspace(0, count - 1, max_frames if count else 0).astype(int)] = True
+        keep &= some
+    if not keep.any():
+        raise ValueError(f"{source.name} has no record left with methods={methods}, max_frames={max_frames}")
+    count = np.bincount(source.video[keep], minlength=len(source.count)).astype(np.int64)
+    return dataclasses.replace(
+        source,
+        video=source.video[keep],
+        record=source.record[keep],
+        frame_index=source.frame_index[keep],
+        first=np.cumsum(count) - count,
+        count=count,
+    )
+
+
+def _read_index(path):
+    """{column: array [V]}; "frame_index" holds one array a video."""
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != _INDEX_COLUMNS:
+            raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {list(_INDEX_COLUMNS)}")
+        rows = list(reader)
+    videos = {name: np.array([row[name] for row in rows], dtype=np.str_) for name in _TEXT_COLUMNS}
+    videos |= {name: np.array([int(row[name]) for row in rows], np.int64) for name in _NUMBER_COLUMNS}
+    frames = np.empty(len(rows), object)
+    frames[:] = [np.array(row["frame_index"].split(), np.int32) for row in rows]
+    videos["frame_index"] = frames
+    for name, valid in (("label", schema.LABELS), ("method", schema.METHODS), ("dataset", schema.DATASETS)):
+        unknown = sorted(set(videos[name].tolist()) - set(valid))
+        if unknown:
+            raise ValueError(f"{path}: unknown {name} {unknown}; this version knows {list(valid)}")
+    if any(len(f) != n for f, n in zip(frames, videos["num_records"], strict=True)):
+        raise ValueError(f"{path}: frame_index and num_records disagree; build the set again (--overwrite)")
+    return videos
+
+
+def _built_folder(data_dir, name):
+    """The newest built version of a data set."""
+    versions = [path.parent for path in (data_dir / name).glob("*/dataset_info.json")]
+    if versions:
+        return max(versions, key=lambda path: [int(n) for n in path.name.split(".")])
+    built = {
+        p.parent.parent.relative_to(data_dir).as_posix() for p in data_dir.glob("*/*/*/dataset_info.json")
+    }
+    raise FileNotFoundError(
+        f"data set {name} is not built: looked in {data_dir / name}{_nearest(name, sorted(built), 0.9)}. "
+        f"Build it: {_build_command(name, data_dir)}"
+    )
+
+
+def _build_command(name, data_dir):
+    dataset, config = name.split("/")
+    return (
+        f"python -m data_prep.build {dataset} --config {config} --manual_dir PREPARED_FOLDER "
+        f"--data_dir {os.fspath(data_dir)}"
+    )
+
+
+def _nearest(name, valid, cutoff=0.6):
+    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=cutoff)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"{hint} There are: {', '.join(valid) or 'none'}"

@@ -1,0 +1,248 @@
+"""CLIP's vision transformer (Radford et al., 2021) without its projection; sizes, and token injection."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Mean and standard deviation of OpenAI's CLIP preprocessing, RGB in [0, 1].
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+LAYER_NORM_EPS = 1e-5
+MLP_RATIO = 4
+
+
+class Variant(NamedTuple):
+    """Sizes of one tower: width d, number of blocks, attention heads, patch side in pixels."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+
+
+# B/32, B/16 and L/14 are OpenAI's; Ti and S are DeiT's widths in the same architecture (no CLIP weights
+# exist for them); Mu is for tests.
+VARIANTS = {
+    "Mu/8": Variant(64, 4, 2, 8),
+    "Ti/8": Variant(192, 12, 3, 8),
+    "Ti/16": Variant(192, 12, 3, 16),
+    "S/16": Variant(384, 12, 6, 16),
+    "B/32": Variant(768, 12, 12, 32),
+    "B/16": Variant(768, 12, 12, 16),
+    "L/14": Variant(1024, 24, 16, 14),
+}
+
+
+def get_variant(name):
+    """The `Variant` called `name`.
+
+    Raises:
+      ValueError: there is none of that name; the message lists the known ones.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"unknown CLIP variant {name!r}; known: {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
+def grid_size(name, image_size):
+    """Side g of the token grid of variant `name` on square images of `image_size` pixels.
+
+    Raises:
+      ValueError: unknown variant, or `image_size` is not a positive multiple of its patch side.
+    """
+    patch = get_variant(name).patch
+    if image_size < patch or image_size % patch:
+        raise ValueError(f"CLIP {name} needs an image_size that is a multiple of {patch}, got {image_size}")
+    return image_size // patch
+
+
+def injection_blocks(name):
+    """Indices of the three blocks before which side tokens enter: quarter, half and three quarters deep.
+
+    (3, 6, 9) for the 12-block towers, (6, 12, 18) for L/14.
+    """
+    depth = get_variant(name).depth
+    return depth // 4, depth // 2, 3 * depth // 4
+
+
+class Linear(nn.Module):
+    """Affine map of the last axis; parameters `kernel` [in, out] and `bias` [out] float32.
+
+    Leading axes are merged first: CPUs run one 2-D product, and its weight gradient, faster than a batched
+    one.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+    kernel_init: Any = nn.initializers.lecun_normal()
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+        y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype)
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+def layer_norm(dtype, name=None):
+    """LayerNorm over the last axis with CLIP's epsilon: statistics in float32, output in `dtype`."""
+    return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention [B, N, d] -> [B, N, d]; scores and softmax in float32."""
+
+    heads: int
+    depth: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        batch, length, width = x.shape
+        std = width**-0.5
+        split = lambda t: t.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3)
+        query, key, value = (
+            split(Linear(width, self.dtype, nn.initializers.normal(std), name=name)(x))
+            for name in ("query", "key", "value")
+        )
+        query = query * (width // self.heads) ** -0.5
+        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value)
+        mixed = mixed.transpose(0, 2, 1, 3).reshape(batch, length, width)
+        out_init = nn.initializers.normal(std * (2 * self.depth) ** -0.5)
+        return Linear(width, self.dtype, out_init, name="out")(mixed)
+
+
+class Mlp(nn.Module):
+    """Two linear maps around QuickGELU (x * sigmoid(1.702 x)), or exact GELU: [B, N, d] -> [B, N, d]."""
+
+    depth: int
+    quick_gelu: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        width = x.shape[-1]
+        x = Linear(MLP_RATIO * width, self.dtype, nn.initializers.normal((2 * width) ** -0.5), name="fc_1")(x)
+        x = x * jax.nn.sigmoid(1.702 * x) if self.quick_gelu else jax.nn.gelu(x, approximate=False)
+        out_init = nn.initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
+        return Linear(width, self.dtype, out_init, name="fc_2")(x)
+
+
+class Block(nn.Module):
+    """Pre-LN transformer block [B, N, d] -> [B, N, d]."""
+
+    heads: int
+    depth: int
+    quick_gelu: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        x = x + Attention(self.heads, self.depth, self.dtype, name="attn")(layer_norm(self.dtype, "ln_1")(x))
+        x = x + Mlp(self.depth, self.quick_gelu, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_2")(x))
+        return x
+
+
+class VisionTransformer(nn.Module):
+    """CLIP's vision tower up to and including the last LayerNorm, without the projection.
+
+    Attributes:
+      variant: a name in `VARIANTS`.
+      image_size: side of the square input in pixels, a multiple of the patch side.
+      dtype: compute dtype; parameters, softmax and LayerNorm statistics stay float32.
+      quick_gelu: True for OpenAI's weights; False (exact GELU) for some open_clip towers.
+      remat: recompute each block in the backward pass, for memory.
+
+    Initial values follow CLIP's released code (std scaled by width and depth).
+    """
+
+    variant: str
+    image_size: int
+    dtype: Any = jnp.float32
+    quick_gelu: bool = True
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, images, inject=None):
+        """Features of a batch.
+
+        Args:
+          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          inject: None, or a mapping from block index to [B, N, d] added to the patch tokens before that
+            block; the class token sees them through attention only.
+
+        Returns:
+          dict, with N = g * g patch tokens in row-major order:
+            cls [B, d] float32 and tokens [B, N, d] float32, after the last LayerNorm;
+            mid_tokens [B, N, d], patch tokens after half of the blocks, no LayerNorm, `dtype`;
+            late_tokens [B, N, d], patch tokens that enter the last block, `dtype`: what Grad-CAM weighs,
+            since the last block's own patch outputs do not reach the class token.
+
+        Raises:
+          ValueError: unknown variant; images of another size or rank; an `inject` index without a block,
+            or tokens of another shape. TypeError: images that are not floating point.
+        """
+        width, depth, heads, patch = get_variant(self.variant)
+        grid = grid_size(self.variant, self.image_size)
+        self._check(images, inject, (images.shape[0], grid * grid, width), depth)
+
+        x = self._embed(images, grid, patch, width)
+        x = layer_norm(self.dtype, "ln_pre")(x)
+        block = nn.remat(Block) if self.remat else Block
+        out = {}
+        for index in range(depth):
+            if index == depth // 2:
+                out["mid_tokens"] = x[:, 1:]
+            if inject and index in inject:
+                # Padded rather than updated in place: one fused addition, also in the backward pass.
+                x = x + jnp.pad(inject[index].astype(self.dtype), ((0, 0), (1, 0), (0, 0)))
+            if index == depth - 1:
+                out["late_tokens"] = x[:, 1:]
+            x = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}")(x)
+        x = layer_norm(jnp.float32, "ln_post")(x)
+        return {"cls": x[:, 0], "tokens": x[:, 1:], **out}
+
+    def _check(self, images, inject, token_shape, depth):
+        size = self.image_size
+        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"CLIP {self.variant} was built for images [B, {size}, {size}, 3], got {list(images.shape)}"
+            )
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(f"images must be float in [0, 1], got {images.dtype}")
+        if inject is not None and not isinstance(inject, Mapping):
+            raise TypeError(f"inject must map block indices to tokens, got {type(inject).__name__}")
+        for index, tokens in (inject or {}).items():
+            if index not in range(depth):
+                raise ValueError(f"inject names block {index}; CLIP {self.variant} has blocks 0..{depth - 1}")
+            if tokens.shape != token_shape:
+                raise ValueError(
+                    f"inject[{index}] has shape {list(tokens.shape)}, expected {list(token_shape)}"
+                )
+
+    def _embed(self, images, grid, patch, width):
+        """Normalised images to [B, 1 + N, d]: class token first, position embedding added."""
+        batch = images.shape[0]
+        kernel = self.param(
+            "patch_embed", nn.initializers.lecun_normal(), (patch, patch, 3, width), jnp.float32
+        )
+        normalised = (images.astype(jnp.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
+        # A convolution whose stride is its size is a matrix product of cut-out patches.
+        patches = normalised.astype(self.dtype).reshape(batch, grid, patch, grid, patch, 3)
+        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch * grid * grid, patch * patch * 3)
+        tokens = patches @ kernel.reshape(-1, width).astype(self.dtype)
+        normal = nn.initializers.normal(width**-0.5)
+        class_token = self.param("class_token", normal, (width,), jnp.float32)
+        positions = self.param("pos_embed", normal, (1 + grid * grid, width), jnp.float32)
+        first = jnp.broadcast_to(class_token.astype(self.dtype), (batch, 1, width))
+        x = jnp.concatenate([first, tokens.reshape(batch, grid * grid, width)], axis=1)
+        return x + positions.astype(self.dtype)

@@ -1,0 +1,143 @@
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from msddf_jax.models import boundary, filters
+from msddf_jax.models.boundary import BoundaryMining, boundary_pool, boundary_residuals, boundary_target
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(size=(2, 40, 36, 3)).astype(np.float32)
+
+
+def _grey(image):
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def test_luma_and_filters_equal_opencv(images):
+    y = np.asarray(filters.luma(images))
+    np.testing.assert_allclose(y[0], _grey(images[0]), atol=1e-6)
+    np.testing.assert_allclose(filters.gaussian_taps(9), cv2.getGaussianKernel(9, 0)[:, 0], atol=1e-7)
+    kernel = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_allclose(filters.correlate(y, kernel)[0], cv2.filter2D(y[0], -1, kernel), atol=1e-5)
+    box = np.full(33, 1 / 33, np.float32)
+    np.testing.assert_allclose(filters.correlate_bands(y, box)[1], cv2.blur(y[1], (33, 33)), atol=1e-5)
+
+
+def test_even_gaussian_is_an_error():
+    with pytest.raises(ValueError, match="got 4"):
+        filters.gaussian_taps(4)
+
+
+def test_residuals_equal_opencv(images):
+    out = np.asarray(jax.jit(boundary_residuals)(images))
+    for image, residuals in zip(images, out):
+        y = _grey(image)
+        r1 = y - cv2.GaussianBlur(y, (5, 5), 1)
+        np.testing.assert_allclose(residuals[..., 0], np.abs(r1), atol=1e-5)
+        # The published integer kernels on a 0..255 scale, truncated at 3, as SRM networks apply them.
+        published = (
+            (np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]), 4),
+            (np.array([[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2],
+                       [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]), 12),
+            (np.array([[1, -2, 1]]), 2),
+        )  # fmt: skip
+        for channel, (kernel, divisor) in enumerate(published, start=1):
+            srm = np.clip(cv2.filter2D(255 * y.astype(np.float64), -1, kernel / divisor), -3, 3) / 3
+            np.testing.assert_allclose(residuals[..., channel], srm, atol=1e-3)
+        gx, gy = cv2.Sobel(y, -1, 1, 0), cv2.Sobel(y, -1, 0, 1)
+        np.testing.assert_allclose(residuals[..., 4], np.sqrt(gx**2 + gy**2 + 1e-6), atol=1e-5)
+        near, wide = cv2.blur(r1**2, (9, 9)), cv2.blur(r1**2, (33, 33))
+        np.testing.assert_allclose(residuals[..., 5], np.abs(near - wide) / (wide + 1e-4), atol=1e-4)
+
+
+def test_noise_step_shows_as_inconsistency():
+    # Left half smooth, right half noisy: the measure peaks at the seam's side, not inside the halves.
+    noise = np.random.default_rng(0).normal(scale=0.05, size=(1, 96, 96, 1)).astype(np.float32)
+    noise[:, :, :48] *= 0.02
+    inconsistency = np.asarray(boundary_residuals(np.repeat(0.5 + noise, 3, -1)))[0, ..., 5].mean(0)
+    assert inconsistency[40:44].mean() > 3 * inconsistency[8:20].mean()
+    assert inconsistency[52:56].mean() > 3 * inconsistency[76:88].mean()
+
+
+def test_area_pool_is_the_exact_mean_of_each_cell():
+    x = np.arange(6, dtype=np.float32).reshape(1, 6, 1, 1) * np.ones((1, 6, 6, 1), np.float32)
+    # 6 pixels onto 4 cells of 1.5: (0 + .5*1)/1.5, (.5*1 + 2)/1.5, ...
+    expected = np.array([0.5, 2.5, 3 + 0.5 * 4, 0.5 * 4 + 5]) / 1.5
+    np.testing.assert_allclose(filters.area_pool(x, 4)[0, :, 0, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(filters.area_pool(x, 3)[0, :, 0, 0], [0.5, 2.5, 4.5])
+    np.testing.assert_allclose(filters.area_pool(x, 6), x)
+    np.testing.assert_allclose(filters.area_pool(x, 12)[0, :, 0, 0], np.repeat(np.arange(6), 2))
+
+
+def test_depthwise_conv_equals_grouped_convolution():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 7, 3))
+    params = filters.DepthwiseConv().init(jax.random.key(1), x)["params"]
+    params = {**params, "bias": jnp.array([0.1, 0.2, 0.3])}
+    expected = jax.lax.conv_general_dilated(
+        x, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3
+    )
+    np.testing.assert_allclose(
+        filters.DepthwiseConv().apply({"params": params}, x), expected + params["bias"], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("size", "grid"), [(64, 8), (32, 2), (100, 7), (224, 16)])
+def test_weight_map_shapes(size, grid):
+    model = BoundaryMining(grid)
+    images = jax.ShapeDtypeStruct((3, size, size, 3), jnp.float32)
+    out, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    assert out["weight"].shape == out["logit"].shape == (3, grid, grid)
+    assert out["weight"].dtype == jnp.float32
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 14_801
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_constant_image_has_finite_weights_and_gradients(value):
+    model = BoundaryMining(4)
+    images = jnp.full((2, 32, 32, 3), value)
+    params = model.init(jax.random.key(0), images)
+    loss = lambda params, images: model.apply(params, images)["weight"].sum()
+    value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, images)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_pool_is_the_weighted_mean():
+    tokens = jnp.arange(8, dtype=jnp.float32).reshape(1, 4, 2)
+    weight = jnp.array([[[1.0, 0.0], [0.0, 3.0]]])
+    np.testing.assert_allclose(boundary_pool(weight, tokens)[0], [(0 + 3 * 6) / 4, (1 + 3 * 7) / 4])
+    with pytest.raises(ValueError, match=r"\(1, 4\).*\(1, 9, 2\)"):
+        boundary_pool(weight, jnp.zeros((1, 9, 2)))
+
+
+def test_target_of_a_half_plane_lies_on_its_edge():
+    # Mask 1 for columns 16.. of 32, on 4 columns of cells: the edge is the border of cells 1 and 2.
+    mask = np.zeros((1, 32, 32, 1), np.float32)
+    mask[:, :, 16:] = 1
+    taps = cv2.getGaussianKernel(9, 0)[:, 0]
+    m = np.array([taps[: max(0, min(9, column - 16 + 5))].sum() for column in range(32)])
+    cells = (4 * m * (1 - m)).reshape(4, 8).mean(1)
+    expected = np.tile(cells / cells.max(), (4, 1))
+    np.testing.assert_allclose(boundary_target(mask, 4)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(boundary_target(mask, 4)[0, 0], [0, 1, 1, 0], atol=1e-6)
+
+
+def test_target_equals_opencv_and_is_zero_without_a_boundary():
+    mask = np.zeros((3, 48, 48, 1), np.float32)
+    cv2.circle(mask[0, ..., 0], (20, 25), 11, 1.0, -1)
+    mask[2] = 1
+    soft = cv2.GaussianBlur(mask[0, ..., 0], (9, 9), 0)
+    expected = cv2.resize(4 * soft * (1 - soft), (6, 6), interpolation=cv2.INTER_AREA)
+    out = np.asarray(jax.jit(boundary_target, static_argnums=1)(mask, 6))
+    np.testing.assert_allclose(out[0], expected / expected.max(), atol=1e-5)
+    assert out[0].max() == 1
+    np.testing.assert_array_equal(out[1], 0)
+    np.testing.assert_allclose(out[2], 0, atol=1e-4)
+
+
+def test_residual_count_is_stated():
+    assert boundary_residuals(jnp.zeros((1, 8, 8, 3))).shape[-1] == boundary.NUM_RESIDUALS

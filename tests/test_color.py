@@ -1,0 +1,137 @@
+"""Colour spaces against OpenCV, transfers against NumPy and against what they promise."""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from msddf_jax.synth import color, filters
+
+
+def images(seed=0, batch=2, size=(24, 32)):
+    return np.random.default_rng(seed).random((batch, *size, 3)).astype(np.float32)
+
+
+def half_mask(batch=2, size=(24, 32)):
+    mask = np.zeros((batch, *size, 1), np.float32)
+    mask[:, 4:18, 6:25] = 1
+    return mask
+
+
+def lab_formula(rgb):
+    """CIE definition in float64."""
+    rgb = rgb.astype(np.float64)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    matrix = [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+    xyz = linear @ np.array(matrix).T / [0.950456, 1.0, 1.088754]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack(
+        [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1
+    )
+
+
+def test_lab_equals_the_formula_and_opencv():
+    rgb = np.concatenate([images(size=(64, 64))[0], np.zeros((1, 64, 3), np.float32)])
+    ours = np.asarray(color.rgb_to_lab(rgb))
+    np.testing.assert_allclose(ours, lab_formula(rgb), atol=2e-3)
+    # OpenCV interpolates a 33^3 table of 14-bit values: the tolerance is its own error.
+    difference = np.abs(ours - cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB))
+    assert difference.mean() < 0.1 and difference.max() < 0.7  # of ranges of 100 and 254
+
+
+def test_lab_inverse_equals_opencv_and_round_trips():
+    rgb = images(size=(64, 64))[0]
+    lab = lab_formula(rgb).astype(np.float32)
+    ours = np.asarray(color.lab_to_rgb(lab))
+    np.testing.assert_allclose(ours, cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), atol=1e-3)
+    np.testing.assert_allclose(ours, rgb, atol=1e-4)
+    outside = np.asarray(color.lab_to_rgb(jnp.array([[150.0, 200.0, -200.0], [-5.0, 0.0, 0.0]])))
+    assert outside.min() >= 0 and outside.max() <= 1
+
+
+def test_hsv_equals_opencv_both_ways():
+    rgb = images(size=(64, 64))[0]
+    rgb[0], rgb[1], rgb[2, :, 1] = 0.0, 0.7, rgb[2, :, 0]  # black, grey, and red = green
+    hsv = np.asarray(color.rgb_to_hsv(rgb))
+    np.testing.assert_allclose(hsv, cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV), atol=1e-3)
+    np.testing.assert_allclose(color.hsv_to_rgb(hsv), cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), atol=1e-4)
+    np.testing.assert_allclose(color.hsv_to_rgb(hsv), rgb, atol=1e-4)
+    turned = hsv + np.array([720.0, 0, 0], np.float32)
+    np.testing.assert_allclose(color.hsv_to_rgb(turned), rgb, atol=1e-3)
+
+
+def test_rct_m_gives_the_target_mean_and_deviation_under_the_mask():
+    source, target = 0.3 + 0.2 * images(1), 0.4 + 0.3 * images(2)
+    mask = half_mask()
+    out = color.transfer_rct_m(jnp.array(source[0]), jnp.array(target[0]), jnp.array(mask[0]))
+    inside = mask[0, ..., 0] > 0
+    moved, wanted = lab_formula(np.asarray(out))[inside], lab_formula(target[0])[inside]
+    np.testing.assert_allclose(moved.mean(0), wanted.mean(0), atol=0.3)
+    np.testing.assert_allclose(moved.std(0), wanted.std(0), rtol=0.02)
+
+
+def test_shifts_equal_numpy():
+    source, target, mask = images(1)[0], images(2)[0], half_mask()[0]
+    inside = mask[..., 0] > 0
+    gap = target[inside].mean(0) - source[inside].mean(0)
+    out = color.transfer_rct_fs(source, target, mask)
+    np.testing.assert_allclose(out, np.clip(source + gap, 0, 1), atol=1e-5)
+    out = color.transfer_avg_align(source, target, mask)
+    np.testing.assert_allclose(out, np.clip(source + gap * inside.mean(), 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("eye_distance, kernel", [(0.5, 1), (9.0, 7), (11.0, 9)])
+def test_faceswap_equals_opencv(eye_distance, kernel):
+    source, target, mask = images(1)[0], images(2)[0], half_mask()[0]
+
+    def blur(x):
+        return (x * mask if kernel == 1 else cv2.GaussianBlur(x * mask, (kernel, kernel), 0)) + 1 / 255
+
+    out = color.transfer_faceswap(source, target, mask, eye_distance)
+    np.testing.assert_allclose(out, np.clip(source * blur(target) / blur(source), 0, 1), atol=2e-5)
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_transfer_takes_each_sample_by_its_own_mode(one_by_one):
+    source, target, mask = images(1, batch=4), images(2, batch=4), half_mask(4)
+    mode, distance = jnp.array([3, 1, 0, 2]), jnp.full((4,), 9.0)
+    out = color.transfer(mode, source, target, mask, distance, one_by_one)
+    single = {
+        "rct_m": color.transfer_rct_m,
+        "rct_fs": color.transfer_rct_fs,
+        "avg_align": color.transfer_avg_align,
+        "faceswap": lambda *a: color.transfer_faceswap(*a, 9.0),
+    }
+    for i, index in enumerate(mode):
+        expected = single[color.MODES[int(index)]](source[i], target[i], mask[i])
+        np.testing.assert_allclose(out[i], expected, atol=1e-5)
+
+
+def test_degenerate_input_gives_finite_output_and_gradient():
+    source = np.stack([np.zeros((24, 32, 3)), np.full((24, 32, 3), 0.5)] * 4).astype(np.float32)
+    target = images(3, batch=8)
+    mask = np.concatenate([half_mask(4), np.zeros((4, 24, 32, 1), np.float32)])
+    mode = jnp.arange(8) // 2 % 4
+    distance = jnp.array([0.0, np.nan, np.inf, -3.0, 9.0, 1e9, 9.0, 9.0])
+
+    def total(source):
+        return jnp.sum(color.transfer(mode, source, target, mask, distance))
+
+    out = np.asarray(color.transfer(mode, source, target, mask, distance))
+    assert np.isfinite(out).all() and out.min() >= 0 and out.max() <= 1
+    assert np.isfinite(np.asarray(jax.grad(total)(jnp.array(source)))).all()
+    # Nothing under the mask: nothing to transfer.
+    nothing = color.transfer(jnp.arange(4), images(4, batch=4), target[:4], mask[4:], distance[4:])
+    np.testing.assert_allclose(nothing, images(4, batch=4), atol=1e-4)
+
+
+def test_blur_and_resize_matrices_equal_opencv():
+    image = images(5)[0]
+    for kernel, sigma in [(1, 1.0), (5, 0.8), (15, 3.0), (25, 40.0)]:
+        expected = cv2.GaussianBlur(image, (kernel, kernel), sigma)
+        np.testing.assert_allclose(filters.gaussian_blur(image, kernel, sigma), expected, atol=2e-6)
+    for height, width in [(12, 16), (31, 33), (48, 60), (7, 90)]:
+        rows, cols = filters.linear_resize_matrix(24, height), filters.linear_resize_matrix(32, width)
+        expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(filters.apply_separable(image, rows, cols), expected, atol=2e-5)

@@ -1,0 +1,251 @@
+import collections
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import prepared_tree
+import pytest
+
+from data_prep import build
+from msddf_jax.data import pipeline, schema
+from msddf_jax.data import source as sources
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    build.build("faceforensics", "toy", prepared_tree.write_tree(folder / "tree"), folder / "built")
+    return folder / "built"
+
+
+@pytest.fixture(scope="module")
+def source(data_dir):
+    return sources.open_source("faceforensics/toy", "train", data_dir)  # 12 real and 48 fake frames
+
+
+def _train(source, **kwargs):
+    settings = {"batch_size": 8, "num_threads": 0, "process_index": 0, "process_count": 1}
+    return pipeline.train_batches(source, **(settings | kwargs))
+
+
+def _take(batches, number):
+    return list(itertools.islice(batches, number))
+
+
+def _keys(batches):
+    return [
+        (video, int(frame))
+        for batch in batches
+        for video, frame in zip(batch["video_id"], batch["frame_index"], strict=True)
+    ]
+
+
+def _assert_equal(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert set(a) == set(b)
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_batch_has_the_fields_of_the_schema(source):
+    table = sources.identity_table(source)
+    batch = next(_train(source, batch_size=6, group=(1, 2), identities=table))
+    assert set(batch) == set(schema.DEVICE_FIELDS) | set(schema.HOST_FIELDS)
+    device = schema.device_batch(batch)
+    shapes = {name: value.shape for name, value in device.items()}
+    assert shapes == {
+        "image": (6, 16, 16, 3),
+        "mask": (6, 16, 16, 1),
+        "has_mask": (6,),
+        "landmarks": (6, 81, 2),
+        "has_landmarks": (6,),
+        "label": (6,),
+        "method": (6,),
+        "identity": (6,),
+        "_mask": (6,),
+    }
+    assert device["_mask"].all()
+    assert batch["label"].tolist() == [0, 1, 1, 0, 1, 1]
+    assert [table[name] for name in batch["target_identity"]] == batch["identity"].tolist()
+    assert batch["frame_index"].dtype == np.int32
+    assert all(isinstance(name, str) for name in batch["video_id"])
+
+
+def test_identity_is_unknown_without_a_table(source):
+    assert (next(_train(source))["identity"] == -1).all()
+
+
+@pytest.mark.parametrize("group", [(1, 1), (1, 3), (2, 2), (2, 1), (1, 0)])
+def test_each_group_is_of_one_source_video(source, group):
+    rows = sum(group)
+    for batch in _take(_train(source, batch_size=4 * rows, group=group), 6):
+        videos = np.where(batch["label"] == 0, batch["video_id"], batch["pair_id"]).reshape(4, rows)
+        assert (videos == videos[:, :1]).all()
+        labels = batch["label"].reshape(4, rows)
+        assert labels.tolist() == [[0] * group[0] + [1] * group[1]] * 4
+        frames = batch["frame_index"].reshape(4, rows)
+        if group[0] == 1:
+            assert (frames == frames[:, :1]).all()
+
+
+def test_an_epoch_is_every_real_once_in_another_order_with_other_fakes(source):
+    batches = _train(source)
+    epochs = [_keys(_take(batches, 3)) for _ in range(4)]  # 12 groups of 2 rows are 3 batches of 8
+    reals = [epoch[::2] for epoch in epochs]
+    everything = sorted((f"{i:03d}", frame) for i in range(4) for frame in prepared_tree.FRAMES)
+    assert all(sorted(epoch) == everything for epoch in reals)
+    assert len({tuple(epoch) for epoch in reals}) == 4
+    partners = [dict(zip(epoch[::2], epoch[1::2], strict=True)) for epoch in epochs]
+    assert all(a != b for a, b in itertools.combinations(partners, 2))
+
+
+def test_the_order_depends_on_the_seed_alone(source):
+    first = _take(_train(source, seed=3), 7)
+    _assert_equal(first, _take(_train(source, seed=3), 7))
+    _assert_equal(first, _take(_train(source, seed=3, num_threads=3), 7))
+    for other in (2, 4, 5):
+        assert _keys(first) != _keys(_take(_train(source, seed=other), 7))
+
+
+def test_seeds_beside_each_other_share_no_epoch(source):
+    # Grain's shuffle of epoch e with seed s is that of epoch e + 1 with seed s - 1: seeds are hashed before.
+    def epochs(seed):
+        batches = _train(source, seed=seed)
+        return {tuple(_keys(_take(batches, 3))[::2]) for _ in range(4)}
+
+    assert not epochs(0) & epochs(1)
+
+
+@pytest.mark.parametrize("num_threads", [0, 3])
+@pytest.mark.parametrize("done", [0, 1, 4])
+def test_a_restored_state_gives_the_same_batches(source, done, num_threads):
+    batches = _train(source, num_threads=num_threads, seed=1)
+    _take(batches, done)
+    state = pipeline.encode_state(batches.get_state())
+    expected = _take(batches, 6)  # crosses two epochs
+    json.loads(state)
+    fresh = _train(source, num_threads=3 - num_threads, seed=1)
+    fresh.set_state(pipeline.decode_state(state))
+    _assert_equal(_take(fresh, 6), expected)
+    batches.set_state(pipeline.decode_state(state))  # and back, on an iterator that has run ahead
+    _assert_equal(_take(batches, 6), expected)
+
+
+def test_state_of_other_data_or_settings_is_refused(source, data_dir):
+    state = _train(source, seed=1).get_state()
+    less = sources.open_source("faceforensics/toy", "train", data_dir, max_frames=2)
+    for other, message in (
+        (_train(source, seed=2), "seed: 1 then, 2 now"),
+        (_train(source, seed=1, group=(1, 3)), r"group: \[1, 1\] then, \[1, 3\] now"),
+        (_train(less, seed=1), "records: "),
+        (_train(source, seed=1, process_count=2), "processes: 1 then, 2 now"),
+    ):
+        with pytest.raises(ValueError, match=f"of another order.*{message}"):
+            other.set_state(state)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_share_an_epoch_without_overlap(source, count):
+    parts = [
+        _train(source, batch_size=2 * count, process_index=i, process_count=count, seed=7)
+        for i in range(count)
+    ]
+    shares = [_keys(_take(part, 12 // count)) for part in parts]
+    assert all(len(share) == 2 * (12 // count) for share in shares)
+    reals = [key for share in shares for key in share[::2]]
+    assert len(set(reals)) == len(reals) == 12
+    assert parts[0].get_state() == parts[1].get_state()  # one checkpoint serves all
+
+
+def test_shares_are_equal_where_they_do_not_divide(source):
+    count = 5  # 12 groups: two each, and two that sit out, other ones each epoch
+    epochs = []
+    parts = [_train(source, batch_size=10, process_index=i, process_count=count) for i in range(count)]
+    for _ in range(4):
+        reals = [key for part in parts for key in _keys(_take(part, 2))[::2]]
+        assert len(set(reals)) == 10
+        epochs.append(frozenset(reals))
+    assert len(set(epochs)) > 1
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "count"), [(1, 1), (7, 1), (16, 1), (60, 1), (64, 1), (4, 2), (14, 2), (90, 3)]
+)
+def test_evaluation_keeps_every_example_once(source, batch_size, count):
+    seen, lengths, padding = collections.Counter(), set(), 0
+    for index in range(count):
+        batches = pipeline.eval_batches(
+            source, batch_size=batch_size, num_threads=0, process_index=index, process_count=count
+        )
+        given = list(batches)
+        lengths |= {len(batches), len(given)}
+        for batch in given:
+            shapes = {name: value.shape for name, value in schema.device_batch(batch).items()}
+            assert shapes["image"] == (batch_size // count, 16, 16, 3)
+            assert all(shape[0] == batch_size // count for shape in shapes.values())
+            assert all(len(batch[name]) == batch_size // count for name in schema.HOST_FIELDS)
+            keep = batch["_mask"]
+            seen.update(zip(batch["video_id"][keep], batch["frame_index"][keep].tolist(), strict=True))
+            padding += int((~keep).sum())
+            assert not batch["image"][~keep].any()
+            assert (batch["frame_index"][~keep] == -1).all()
+            assert set(batch["video_id"][~keep]) <= {""}
+    expected = zip(source.column("video_id").tolist(), source.frame_index.tolist(), strict=True)
+    assert seen == collections.Counter(expected)
+    assert lengths == {-(-60 // batch_size)}
+    assert padding == lengths.pop() * batch_size - 60
+
+
+def test_evaluation_is_in_the_order_of_the_source_and_repeatable(source):
+    batches = pipeline.eval_batches(source, batch_size=16, num_threads=3, identities={"toy:002": 5})
+    first = list(batches)
+    keys = [key for key in _keys(first) if key[0]]
+    assert keys == list(zip(source.column("video_id").tolist(), source.frame_index.tolist(), strict=True))
+    _assert_equal(first, list(batches))
+    identity = np.concatenate([batch["identity"][batch["_mask"]] for batch in first])
+    assert identity.tolist() == [5 if name == "toy:002" else -1 for name in source.column("target_identity")]
+
+
+@pytest.mark.parametrize("function", [pipeline.train_batches, pipeline.eval_batches])
+def test_image_size_must_be_the_stored_one(source, function):
+    function(source, batch_size=8, image_size=16)
+    with pytest.raises(
+        ValueError, match=r"image_size is 32, the images of .*toy:train are 16x16: .*--size 32"
+    ):
+        function(source, batch_size=8, image_size=32)
+    videos = source.videos | {"width": np.where(np.arange(20) == 7, 8, 16)}
+    with pytest.raises(ValueError, match="a batch takes one"):
+        function(dataclasses.replace(source, videos=videos), batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"batch_size": 7}, r"batch_size 7 is not a multiple of 2: 2 rows a group \(1, 1\) x 1 processes"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 6, "process_count": 2}, "not a multiple of 4"),
+        ({"process_index": 1}, "process_index 1 is not below process_count 1"),
+        ({"process_index": None}, "give both or none"),
+        ({"batch_size": 26, "process_count": 13}, "12 groups, fewer than the 13 processes"),
+    ],
+)
+def test_wrong_sizes(source, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        _train(source, **kwargs)
+
+
+def test_wrong_evaluation_sizes(source):
+    with pytest.raises(ValueError, match="batch_size 5 is not a multiple of the 2 processes"):
+        pipeline.eval_batches(source, batch_size=5, process_index=0, process_count=2)
+
+
+def test_a_record_that_does_not_decode_stops_with_its_place(source):
+    # The index says 16 pixels; a record of another size must not pass silently.
+    videos = source.videos | {"height": np.full(20, 8), "width": np.full(20, 8)}
+    batches = pipeline.eval_batches(dataclasses.replace(source, videos=videos), batch_size=4, num_threads=2)
+    with pytest.raises(
+        ValueError, match=r"toy:train record \d+ decodes to uint8 \(16, 16, 3\), the index says"
+    ):
+        next(iter(batches))

@@ -1,0 +1,256 @@
+import pathlib
+import pickle
+import struct
+import wave
+import zlib
+
+import av
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import PIL.Image
+import pytest
+
+from msddf_jax.faces import video
+from msddf_jax.faces.opencv import cv2
+
+
+def _frames(n=12, height=48, width=64):
+    """Frame i has grey level 20 i, so that a frame names itself, with a bright corner."""
+    out = np.zeros((n, height, width, 3), np.uint8)
+    for i in range(n):
+        out[i] = 20 * i
+        out[i, :16, :16] = (255, 0, 0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "a.mp4"
+    video.write_video(path, _frames(), fps=10, crf=5)
+    return path
+
+
+@hypothesis.given(st.integers(1, 5000), st.integers(1, 64))
+def test_sample_indices_are_truncated_linspace(n, k):
+    expected = sorted({int(v) for v in np.linspace(0, n - 1, k)})
+    assert video.sample_indices(n, k).tolist() == expected
+
+
+def test_sample_indices_by_hand():
+    assert video.sample_indices(300, 4).tolist() == [0, 99, 199, 299]
+    assert video.sample_indices(3, 32).tolist() == [0, 1, 2]
+    assert video.sample_indices(10, 1).tolist() == [0]
+    assert video.sample_indices(0, 4).tolist() == []
+    with pytest.raises(ValueError, match="k=0"):
+        video.sample_indices(10, 0)
+
+
+def test_probe(clip):
+    assert video.probe(clip) == video.VideoInfo(12, 64, 48, 10.0)
+
+
+def test_round_trip(clip):
+    read = video.read_frames(clip, [0, 5, 11])
+    assert list(read.frames) == [0, 5, 11]
+    assert (read.num_decoded, read.truncated) == (12, "")
+    for index, image in read.frames.items():
+        assert (image.dtype, image.shape) == (np.uint8, (48, 64, 3))
+        assert abs(int(np.median(image[24:, 24:])) - 20 * index) <= 2
+        assert image[4, 4, 0] > 200 and image[4, 4, 2] < 60  # red is first
+
+
+def test_read_a_number_of_frames(clip):
+    assert list(video.read_frames(clip, 4).frames) == [0, 3, 7, 11]
+
+
+def test_only_what_is_needed_is_decoded(clip):
+    assert video.read_frames(clip, [2]).num_decoded == 3
+
+
+def test_pixels_are_opencvs(clip):
+    capture = cv2.VideoCapture(str(clip))
+    for image in video.read_frames(clip, 12).frames.values():
+        np.testing.assert_array_equal(image[..., ::-1], capture.read()[1])
+
+
+@pytest.mark.parametrize("turn", ["0 1 -1 0", "0 -1 1 0", "-1 0 0 -1"])
+def test_rotation_in_the_container_is_undone_as_opencv_does(clip, tmp_path, turn):
+    data = bytearray(clip.read_bytes())
+    # The matrix of the track header: a b u, c d v, x y w, of which a b c d are 16.16 fixed point.
+    start = data.index(b"tkhd") + 4 + 40
+    identity = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    assert bytes(data[start : start + 36]) == identity
+    a, b, c, d = (int(v) << 16 for v in turn.split())
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path = tmp_path / "turned.mp4"
+    path.write_bytes(data)
+    expected = cv2.VideoCapture(str(path)).read()[1][..., ::-1]
+    np.testing.assert_array_equal(video.read_frames(path, [0]).frames[0], expected)
+
+
+def test_container_without_a_frame_count(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in _frames(7):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 0
+    assert video.probe(path).num_frames == 7
+
+
+def test_truncated_video_keeps_what_decodes(tmp_path):
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), np.uint8)
+    video.write_video(whole, noise, fps=10)
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) * 2 // 3])
+    read = video.read_frames(cut, 20)
+    assert read.info.num_frames == 20
+    assert 5 < read.num_decoded < 20
+    assert list(read.frames) == list(range(read.num_decoded))
+    assert read.truncated.startswith(f"{read.num_decoded} of 20 frames decode")
+    reference = video.read_frames(whole, 20).frames
+    np.testing.assert_array_equal(read.frames[3], reference[3])
+
+
+def test_video_of_which_no_frame_is_left(clip, tmp_path):
+    data = clip.read_bytes()
+    path = tmp_path / "a.mp4"
+    path.write_bytes(data[: data.index(b"mdat") + 4])
+    with pytest.raises(video.VideoError, match="no frame decodes") as caught:
+        video.read_frames(path, 4)
+    assert caught.value.code == "zero_frames"
+
+
+def _text(path):
+    path.write_text("this is no video")
+
+
+def _header_only(path):
+    video.write_video(path, _frames(3))
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"moov") + 200])
+
+
+def _sound(path):
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(b"\0" * 800)
+
+
+@pytest.mark.parametrize(
+    "write, message",
+    [
+        (lambda path: None, "no such file"),
+        (_text, "cannot be opened"),
+        (_header_only, "cannot be opened|no video stream"),
+        (_sound, "no video stream"),
+    ],
+)
+def test_unreadable_video(tmp_path, write, message):
+    path = tmp_path / "a.mp4"
+    write(path)
+    with pytest.raises(video.VideoError, match=message) as caught:
+        video.probe(path)
+    assert caught.value.code == "unreadable_video"
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_errors_cross_a_process_boundary():
+    error = pickle.loads(
+        pickle.dumps(video.ImageError("corrupt_image", pathlib.Path("a.png"), "not an image"))
+    )
+    assert (type(error), error.code, error.path) == (video.ImageError, "corrupt_image", "a.png")
+    assert str(error) == "a.png: not an image [corrupt_image]"
+
+
+@pytest.mark.parametrize(
+    "frames, message",
+    [
+        ([], "no frames"),
+        ([np.zeros((47, 64, 3), np.uint8)], "even"),
+        ([np.zeros((48, 64), np.uint8)], "even"),
+        ([np.zeros((48, 64, 3), np.float32)], "float32"),
+        ([np.zeros((48, 64, 3), np.uint8), np.zeros((64, 48, 3), np.uint8)], r"\(64, 48, 3\)"),
+    ],
+)
+def test_write_video_refuses(tmp_path, frames, message):
+    with pytest.raises(ValueError, match=message):
+        video.write_video(tmp_path / "a.mp4", frames)
+
+
+def test_same_frames_same_bytes(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        video.write_video(tmp_path / name, _frames())
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def _png(width, height):
+    """A PNG whose header claims a size that its data does not have."""
+    chunk = lambda kind, data: (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    )
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_read_image(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    PIL.Image.fromarray(image).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(video.read_image(tmp_path / "a.png"), image)
+
+
+def test_read_image_modes(tmp_path):
+    grey = np.arange(400, dtype=np.uint8).reshape(20, 20)
+    PIL.Image.fromarray(grey).save(tmp_path / "grey.png")
+    PIL.Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    PIL.Image.fromarray(np.dstack([grey] * 4)).save(tmp_path / "alpha.png")
+    for name in ("grey", "grey16", "alpha"):
+        np.testing.assert_array_equal(video.read_image(tmp_path / f"{name}.png"), np.dstack([grey] * 3))
+
+
+def test_read_image_is_upright(tmp_path):
+    image = PIL.Image.fromarray(np.zeros((20, 40, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6  # lies on its side
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert video.read_image(tmp_path / "a.jpg").shape == (40, 20, 3)
+
+
+def _cut_png(path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    PIL.Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(
+    "write, code, message",
+    [
+        (lambda path: None, "corrupt_image", "no such file"),
+        (_text, "corrupt_image", "not an image"),
+        (lambda path: path.write_bytes(b""), "corrupt_image", "not an image"),
+        (_cut_png, "corrupt_image", "does not decode"),
+        (lambda path: PIL.Image.new("RGB", (1, 1)).save(path), "image_too_small", "1x1 pixels"),
+        (lambda path: path.write_bytes(_png(30000, 30000)), "image_too_large", "100 megapixels"),
+        (lambda path: path.write_bytes(_png(10001, 10001)), "image_too_large", "10001x10001"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_read_image_refuses(tmp_path, write, code, message):
+    path = tmp_path / "a.png"
+    write(path)
+    with pytest.raises(video.ImageError, match=message) as caught:
+        video.read_image(path)
+    assert caught.value.code == code
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
