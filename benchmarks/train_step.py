@@ -80,7 +80,9 @@ def measure(variant, batch_size, dtype, runs):
     def loss(trainable, frozen, b):
         params = trees.merge(trainable, jax.lax.stop_gradient(frozen))
         out = model.apply({"params": params["detector"]}, b, train=True, rngs={"dropout": key})
-        return sum(jnp.sum(v * m) for v, m in detector.losses(out, b, key=key, progress=0.5, **config.loss_args).values())
+        return sum(
+            jnp.sum(v * m) for v, m in detector.losses(out, b, key=key, progress=0.5, **config.loss_args).values()
+        )
 
     trainable, frozen = trees.split(state.params, trained)
     forward = jax.jit(lambda b: loss(trainable, frozen, b))

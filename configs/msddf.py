@@ -52,7 +52,7 @@ def _synth(group):
         {
             "group": group,
             # One flip for all twins of a row (MSDDF 5, defect 3).
-            "p_flip": 0.5,
+            "flip": 0.5,
             "twin": {},
             "blend": {},
             # alpha, Poisson, dynamic, none under the uniform policy (MSDDF 6, parameter table).

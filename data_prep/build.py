@@ -44,9 +44,7 @@ def make_builder(name, config, data_dir):
         raise UnknownNameError(f"no data set {name!r} to build{_nearest(name, builder_names())}")
     cls = importlib.import_module(f"data_prep.{name}.{name}_dataset_builder").Builder
     if config not in cls.builder_configs:
-        raise UnknownNameError(
-            f"{name} has no config {config!r}{_nearest(config, sorted(cls.builder_configs))}"
-        )
+        raise UnknownNameError(f"{name} has no config {config!r}{_nearest(config, sorted(cls.builder_configs))}")
     return cls(config=config, data_dir=data_dir)
 
 
@@ -67,9 +65,7 @@ def build(name, config, manual_dir, data_dir=None, *, overwrite=False, max_examp
         return folder
     manual_dir = pathlib.Path(manual_dir).expanduser().resolve()
     if not manual_dir.is_dir():
-        raise FileNotFoundError(
-            f"--manual_dir {manual_dir} is no folder. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-        )
+        raise FileNotFoundError(f"--manual_dir {manual_dir} is no folder. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
     root = pathlib.Path(builder.data_dir_root)
     root.mkdir(parents=True, exist_ok=True)
     # TFDS deletes the old set before it makes the new one, and leaves folders behind where it fails. Building
@@ -96,12 +92,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m data_prep.build", description=__doc__.splitlines()[0])
     parser.add_argument("dataset", help=f"one of {', '.join(builder_names())}")
     parser.add_argument("--config", required=True, help="a config of the data set, such as c23 or toy")
-    parser.add_argument(
-        "--manual_dir", required=True, help="folder with the prepared crops and the split lists"
-    )
-    parser.add_argument(
-        "--data_dir", help="where built sets go; $TFDS_DATA_DIR or ~/tensorflow_datasets by default"
-    )
+    parser.add_argument("--manual_dir", required=True, help="folder with the prepared crops and the split lists")
+    parser.add_argument("--data_dir", help="where built sets go; $TFDS_DATA_DIR or ~/tensorflow_datasets by default")
     parser.add_argument("--overwrite", action="store_true", help="build again what is built already")
     parser.add_argument("--max_examples_per_split", type=int, help="stop each split after so many frames")
     args = parser.parse_args(argv)

@@ -47,9 +47,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, *, file_format=None, **kwargs):
         if file_format not in (None, "array_record"):
-            raise ValueError(
-                f"file_format {file_format!r}: only array_record is written, which needs no TensorFlow"
-            )
+            raise ValueError(f"file_format {file_format!r}: only array_record is written, which needs no TensorFlow")
         super().__init__(file_format="array_record", **kwargs)
 
     # What TFDS would print is about downloads.
@@ -65,9 +63,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_splits(self, dl_manager, download_config):
         shards = download_config.get_shard_config()
         if shards.num_shards is not None:
-            raise ValueError(
-                "num_shards is not supported: shards are closed at max_shard_size, as records come"
-            )
+            raise ValueError("num_shards is not supported: shards are closed at max_shard_size, as records come")
         return [
             self._write_split(split, examples, shards.max_shard_size, download_config.max_examples_per_split)
             for split, examples in self._split_generators(dl_manager).items()
@@ -119,9 +115,7 @@ class ShardWriter:
         if self._file is None:
             path = self._folder / f"shard-{len(self.paths):05d}.partial"
             # A group of one is what random access wants; PNG does not compress further.
-            self._file = self._checked(
-                array_record_module.ArrayRecordWriter, str(path), "group_size:1,uncompressed"
-            )
+            self._file = self._checked(array_record_module.ArrayRecordWriter, str(path), "group_size:1,uncompressed")
             self._file_bytes = 0
             self.paths.append(path)
             self.lengths.append(0)

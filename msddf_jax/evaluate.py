@@ -31,7 +31,7 @@ def evaluate_set(config, predict_fn, weights, name, eval_set, mesh, scores_path=
         image_size=config.data.image_size,
         num_threads=config.data.num_threads,
     )
-    put = lambda batch: sharding.put_batch({"image": schema.device_batch(batch)["image"]}, mesh)  # noqa: E731
+    put = lambda batch: sharding.put_batch({"image": schema.device_batch(batch)["image"]}, mesh)
     scores = detection.collect_scores(predict_fn, weights, batches, put, desc=f"evaluate {name}")
     if scores_path is not None and jax.process_index() == 0:
         _write_scores(scores_path, scores)

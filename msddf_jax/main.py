@@ -5,9 +5,13 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, for example configs/msddf.py or configs/msddf.py:demo.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Experiment, for example configs/msddf.py or configs/msddf.py:demo.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and results.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Call jax.distributed.initialize() first: one process a host, started by the launch scripts.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Call jax.distributed.initialize() first: one process a host, started by the launch scripts."
+)
 
 
 def main(argv):
@@ -20,7 +24,9 @@ def main(argv):
 
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
-    logging.info("devices: %s", jax.devices())
+    print(
+        f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}, {jax.process_count()} process(es)", flush=True
+    )
     try:
         train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     except (FileNotFoundError, ValueError, OSError, FloatingPointError) as error:

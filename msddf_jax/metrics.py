@@ -93,9 +93,7 @@ def accuracy(scores, labels):
     scores, labels = _checked(scores, labels)
     outside = np.flatnonzero((scores < 0.0) | (scores > 1.0))
     if outside.size:
-        raise ValueError(
-            f"score {outside[0]} is {scores[outside[0]]}: accuracy needs probabilities in [0, 1]"
-        )
+        raise ValueError(f"score {outside[0]} is {scores[outside[0]]}: accuracy needs probabilities in [0, 1]")
     return float(np.mean((scores > THRESHOLD) == (labels == 1)))
 
 

@@ -40,9 +40,7 @@ def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshol
     """
     frames, scores = np.asarray(frame_indices, np.float64), np.asarray(scores, np.float64)
     if scores.ndim != 1 or scores.size == 0 or frames.shape != scores.shape:
-        raise ValueError(
-            f"expected frame_indices and scores [N], N >= 1, got {frames.shape} and {scores.shape}"
-        )
+        raise ValueError(f"expected frame_indices and scores [N], N >= 1, got {frames.shape} and {scores.shape}")
     _check_unit(scores, "a score")
     order = np.argsort(frames)
     frames, scores = frames[order], scores[order]
@@ -61,9 +59,7 @@ def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshol
     axes.plot(sampled[order] / unit, broken[order], color=_GREY, lw=1, zorder=2)
     for keep, color, label in ((fake, _FAKE, "frame called fake"), (~fake, _REAL, "frame called real")):
         if keep.any():
-            axes.scatter(
-                frames[keep] / unit, scores[keep], s=28, color=color, zorder=3, label=label, clip_on=False
-            )
+            axes.scatter(frames[keep] / unit, scores[keep], s=28, color=color, zorder=3, label=label, clip_on=False)
     axes.axhline(threshold, color="black", lw=1, ls="--", label=f"threshold {threshold:g}")
     axes.axhline(mean, color=_FAKE if mean > threshold else _REAL, lw=1.5, label=f"mean {mean:.3f}")
     if missing.size:
@@ -89,13 +85,9 @@ def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshol
         axes.set_xlabel("frame")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
     verdict = "fake" if mean > threshold else "real"
-    text = (
-        f"{_printable(title)}\n{verdict}, P(fake) = {mean:.3f}, {scores.size} of {sampled.size} frames scored"
-    )
+    text = f"{_printable(title)}\n{verdict}, P(fake) = {mean:.3f}, {scores.size} of {sampled.size} frames scored"
     figure.suptitle(text, fontsize=11, parse_math=False)
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9
-    )
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return _render(figure)
 
 
@@ -146,9 +138,7 @@ def blend_heat(image, heat):
       uint8 RGB [H, W, 3].
     """
     height, width = image.shape[:2]
-    large = PIL.Image.fromarray(np.asarray(heat, np.float32)).resize(
-        (width, height), PIL.Image.Resampling.BILINEAR
-    )
+    large = PIL.Image.fromarray(np.asarray(heat, np.float32)).resize((width, height), PIL.Image.Resampling.BILINEAR)
     large = np.clip(np.asarray(large), 0.0, 1.0)[..., None]
     color = matplotlib.colormaps[_COLORMAP](large[..., 0])[..., :3] * 255.0
     grey = np.asarray(PIL.Image.fromarray(image).convert("L"), np.float32)[..., None]

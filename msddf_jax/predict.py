@@ -85,12 +85,10 @@ def predict_files(model, paths, out, *, landmarks="mediapipe", num_frames=32, ba
             lines = stack.enter_context(open(out / "predictions.jsonl", "wb", buffering=0))
         bar = stack.enter_context(tqdm(total=len(found), desc="predict", unit="file"))
         for chunk in _chunks(_extract_all(found, settings), batch_size):
-            scores, maps = _run_model(
-                model, [face.image for _, item in chunk for face in item.frames], batch_size
-            )
+            scores, maps = _run_model(model, [face.image for _, item in chunk for face in item.frames], batch_size)
             for path, item in chunk:
                 own = slice(0, len(item.frames))
-                record = {"file": str(path), **_summarize(path, item, scores[own]), **about}
+                record = {"file": str(path), **_summarize(item, scores[own]), **about}
                 try:
                     if "score" in record:
                         folder = pathlib.Path("pictures") / names[path]
@@ -211,9 +209,7 @@ def _run_model(model, crops, batch_size):
     Batches are padded to `batch_size`, so that the model compiles once; fewer crops than that, which only the
     last chunk has, to a power of two, so that a single image does not cost a whole batch.
     """
-    size = (
-        batch_size if len(crops) >= batch_size else min(batch_size, 1 << max(len(crops) - 1, 0).bit_length())
-    )
+    size = batch_size if len(crops) >= batch_size else min(batch_size, 1 << max(len(crops) - 1, 0).bit_length())
     scores, maps = [], []
     for start in range(0, len(crops), size):
         batch = np.stack(crops[start : start + size])
@@ -225,7 +221,7 @@ def _run_model(model, crops, batch_size):
     return scores, maps
 
 
-def _summarize(path, item, scores):
+def _summarize(item, scores):
     """What one line says of one file, but for the pictures and the model."""
     drops = [{"frame_index": d.frame_index, "code": d.code, "detail": d.detail} for d in item.drops]
     if not item.frames:
@@ -370,9 +366,7 @@ def main(argv):
     """Score files. Returns the exit code: 0, or 1 where no file was scored, with one line that says why."""
     values = flags.FLAGS
     if len(argv) < 2:
-        logging.error(
-            "no file or folder given: python -m msddf_jax.predict --workdir DIR --out DIR FILE_OR_FOLDER..."
-        )
+        logging.error("no file or folder given: python -m msddf_jax.predict --workdir DIR --out DIR FILE_OR_FOLDER...")
         return 1
     try:
         records = predict_files(

@@ -8,7 +8,6 @@ import time
 
 import jax
 import numpy as np
-from absl import logging
 from tqdm import tqdm
 
 from msddf_jax import checkpoint, evaluate, logs, sharding, trees
@@ -105,7 +104,7 @@ def fit(config, workdir, train_set, eval_sets):
         if restored is not None:
             first, state, iterator_state = restored
             batches.set_state(pipeline.decode_state(iterator_state))
-            logging.info("resuming at step %d of %d from %s", first, config.steps, workdir)
+            tqdm.write(f"resuming {workdir} at step {first} of {config.steps}")
         stop = StopSignal()
         with stop:
             writer = logs.MetricWriter(workdir, first)
@@ -186,7 +185,9 @@ class Loop:
             make_train_step(config), in_shardings=(shardings, None), out_shardings=(shardings, None), donate_argnums=0
         )
         pending, window_start, window_step = None, time.monotonic(), first
-        bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="train", unit="step", mininterval=1.0)
+        bar = tqdm(
+            range(first, config.steps), initial=first, total=config.steps, desc="train", unit="step", mininterval=1.0
+        )
         for step in bar:
             batch = sharding.put_batch(schema.device_batch(next(self.batches)), self.mesh)
             with jax.transfer_guard("disallow"):

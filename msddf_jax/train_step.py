@@ -138,9 +138,7 @@ def make_train_step(config):
             scalars.update(detector.scalars(out, batch))
         player_state = state.player_state
         if has_policy:
-            reward = sum(
-                config.policy.reward[name] * terms[name][0] * terms[name][1] for name in config.policy.reward
-            )
+            reward = sum(config.policy.reward[name] * terms[name][0] * terms[name][1] for name in config.policy.reward)
             policy_loss, player_state, policy_scalars = detector.policy_loss(
                 state.player_state, batch, jax.lax.stop_gradient(reward), **config.policy
             )
@@ -185,7 +183,7 @@ def make_predict_fn(config):
     weights: {"params": detector parameters, "model_state": ...}. batch: {"image": uint8 [B, H, W, 3]}.
     score is P(fake), map P(manipulated) on the token grid; both float32.
     """
-    detector, model = make_model(config)
+    _, model = make_model(config)
 
     @jax.jit
     def predict(weights, batch):

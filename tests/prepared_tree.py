@@ -43,9 +43,7 @@ def write_video(unit, name, *, frames=FRAMES, size=16, mask=False, meta=True, se
 
 def write_meta(unit, name, frames, num_frames=11):
     (unit / "meta").mkdir(parents=True, exist_ok=True)
-    geometry = [
-        {"frame_index": i, "bbox": [1, 2, 3, 4 + i], "matrix": [[1, 0, i], [0, 1, 5]]} for i in frames
-    ]
+    geometry = [{"frame_index": i, "bbox": [1, 2, 3, 4 + i], "matrix": [[1, 0, i], [0, 1, 5]]} for i in frames]
     (unit / "meta" / f"{name}.json").write_text(json.dumps({"num_frames": num_frames, "frames": geometry}))
 
 

@@ -10,7 +10,8 @@ from msddf_jax import checkpoint
 
 
 def _config(**changes):
-    return ConfigDict({"seed": 0, "data": {"data_dir": "a", "batch_size": 8}, "evals": {"x": {"split": "test"}}, **changes})
+    base = {"seed": 0, "data": {"data_dir": "a", "batch_size": 8}, "evals": {"x": {"split": "test"}}}
+    return ConfigDict({**base, **changes})
 
 
 def _state(value):

@@ -20,7 +20,7 @@ REAL, SWAP, NEURAL = (schema.METHODS.index(name) for name in ("real", "toy_swap"
 
 
 def make_batch(rows, size):
-    """A host batch of `size` rows from (score, method, video, frame) tuples; the rest is padding that scores NaN."""
+    """A host batch of `size` rows from (score, method, video, frame) tuples; the padding scores NaN."""
     padding = size - len(rows)
     return {
         "image": np.array([row[0] for row in rows] + [np.nan] * padding, np.float32),
@@ -37,7 +37,7 @@ def make_batch(rows, size):
 def run(batches, predict=None, weights=1.0):
     mesh = sharding.make_mesh({"data": -1})
     put = lambda batch: sharding.put_batch({"image": batch["image"]}, mesh)
-    predict = predict or jax.jit(lambda w, b: {"score": w * b["image"], "map": jnp.zeros((len(b["image"]), 2, 2))})
+    predict = predict or jax.jit(lambda w, b: {"score": w * b["image"], "map": jnp.zeros((8, 2, 2))})
     return detection.collect_scores(predict, weights, batches, put, desc="toy")
 
 
@@ -128,7 +128,8 @@ def _process(index, port):
     jax.config.update("jax_num_cpu_devices", 4)
     jax.distributed.initialize(f"localhost:{port}", 2, index)
     mesh = sharding.make_mesh({"data": -1})
-    # Process 0 holds rows 0-3 of each global batch of 8, process 1 rows 4-7; the last batch is mostly padding.
+    # Process 0 holds rows 0-3 of each global batch of 8, process 1 rows 4-7; the last batch is mostly
+    # padding.
     local = [make_batch(ROWS[4 * index : 4 * index + 4], 4), make_batch(ROWS[8:] if index == 0 else [], 4)]
     put = lambda batch: sharding.put_batch({"image": batch["image"]}, mesh)
     for out in (sharding.batch_sharding(mesh), sharding.replicated(mesh)):
@@ -144,14 +145,15 @@ def test_two_processes_gather_the_same_rows():
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     root = pathlib.Path(__file__).resolve().parents[1]
-    code = "import sys; sys.path.insert(0, 'tests'); import test_evaluator_detection as t; t._process(*map(int, sys.argv[1:]))"
-    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {"PYTHONPATH": str(root)}
+    code = "import sys, test_evaluator_detection as t; t._process(*map(int, sys.argv[1:]))"
+    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    env["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests")])
     start = functools.partial(
         subprocess.Popen, cwd=root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     processes = [start([sys.executable, "-c", code, str(i), str(port)]) for i in range(2)]
     try:
-        outputs = [process.communicate(timeout=120) for process in processes]
+        outputs = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()

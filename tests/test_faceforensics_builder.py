@@ -58,18 +58,14 @@ def test_records_are_in_the_order_of_videos_and_frames(built):
     order = [(r["video_id"].decode(), int(r["frame_index"])) for r in _records(built, "validation")]
     videos = ["004", "005"]
     videos += [
-        f"{m}/{v}"
-        for m in ("toy_swap", "toy_reenact", "toy_neural", "toy_texture")
-        for v in ("004_005", "005_004")
+        f"{m}/{v}" for m in ("toy_swap", "toy_reenact", "toy_neural", "toy_texture") for v in ("004_005", "005_004")
     ]
     assert order == [(video, frame) for video in videos for frame in (0, 9, 10)]
 
 
 def test_content_of_a_fake(built):
     record = next(
-        r
-        for r in _records(built, "train")
-        if r["video_id"] == b"toy_neural/003_002" and r["frame_index"] == 9
+        r for r in _records(built, "train") if r["video_id"] == b"toy_neural/003_002" and r["frame_index"] == 9
     )
     image, mask = record.pop("image"), record.pop("mask")
     assert image.shape == (16, 16, 3)
@@ -146,9 +142,7 @@ def test_official_methods_and_namespace(tmp_path):
 
 
 def test_c0_is_raw(tmp_path, capsys):
-    tree = prepared_tree.write_tree(
-        tmp_path / "tree", methods=prepared_tree.FFPP, compression="c0", frames=(0,)
-    )
+    tree = prepared_tree.write_tree(tmp_path / "tree", methods=prepared_tree.FFPP, compression="c0", frames=(0,))
     records = _records(build.build("faceforensics", "raw", tree, tmp_path / "out"), "test")
     assert {schema.COMPRESSIONS[r["compression"]] for r in records} == {"raw"}
     assert "reading c0 as raw" in capsys.readouterr().out
@@ -193,9 +187,7 @@ def test_missing_listed_video_is_an_error_that_names_it(tree, tmp_path):
 def test_only_the_first_twenty_missing_are_named(tmp_path):
     prepared_tree.write_lists(tmp_path)
     prepared_tree.write_video(prepared_tree.real_unit(tmp_path), "000")
-    with pytest.raises(
-        PreparedDataError, match=r"39 listed videos .* and 19 more\. .*or build --config c23_p"
-    ):
+    with pytest.raises(PreparedDataError, match=r"39 listed videos .* and 19 more\. .*or build --config c23_p"):
         build.build("faceforensics", "c23", tmp_path, tmp_path / "out")
 
 
@@ -238,9 +230,7 @@ def test_video_without_a_usable_frame_is_reported(tree, tmp_path, capsys):
 def test_video_that_no_list_names_is_an_error(tree, tmp_path, unit, name):
     tree = _copy(tree, tmp_path)
     prepared_tree.write_video(tree / unit, name)
-    with pytest.raises(
-        PreparedDataError, match=f"1 prepared videos stand in no split list .*{unit}/frames/{name}"
-    ):
+    with pytest.raises(PreparedDataError, match=f"1 prepared videos stand in no split list .*{unit}/frames/{name}"):
         build.build("faceforensics", "toy", tree, tmp_path / "out")
 
 
@@ -289,13 +279,9 @@ def test_file_that_is_text_gives_one_line_and_leaves_nothing(tree, tmp_path, cap
 
 
 def test_names_that_do_not_exist_give_the_nearest(tmp_path):
-    with pytest.raises(
-        build.UnknownNameError, match=r"'faceforensic' to build; did you mean faceforensics\?"
-    ):
+    with pytest.raises(build.UnknownNameError, match=r"'faceforensic' to build; did you mean faceforensics\?"):
         build.build("faceforensic", "toy", tmp_path, tmp_path)
-    with pytest.raises(
-        build.UnknownNameError, match=r"no config 'c32'; did you mean c23\? There are: c23, c23_p"
-    ):
+    with pytest.raises(build.UnknownNameError, match=r"no config 'c32'; did you mean c23\? There are: c23, c23_p"):
         build.build("faceforensics", "c32", tmp_path, tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
         build.build("faceforensics", "toy", tmp_path / "nowhere", tmp_path)
@@ -304,9 +290,7 @@ def test_names_that_do_not_exist_give_the_nearest(tmp_path):
 def test_built_set_is_left_alone_unless_overwritten(tree, tmp_path, capsys):
     tree = _copy(tree, tmp_path)
     folder = build.build("faceforensics", "toy", tree, tmp_path / "out")
-    prepared_tree.write_lists(
-        tree, {"train": [("000", "001")], "val": [("004", "005")], "test": [("006", "007")]}
-    )
+    prepared_tree.write_lists(tree, {"train": [("000", "001")], "val": [("004", "005")], "test": [("006", "007")]})
     build.build("faceforensics", "toy", tree, tmp_path / "out")
     assert "is built already" in capsys.readouterr().out
     # Videos 002 and 003 are in no list now: the failed second build must not cost the first.
@@ -350,9 +334,7 @@ def test_full_disk_gives_one_line_and_leaves_nothing(tree, tmp_path):
         "--data_dir",
         str(tmp_path / "out"),
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "is the disk full?" in done.stderr.strip().splitlines()[-1]
     assert not list((tmp_path / "out").rglob("*"))
@@ -371,6 +353,4 @@ def test_tfds_build_finds_the_builder(tmp_path):
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(
-        "faceforensics ['c23', 'c23_partial', 'c40', 'c40_partial', 'raw', 'raw_partial'"
-    )
+    assert done.stdout.startswith("faceforensics ['c23', 'c23_partial', 'c40', 'c40_partial', 'raw', 'raw_partial'")

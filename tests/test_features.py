@@ -50,6 +50,15 @@ def test_landmarks_become_left_to_right(tmp_path):
     np.testing.assert_array_equal(points[68:, 0], [77, 75, 76, 68, 69, 70, 71, 80, 72, 73, 79, 74, 78])
 
 
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<i8", "|i1", "<u2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_landmark_files_are_read_as_numpy_reads_them(tmp_path, dtype, order):
+    array = np.asarray(np.arange(162).reshape(81, 2) % 100, dtype, order=order)
+    np.save(tmp_path / "000.npy", array)
+    points = features.read_landmarks(tmp_path / "000.npy")
+    np.testing.assert_array_equal(points[:68], np.load(tmp_path / "000.npy")[:68])
+
+
 def test_integer_landmarks_of_deepfakebench_are_read(tmp_path):
     np.save(tmp_path / "000.npy", np.full((81, 2), -3, np.int64))
     np.testing.assert_array_equal(features.read_landmarks(tmp_path / "000.npy"), np.full((81, 2), -3.0))
@@ -77,7 +86,7 @@ def test_bad_landmarks_are_named(tmp_path, data):
 
 def test_pickled_landmarks_are_refused(tmp_path):
     np.save(tmp_path / "000.npy", np.array([[1, 2]] * 81, object), allow_pickle=True)
-    with pytest.raises(PreparedDataError, match="object"):
+    with pytest.raises(PreparedDataError, match="not an npy file of numbers"):
         features.read_landmarks(tmp_path / "000.npy")
 
 
@@ -155,16 +164,12 @@ def _encode(root, *, mask=False, label="real", publishes_masks=True, **kwargs):
     prepared_tree.write_video(unit, "000", mask=mask, **kwargs)
     video = layout.read_video(unit, "000")
     fields = FIELDS | {"label": label}
-    return features.encode_frame(
-        video.frames[2], video, root=root, publishes_masks=publishes_masks, fields=fields
-    )
+    return features.encode_frame(video.frames[2], video, root=root, publishes_masks=publishes_masks, fields=fields)
 
 
 def test_record_holds_the_files_and_the_geometry(tmp_path):
     record = _encode(tmp_path, mask=True, label="fake")
-    np.testing.assert_array_equal(
-        np.asarray(PIL.Image.open(io.BytesIO(record["mask"]))), prepared_tree.mask_of(10, 16)
-    )
+    np.testing.assert_array_equal(np.asarray(PIL.Image.open(io.BytesIO(record["mask"]))), prepared_tree.mask_of(10, 16))
     assert PIL.Image.open(io.BytesIO(record["image"])).getpixel((0, 0)) == (10, 0, 0)
     np.testing.assert_array_equal(record["bbox"], [1, 2, 3, 14])
     np.testing.assert_array_equal(record["align_matrix"], [[1, 0, 10], [0, 1, 5]])

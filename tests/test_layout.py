@@ -64,9 +64,7 @@ def test_prepared_videos(tmp_path):
 def test_frames_that_the_meta_file_does_not_list(tmp_path):
     prepared_tree.write_video(tmp_path, "000")
     (tmp_path / "frames" / "000" / "009.png").unlink()
-    with pytest.raises(
-        PreparedDataError, match=r"lists the frames \[0, 9, 10\] \(3\), .* holds \[0, 10\] \(2\)"
-    ):
+    with pytest.raises(PreparedDataError, match=r"lists the frames \[0, 9, 10\] \(3\), .* holds \[0, 10\] \(2\)"):
         layout.read_video(tmp_path, "000")
 
 
@@ -77,9 +75,7 @@ def test_frame_without_landmarks(tmp_path):
         layout.read_video(tmp_path, "000")
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("a.png", "expected a frame number"), ("0009.png", "same frame")]
-)
+@pytest.mark.parametrize(("name", "message"), [("a.png", "expected a frame number"), ("0009.png", "same frame")])
 def test_odd_file_names(tmp_path, name, message):
     prepared_tree.write_video(tmp_path, "000", meta=False)
     (tmp_path / "frames" / "000" / name).write_bytes(b"")

@@ -34,9 +34,7 @@ def test_arc_by_hand():
     # theta = pi/3, margin pi/6: cos(pi/2) = 0 for the class, the other stays.
     cosine = jnp.array([[0.5, 0.25]])
     want = losses.label_ce(jnp.array([[0.0, 0.25 * 8.0]]), jnp.array([0]))
-    np.testing.assert_allclose(
-        losses.label_arc(cosine, jnp.array([0]), scale=8.0, margin=np.pi / 6), want, rtol=1e-5
-    )
+    np.testing.assert_allclose(losses.label_arc(cosine, jnp.array([0]), scale=8.0, margin=np.pi / 6), want, rtol=1e-5)
 
 
 @pytest.mark.parametrize("extreme", [-1.0, 1.0])

@@ -34,8 +34,8 @@ def test_auc_counts_a_tie_as_half():
 
 
 def test_eer_by_hand():
-    # ROC (fpr, tpr): (0,0) (0,1/3) (0,2/3) (1/2,2/3) (1/2,1) (1,1). On the third segment tpr stays at 2/3, so the
-    # miss rate is 1/3 until fpr is 1/3.
+    # ROC (fpr, tpr): (0,0) (0,1/3) (0,2/3) (1/2,2/3) (1/2,1) (1,1). On the third segment tpr stays at 2/3, so
+    # the miss rate is 1/3 until fpr is 1/3.
     assert metrics.eer(SCORES, LABELS) == pytest.approx(1 / 3)
 
 
@@ -73,7 +73,8 @@ def test_tnr_at_tpr_by_hand():
     fakes = np.arange(1, 11) / 10  # 0.1 ... 1.0
     reals = np.array([0.05, 0.1, 0.15, 0.2, 0.95])
     scores, labels = np.concatenate([fakes, reals]), np.array([1] * 10 + [0] * 5)
-    # 90 % of the fakes are at 0.2 or above; below 0.2 are 0.05, 0.1, 0.15, and the tie at 0.2 is a false alarm.
+    # 90 % of the fakes are at 0.2 or above; below 0.2 are 0.05, 0.1, 0.15, and the tie at 0.2 is a false
+    # alarm.
     assert metrics.tnr_at_tpr(scores, labels, 0.90) == pytest.approx(3 / 5)
     # 91 % to 100 % need the fake at 0.1 too.
     assert metrics.tnr_at_tpr(scores, labels, 0.95) == pytest.approx(1 / 5)
@@ -145,7 +146,12 @@ def test_reversed_scores_reverse_auc_and_eer(rows):
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_is_nan_with_a_warning(label):
     absent = "fake" if label == 0 else "real"
-    for function in (metrics.auc, metrics.eer, metrics.average_precision, lambda s, y: metrics.tnr_at_tpr(s, y, 0.9)):
+    for function in (
+        metrics.auc,
+        metrics.eer,
+        metrics.average_precision,
+        lambda s, y: metrics.tnr_at_tpr(s, y, 0.9),
+    ):
         with pytest.warns(UndefinedMetricWarning, match=f"none of the 2 examples is {absent}"):
             assert np.isnan(function([0.3, 0.7], [label, label]))
 
@@ -181,7 +187,12 @@ def test_bad_input_is_named(scores, labels, message):
 
 def test_videos_are_means_grouped_by_full_path():
     # The same folder name under two methods is two videos.
-    keys = ["toy/c23/deepfakes/000_003", "toy/c23/faceswap/000_003", "toy/c23/deepfakes/000_003", "toy/c23/real/000"]
+    keys = [
+        "toy/c23/deepfakes/000_003",
+        "toy/c23/faceswap/000_003",
+        "toy/c23/deepfakes/000_003",
+        "toy/c23/real/000",
+    ]
     scores, labels, names = metrics.group_videos([0.2, 0.9, 0.4, 0.1], [1, 1, 1, 0], keys)
     assert names.tolist() == ["toy/c23/deepfakes/000_003", "toy/c23/faceswap/000_003", "toy/c23/real/000"]
     np.testing.assert_allclose(scores, [0.3, 0.9, 0.1])

@@ -148,10 +148,7 @@ def test_state_of_other_data_or_settings_is_refused(source, data_dir):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_processes_share_an_epoch_without_overlap(source, count):
-    parts = [
-        _train(source, batch_size=2 * count, process_index=i, process_count=count, seed=7)
-        for i in range(count)
-    ]
+    parts = [_train(source, batch_size=2 * count, process_index=i, process_count=count, seed=7) for i in range(count)]
     shares = [_keys(_take(part, 12 // count)) for part in parts]
     assert all(len(share) == 2 * (12 // count) for share in shares)
     reals = [key for share in shares for key in share[::2]]
@@ -170,9 +167,7 @@ def test_shares_are_equal_where_they_do_not_divide(source):
     assert len(set(epochs)) > 1
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "count"), [(1, 1), (7, 1), (16, 1), (60, 1), (64, 1), (4, 2), (14, 2), (90, 3)]
-)
+@pytest.mark.parametrize(("batch_size", "count"), [(1, 1), (7, 1), (16, 1), (60, 1), (64, 1), (4, 2), (14, 2), (90, 3)])
 def test_evaluation_keeps_every_example_once(source, batch_size, count):
     seen, lengths, padding = collections.Counter(), set(), 0
     for index in range(count):
@@ -211,9 +206,7 @@ def test_evaluation_is_in_the_order_of_the_source_and_repeatable(source):
 @pytest.mark.parametrize("function", [pipeline.train_batches, pipeline.eval_batches])
 def test_image_size_must_be_the_stored_one(source, function):
     function(source, batch_size=8, image_size=16)
-    with pytest.raises(
-        ValueError, match=r"image_size is 32, the images of .*toy:train are 16x16: .*--size 32"
-    ):
+    with pytest.raises(ValueError, match=r"image_size is 32, the images of .*toy:train are 16x16: .*--size 32"):
         function(source, batch_size=8, image_size=32)
     videos = source.videos | {"width": np.where(np.arange(20) == 7, 8, 16)}
     with pytest.raises(ValueError, match="a batch takes one"):
@@ -245,7 +238,5 @@ def test_a_record_that_does_not_decode_stops_with_its_place(source):
     # The index says 16 pixels; a record of another size must not pass silently.
     videos = source.videos | {"height": np.full(20, 8), "width": np.full(20, 8)}
     batches = pipeline.eval_batches(dataclasses.replace(source, videos=videos), batch_size=4, num_threads=2)
-    with pytest.raises(
-        ValueError, match=r"toy:train record \d+ decodes to uint8 \(16, 16, 3\), the index says"
-    ):
+    with pytest.raises(ValueError, match=r"toy:train record \d+ decodes to uint8 \(16, 16, 3\), the index says"):
         next(iter(batches))

@@ -1,4 +1,4 @@
-"""Pictures show what they were given: sizes, colours where they must be, and errors for what cannot be drawn."""
+"""Pictures show what they were given: sizes, colours where they must be, errors for the rest."""
 
 import matplotlib
 import numpy as np

@@ -10,7 +10,6 @@ import scipy.sparse.linalg
 
 from msddf_jax.synth import poisson
 
-
 SHAPES = ("ellipse", "diamonds", "corner", "tilted")
 
 
@@ -95,7 +94,7 @@ def test_clone_equals_seamless_clone(one_by_one):
         assert np.abs(out[i] - expected)[inside].mean() < 0.6, name
         assert np.abs(np.floor(out[i] + 0.01) - expected).mean() < 0.05, name
         np.testing.assert_array_equal(blended[i][inside], out[i][inside])
-        np.testing.assert_array_equal(blended[i][~inside], 255 * target[i].astype(np.float32)[~inside])
+        np.testing.assert_allclose(blended[i][~inside], 255 * target[i][~inside], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -153,8 +152,11 @@ def test_gradient_equals_the_linear_map():
     def loss(source, target):
         return jnp.sum(weight * poisson.blend(source, target, mask))
 
-    base = loss(source, target)
-    grad_s, grad_t = jax.grad(loss, argnums=(0, 1))(jnp.array(source), jnp.array(target))
-    assert float(loss(source + step, target) - base) == pytest.approx(float(jnp.sum(grad_s * step)), abs=2e-3)
-    assert float(loss(source, target + step) - base) == pytest.approx(float(jnp.sum(grad_t * step)), abs=2e-3)
+    value_and_grad = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    base, (grad_s, grad_t) = value_and_grad(source, target)
+    change_s = float(value_and_grad(source + step, target)[0] - base)
+    change_t = float(value_and_grad(source, target + step)[0] - base)
+    assert change_s == pytest.approx(float(jnp.sum(grad_s * step)), abs=2e-3)
+    assert change_t == pytest.approx(float(jnp.sum(grad_t * step)), abs=2e-3)
+    assert abs(change_t) > 0.1
     assert float(jnp.abs(grad_s).max()) > 0.01

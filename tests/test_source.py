@@ -78,9 +78,7 @@ def test_every_record_is_the_one_that_the_index_says(data_dir):
         record = source[i]
         method = 0 if record["label"] == 0 else 1 + TOY.index(schema.METHODS[record["method"]])
         assert record["image"][0, 0].tolist() == [record["frame_index"], method, 0]
-        assert record["source_path"].endswith(
-            f"{record['video_id'].split('/')[-1]}/{record['frame_index']:03d}.png"
-        )
+        assert record["source_path"].endswith(f"{record['video_id'].split('/')[-1]}/{record['frame_index']:03d}.png")
 
 
 def test_real_has_an_empty_known_mask_and_a_fake_without_one_is_flagged(data_dir):
@@ -97,9 +95,7 @@ def test_record_that_rotted_on_disk_is_named(data_dir):
     start = raw.index(b"IDAT") + 20
     raw[start : start + 40] = bytes(40)
     rotten = dataclasses.replace(source, readers=([bytes(raw)],))
-    with pytest.raises(
-        ValueError, match=r"faceforensics/toy:train record 0: its (RGB|L) PNG does not decode"
-    ):
+    with pytest.raises(ValueError, match=r"faceforensics/toy:train record 0: its (RGB|L) PNG does not decode"):
         rotten[0]
 
 

@@ -87,9 +87,7 @@ class Builder(records.FrameBuilder):
         check_unlisted(root, listed)
         found = find_videos(root, self.builder_config, listed)
         return {
-            split: self._generate_examples(root, split, videos)
-            for split, videos in found.items()
-            if _any_frame(videos)
+            split: self._generate_examples(root, split, videos) for split, videos in found.items() if _any_frame(videos)
         }
 
     def _generate_examples(self, root, split, videos):
@@ -154,11 +152,7 @@ def list_videos(root, config, pairs):
     def listed(method_folder, method, target, source):
         is_real = method == "real"
         name = target if is_real else f"{target}_{source}"
-        unit = (
-            root / "original_sequences" / "youtube"
-            if is_real
-            else root / "manipulated_sequences" / method_folder
-        )
+        unit = root / "original_sequences" / "youtube" if is_real else root / "manipulated_sequences" / method_folder
         return ListedVideo(
             unit / folder,
             name,
@@ -216,9 +210,7 @@ def find_videos(root, config, listed):
     """
     found = {split: [] for split in listed}
     missing = []
-    with tqdm(
-        total=sum(map(len, listed.values())), desc="look for videos", unit="video", mininterval=0.5
-    ) as bar:
+    with tqdm(total=sum(map(len, listed.values())), desc="look for videos", unit="video", mininterval=0.5) as bar:
         for split, videos in listed.items():
             for video in videos:
                 opened = layout.read_video(video.unit, video.name)
@@ -232,15 +224,9 @@ def find_videos(root, config, listed):
         f"--out {shlex.quote(str(root))} --compression={config.compression}"
     )
     if not any(map(_any_frame, found.values())):
-        raise PreparedDataError(
-            f"no prepared video in {root}: looked for {_first(missing)}. Prepare them: {command}"
-        )
+        raise PreparedDataError(f"no prepared video in {root}: looked for {_first(missing)}. Prepare them: {command}")
     if missing and not config.partial:
-        hint = (
-            ""
-            if config.dataset == "toy"
-            else f", or build --config {config.compression}_partial without them"
-        )
+        hint = "" if config.dataset == "toy" else f", or build --config {config.compression}_partial without them"
         raise PreparedDataError(
             f"{len(missing)} listed videos are not prepared: {_first(missing)}. Prepare them: {command}{hint}"
         )
@@ -257,9 +243,7 @@ def _report(found, missing):
             label = listed.fields["label"]
             number, frames = counts.get(label, (0, 0))
             counts[label] = (number + 1, frames + len(video.frames))
-        text = ", ".join(
-            f"{label} {n} videos {frames} frames" for label, (n, frames) in sorted(counts.items())
-        )
+        text = ", ".join(f"{label} {n} videos {frames} frames" for label, (n, frames) in sorted(counts.items()))
         lines.append(f"{split}: {text or 'no video, the split is left out'}")
         if len(counts) == 1:
             lines[-1] += " (one class only: AUC is undefined on it)"
@@ -267,10 +251,7 @@ def _report(found, missing):
         if empty:
             lines.append(f"{split}: no usable frame in {len(empty)} videos: {_first(empty)}")
         no_mask = sum(
-            files.mask is None
-            for listed, v in videos
-            if listed.fields["label"] == "fake"
-            for files in v.frames
+            files.mask is None for listed, v in videos if listed.fields["label"] == "fake" for files in v.frames
         )
         if no_mask:
             lines.append(f"{split}: {no_mask} fake frames have no mask (has_mask is false)")
@@ -284,15 +265,11 @@ def _parse_split_list(path):
     except ValueError as error:
         raise PreparedDataError(f"{path}: not JSON ({error})") from error
     if not isinstance(pairs, list) or not pairs:
-        raise PreparedDataError(
-            f'{path}: expected a list of pairs like ["071", "054"], got {str(pairs)[:80]}'
-        )
+        raise PreparedDataError(f'{path}: expected a list of pairs like ["071", "054"], got {str(pairs)[:80]}')
     for pair in pairs:
         is_pair = isinstance(pair, list) and len(pair) == 2 and pair[0] != pair[1]
         if not is_pair or not all(isinstance(i, str) and re.fullmatch(r"\d{3,}", i) for i in pair):
-            raise PreparedDataError(
-                f'{path}: expected a pair of two ids like ["071", "054"], got {str(pair)[:80]}'
-            )
+            raise PreparedDataError(f'{path}: expected a pair of two ids like ["071", "054"], got {str(pair)[:80]}')
     return [tuple(pair) for pair in pairs]
 
 
@@ -302,9 +279,7 @@ def _read_youtube_ids(root, pairs):
     if not path.exists():
         return {}
     try:
-        youtube = {
-            clip: str(value).rsplit(" ", 1)[0] for clip, value in json.loads(path.read_bytes()).items()
-        }
+        youtube = {clip: str(value).rsplit(" ", 1)[0] for clip, value in json.loads(path.read_bytes()).items()}
     except (ValueError, AttributeError) as error:
         raise PreparedDataError(f"{path}: not a JSON object of ids ({error})") from error
     lacking = sorted({i for split in pairs.values() for pair in split for i in pair} - set(youtube))

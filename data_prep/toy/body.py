@@ -152,18 +152,18 @@ def _body(face, x, y, rng, light, k):
 
 def _ear(face, rng, light, k):
     """One ear seen along its own normal, root at the left edge; mirrored for the other side."""
-    x, y = _plane(EAR, k)
+    shape = _plane(EAR, k)[0].shape
     rim = [(-0.10, -0.24), (0.02, -0.32), (0.17, -0.30), (0.25, -0.17), (0.24, 0.0), (0.17, 0.15), (0.11, 0.29),
            (0.02, 0.35), (-0.06, 0.27), (-0.11, 0.0)]  # fmt: skip
     bowl = [(-0.02, -0.10), (0.07, -0.20), (0.15, -0.16), (0.15, -0.02), (0.08, 0.10), (0.0, 0.12)]
-    cover = fill_polygon(x.shape, _to_pixels(idt.smooth_curve(rim, 96, closed=True), EAR, k))
-    hollow = blur(fill_polygon(x.shape, _to_pixels(idt.smooth_curve(bowl, 64, closed=True), EAR, k)), 0.03 * k)
+    cover = fill_polygon(shape, _to_pixels(idt.smooth_curve(rim, 96, closed=True), EAR, k))
+    hollow = blur(fill_polygon(shape, _to_pixels(idt.smooth_curve(bowl, 64, closed=True), EAR, k)), 0.03 * k)
     height = 0.5 * blur(cover, 0.035 * k) - 0.30 * hollow
     slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=k / 8.0) * 0.35
     tint = np.float32(face.skin) * np.float32([0.98, 0.80, 0.78])
     level = float(light.key.mean()) * 0.62 * (1.0 - 0.5 * slope_y) + float(light.fill.mean()) * 0.8
     color = tint * np.clip(level * (1.0 - 0.62 * hollow), 0.02, None)[..., None]
-    color *= (1.0 + 0.04 * fractal_noise(rng, x.shape, 0.1 * k, 3, 0.8))[..., None]
+    color *= (1.0 + 0.04 * fractal_noise(rng, shape, 0.1 * k, 3, 0.8))[..., None]
     return np.dstack([color * cover[..., None], cover]).astype(np.float32)
 
 
@@ -183,5 +183,5 @@ def _long_hair(face, x, y, rng, light, k):
     round_level = _lambert(_round_normal(np.clip((np.abs(x) - 0.9) / 0.3, -1, 1) * np.sign(x), 0.0), light)
     color = np.float32(face.hair) * tone * round_level * (1.0 - 0.25 * smoothstep(y, 0.2, 1.4))[..., None]
     dark = color * 0.30
-    pack = lambda c, a: np.dstack([c * a[..., None], a]).astype(np.float32)  # noqa: E731
+    pack = lambda c, a: np.dstack([c * a[..., None], a]).astype(np.float32)
     return pack(color, curtain), pack(dark, sheet)

@@ -65,10 +65,10 @@ def _draw_mouth(face, baked, expression, drawn):
     lips = idt.mouth_curves(face, expression)
     wide = face.mouth_width * 1.45
     low, high = (-wide, face.mouth_y - 0.32), (wide, face.mouth_y + 0.62)
-    (albedo, height, gloss, glint), corner = _window(drawn, k, low, high)
+    (albedo, height, gloss, _), corner = _window(drawn, k, low, high)
     at = {name: (curve - corner) * k for name, curve in lips.items()}
     shape = height.shape
-    ring = lambda a, b: np.concatenate([at[a], at[b][::-1]])  # noqa: E731
+    ring = lambda a, b: np.concatenate([at[a], at[b][::-1]])
     upper = fill_polygon(shape, ring("outer_upper", "inner_upper"))
     lower = fill_polygon(shape, ring("inner_lower", "outer_lower"))
     inner = fill_polygon(shape, ring("inner_upper", "inner_lower"))
@@ -94,15 +94,15 @@ def _draw_mouth(face, baked, expression, drawn):
 
 def _draw_mouth_inside(face, albedo, height, gloss, at, inner, k, x):
     shape = inner.shape
-    cavity = np.empty(shape + (3,), np.float32)
+    cavity = np.empty((*shape, 3), np.float32)
     cavity[:] = np.float32([0.045, 0.014, 0.014])
     depth = np.arange(shape[0], dtype=np.float32)[:, None]
-    curve = lambda name: np.interp(np.arange(shape[1]), at[name][:, 0], at[name][:, 1])[None, :]  # noqa: E731
+    curve = lambda name: np.interp(np.arange(shape[1]), at[name][:, 0], at[name][:, 1])[None, :]
     below = (depth - curve("inner_upper")) / k
     above = (curve("inner_lower") - depth) / k
     tongue = smoothstep(above + 0.02, 0.16, 0.0) * smoothstep(below, 0.08, 0.16) * np.exp(-((x / 0.22) ** 4))
     _mix(cavity, 0.8 * tongue, (0.30, 0.09, 0.085))
-    gaps = 1.0 - 0.30 * np.exp(-(((np.abs(x) + 0.036) % 0.072 - 0.036) / 0.006) ** 2)
+    gaps = 1.0 - 0.30 * np.exp(-((((np.abs(x) + 0.036) % 0.072 - 0.036) / 0.006) ** 2))
     arch = np.exp(-((x / (0.78 * face.mouth_width)) ** 6))
     shadow = (0.45 + 0.55 * smoothstep(below, 0.0, 0.035)) * smoothstep(below + above, 0.01, 0.10)
     teeth = smoothstep(below, 0.100 - 0.02 * (x / 0.2) ** 2, 0.078 - 0.02 * (x / 0.2) ** 2) * arch
@@ -117,7 +117,9 @@ def _draw_eye(face, baked, expression, drawn, side):
     k = baked.k
     upper, lower = idt.eye_curves(face, expression, side)
     center = np.array([side * face.eye_x, 0.0])
-    (albedo, height, gloss, glint), corner = _window(drawn, k, center - [0.30, 0.24], center + [0.30, 0.22])
+    (albedo, height, gloss, glint), corner = _window(
+        drawn, k, center - np.array([0.30, 0.24]), center + np.array([0.30, 0.22])
+    )
     shape = height.shape
     top, bottom = (upper - corner) * k, (lower - corner) * k
     opening = fill_polygon(shape, np.concatenate([top, bottom[::-1]]))
@@ -149,7 +151,7 @@ def _draw_lids(face, expression, albedo, height, upper, lower, corner, k):
     crease = blur(draw_line(shape, (fold - corner) * k, 0.018 * k), 0.008 * k)
     _mix(albedo, 0.42 * crease, np.float32(face.skin) * 0.30)
     height -= 0.018 * crease
-    rim = draw_line(shape, (lower + [0.0, 0.014] - corner) * k, 0.018 * k)
+    rim = draw_line(shape, (lower - (corner - np.array([0.0, 0.014]))) * k, 0.018 * k)
     _mix(albedo, 0.35 * rim, np.float32(face.skin) * [1.0, 0.75, 0.72])
     height += 0.012 * rim
     height += 0.014 * blur(draw_line(shape, (upper - [0.0, 0.022] - corner) * k, 0.03 * k), 0.01 * k)
@@ -158,7 +160,7 @@ def _draw_lids(face, expression, albedo, height, upper, lower, corner, k):
 def _eyeball(face, expression, x, y, side):
     """White, iris and pupil round the eye's centre, linear RGB [h, w, 3]."""
     white = np.float32([0.66, 0.61, 0.58])
-    eye = np.empty(x.shape + (3,), np.float32)
+    eye = np.empty((*x.shape, 3), np.float32)
     eye[:] = white
     edge = smoothstep(np.abs(x), 0.06, face.eye_width)
     eye *= 1.0 - edge[..., None] * np.float32([0.32, 0.46, 0.48])

@@ -65,7 +65,9 @@ def draw_pair(seed, first, second, num_frames, size):
       {(folder, stem): manipulate.Forged}, folder "youtube" with empty masks, or a method; a function of the
       arguments alone.
     """
-    actors = {name: manipulate.Actor(*render.render_video(seed, int(name), num_frames, size)) for name in (first, second)}
+    actors = {
+        name: manipulate.Actor(*render.render_video(seed, int(name), num_frames, size)) for name in (first, second)
+    }
     out = {}
     for name, actor in actors.items():
         nothing = np.zeros(actor.video.frames.shape[:3], np.uint8)
@@ -112,7 +114,7 @@ def write_pair(root, seed, first, second, num_frames, size):
         return 0
     with threadpoolctl.threadpool_limits(1):
         drawn = draw_pair(seed, first, second, num_frames, size)
-    for key, (video, marks, mask) in files.items():
+    for key, (_, marks, mask) in files.items():
         forged = drawn[key]
         for path in missing[key]:
             part = path.with_name(f".{path.name}.{os.getpid()}.part")

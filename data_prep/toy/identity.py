@@ -106,7 +106,7 @@ def sample_identity(seed, index):
       Identity; a function of the two arguments alone.
     """
     rng = stream(seed, "identity", int(index))
-    normal = lambda mean, std: float(mean + std * np.clip(rng.standard_normal(), -2.0, 2.0))  # noqa: E731
+    normal = lambda mean, std: float(mean + std * np.clip(rng.standard_normal(), -2.0, 2.0))
     shape = _sample_shape(normal)
     melanin = float(rng.beta(1.0, 1.25))
     skin = _skin_color(melanin, rng)

@@ -165,7 +165,7 @@ def _warp_field(before, after, shape):
     ring = np.concatenate([center + 1.5 * (after[:17:2] - center), after[68::2]])
     knots = np.concatenate([after, ring]).astype(np.float64)
     motion = np.concatenate([after - before, np.zeros_like(ring)]).astype(np.float64)
-    kernel = lambda d2: 0.5 * d2 * np.log(d2 + 1e-9)  # noqa: E731
+    kernel = lambda d2: 0.5 * d2 * np.log(d2 + 1e-9)
     n = len(knots)
     unit = head_unit(after)
     system = np.zeros((n + 3, n + 3))
@@ -178,7 +178,7 @@ def _warp_field(before, after, shape):
     ys, xs = np.arange(0, shape[0] + step, step), np.arange(0, shape[1] + step, step)
     grid = (np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2) - center) / unit
     basis = kernel(((grid[:, None] - scaled[None]) ** 2).sum(-1))
-    field = (basis @ weights[:n] + np.concatenate([np.ones((len(grid), 1)), grid], 1) @ weights[n:])
+    field = basis @ weights[:n] + np.concatenate([np.ones((len(grid), 1)), grid], 1) @ weights[n:]
     field = field.reshape(len(ys), len(xs), 2).astype(np.float32)
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) / step
     dense = cv2.remap(field, columns, rows, cv2.INTER_LINEAR)
@@ -187,7 +187,7 @@ def _warp_field(before, after, shape):
 
 def _open_mouth(warped, before, after, source, t):
     """Fill a mouth that opens wider than the target's with the source's mouth of the same frame."""
-    opening = lambda p: float(np.linalg.norm(p[66] - p[62]))  # noqa: E731
+    opening = lambda p: float(np.linalg.norm(p[66] - p[62]))
     if opening(after) < 1.0 or opening(after) < 1.25 * opening(before):
         return warped
     lips, other = slice(60, 68), source.landmarks[t]
@@ -242,7 +242,7 @@ def _upsample_twice(frame, gains):
     """
     size = frame.shape[1::-1]
     half = cv2.resize(frame, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
-    tile = lambda g, s: np.tile(g, (s[1] // 2 + 1, s[0] // 2 + 1, 1))[: s[1], : s[0]].astype(np.float32)  # noqa: E731
+    tile = lambda g, s: np.tile(g, (s[1] // 2 + 1, s[0] // 2 + 1, 1))[: s[1], : s[0]].astype(np.float32)
     half = half * tile(gains[0], half.shape[1::-1])
     full = cv2.resize(half, size, interpolation=cv2.INTER_NEAREST)
     full = 0.5 * full + 0.5 * cv2.resize(half, size, interpolation=cv2.INTER_LINEAR)

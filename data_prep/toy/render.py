@@ -3,6 +3,7 @@
 Frames are drawn at `SUPERSAMPLE` times their size, in linear light, and averaged down.
 """
 
+import itertools
 import typing
 
 import cv2
@@ -127,7 +128,7 @@ def shade(drawn, k, turn, light):
     slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3, scale=k / 8.0)
     norm = 1.0 / np.sqrt(1.0 + slope_x**2 + slope_y**2)
     toward, up, view = (turn.T @ v for v in (light.direction, np.array([0.0, -1.0, 0.0]), np.array([0.0, 0.0, 1.0])))
-    dot = lambda v: (np.float32(v[2]) - np.float32(v[0]) * slope_x - np.float32(v[1]) * slope_y) * norm  # noqa: E731
+    dot = lambda v: (np.float32(v[2]) - np.float32(v[0]) * slope_x - np.float32(v[1]) * slope_y) * norm
     facing = dot(toward)
     lit = _unshadowed(height, k, toward)
     hollow = np.clip(1.0 - 2.2 * np.maximum(_wide_blur(height, 0.16 * k) - height, 0.0)
@@ -136,7 +137,7 @@ def shade(drawn, k, turn, light):
     half = toward + view
     gloss = np.maximum(dot(half / np.linalg.norm(half)), 0.0)
     gloss = drawn.gloss * lit * (0.10 * gloss**14 + 0.12 * gloss**48)
-    out = np.empty(height.shape + (3,), np.float32)
+    out = np.empty((*height.shape, 3), np.float32)
     # light that enters skin comes out redder past the terminator
     for c, wrap in enumerate((0.34, 0.20, 0.15)):
         diffuse = np.clip((facing + wrap) / (1.0 + wrap), 0.0, None) * (lit + (1.0 - lit) * 0.35 * wrap)
@@ -192,7 +193,7 @@ def march(height, k, scale, origin, turn, size):
     near, far = np.full(shape, MARCH[0], np.float32), np.full(shape, MARCH[-1], np.float32)
     gap_near, gap_far = np.ones(shape, np.float32), -np.ones(shape, np.float32)
     last = gap(MARCH[0])
-    for before, t in zip(MARCH[:-1], MARCH[1:]):
+    for before, t in itertools.pairwise(MARCH):
         here = gap(t)
         fresh = (here < 0.0) & ~hit
         near[fresh], far[fresh] = before, t

@@ -1,6 +1,6 @@
 """Contact sheet of an embedded data set: a row for each person, real and forged, each forgery's mask beside it.
 
-    python -m data_prep.toy.sheet DIR --out sheet.png [--rows=8] [--frame=0] [--scale=1] [--landmarks]
+python -m data_prep.toy.sheet DIR --out sheet.png [--rows=8] [--frame=0] [--scale=1] [--landmarks]
 """
 
 import argparse

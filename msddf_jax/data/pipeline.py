@@ -250,6 +250,4 @@ def _read_options(num_threads, elements_per_batch):
     """Two batches ahead: enough to hide the decoding, and no more memory than that."""
     if num_threads == 0:
         return grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    return grain.ReadOptions(
-        num_threads=num_threads, prefetch_buffer_size=max(2 * elements_per_batch, num_threads)
-    )
+    return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(2 * elements_per_batch, num_threads))

@@ -135,9 +135,7 @@ def open_source(name, split, data_dir=None, methods=None, max_frames=None):
     reader = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     path = folder / f"index-{split}.csv"
     if not path.exists():
-        raise FileNotFoundError(
-            f"no index {path}; build the set again: {_build_command(name, data_dir)} --overwrite"
-        )
+        raise FileNotFoundError(f"no index {path}; build the set again: {_build_command(name, data_dir)} --overwrite")
     videos = _read_index(path)
     if videos["num_records"].sum() != len(reader):
         raise ValueError(
@@ -315,9 +313,7 @@ def _decode_png(data, mode, where, height, width):
 def _make_source(name, readers, videos):
     count = videos["num_records"].astype(np.int64)
     if not np.array_equal(videos["first_record"], np.cumsum(count) - count):
-        raise ValueError(
-            f"the index of {name} is not in the order of the records; build it again (--overwrite)"
-        )
+        raise ValueError(f"the index of {name} is not in the order of the records; build it again (--overwrite)")
     frames = videos["frame_index"]
     return Source(
         name=name,
@@ -391,9 +387,7 @@ def _built_folder(data_dir, name):
     versions = [path.parent for path in (data_dir / name).glob("*/dataset_info.json")]
     if versions:
         return max(versions, key=lambda path: [int(n) for n in path.name.split(".")])
-    built = {
-        p.parent.parent.relative_to(data_dir).as_posix() for p in data_dir.glob("*/*/*/dataset_info.json")
-    }
+    built = {p.parent.parent.relative_to(data_dir).as_posix() for p in data_dir.glob("*/*/*/dataset_info.json")}
     raise FileNotFoundError(
         f"data set {name} is not built: looked in {data_dir / name}{_nearest(name, sorted(built), 0.9)}. "
         f"Build it: {_build_command(name, data_dir)}"

@@ -18,7 +18,7 @@ from msddf_jax.data import schema
 from msddf_jax.models import boundary, clip, frequency, heads
 from msddf_jax.models.filters import area_pool
 from msddf_jax.models.reverse_grad import dann_schedule, reverse_grad
-from msddf_jax.synth import blender, degrade, geometry, twins
+from msddf_jax.synth import blender, degrade, twins
 
 # Rows of a group after synthesis, in this order: each real gives a target twin, a source twin and a forgery.
 ROLES = ("target_twin", "source_twin", "forgery", "dataset_fake")
@@ -110,7 +110,7 @@ def resize(images, size):
     return jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0.0, 1.0)
 
 
-def synthesize(key, batch, *, progress, group, p_flip, twin, blend, type_weights, source_twin, reversal, policy=None):
+def synthesize(key, batch, *, progress, group, flip, twin, blend, type_weights, source_twin, reversal):
     """A training batch of groups -> the batch that the detector sees; runs in the train step.
 
     Each real row gives a clean target twin, a clean source twin (with `source_twin`) and a forgery; data-set fakes
@@ -119,32 +119,36 @@ def synthesize(key, batch, *, progress, group, p_flip, twin, blend, type_weights
     Args:
       key: typed key. batch: device batch, images and masks float32 in [0, 1].
       progress: share of training done, in [0, 1]. group: (reals, fakes) of a group, as the pipeline laid them.
-      p_flip: chance of a horizontal flip, one for image, mask and landmarks of a row and so for all its twins.
+      flip: chance of a horizontal flip, one for all twins of a row.
       twin: arguments of `twins.make_twins`. blend: of `blender.blend_regions`. type_weights: of `uniform_choices`.
       reversal: ceiling of the gradient reversal's schedule.
 
     Returns:
-      batch with, for N rows: image, mask [N, H, W, 1] (strength of the manipulation), blend_mask [N, H, W, 1] (where it is,
-      whatever its strength), has_mask, label, type,
-      regions [N, 5], has_regions, strength, has_strength, identity, role, and the scalar reversal.
+      batch with, for N rows: image, mask [N, H, W, 1] (strength of the manipulation), blend_mask [N, H, W, 1] (where
+      it is, whatever its strength), has_mask, label, type, regions [N, 5], has_regions, strength, has_strength,
+      identity, role, and the scalar reversal.
     """
-    del policy
-    flip_key, twin_key, choice_key, blend_key = jax.random.split(key, 4)
-    batch = geometry.random_flip(flip_key, batch, p_flip)
+    twin_key, choice_key, blend_key, flip_key = jax.random.split(key, 4)
     reals, fakes = _split_groups(batch, group)
-    pair = twins.make_twins(twin_key, reals["image"], reals["landmarks"], **twin)
-    rows = reals["image"].shape[0]
-    choice = blender.uniform_choices(choice_key, rows, type_weights=type_weights)
+    # A face without landmarks cannot be forged: NaN makes the blender leave it real.
     landmarks = jnp.where(reals["has_landmarks"][:, None, None], reals["landmarks"], jnp.nan)
-    forged = blender.blend_regions(blend_key, pair["target"], pair["source"], landmarks, **choice, **blend)
+    pair = twins.make_twins(twin_key, reals["image"], landmarks, flip=flip, **twin)
+    choices = blender.uniform_choices(choice_key, landmarks.shape[0], type_weights=type_weights)
+    forged = blender.blend_regions(blend_key, pair["target"], pair["source"], pair["landmarks"], *choices, **blend)
     parts = [(_real_rows(reals, pair["target"], "target_twin"), group[0])]
     if source_twin:
         parts.append((_real_rows(reals, pair["source"], "source_twin"), group[0]))
     parts.append((_forged_rows(reals, forged), group[0]))
     if group[1]:
-        parts.append((_fake_rows(fakes), group[1]))
-    out = _join_groups(parts)
-    return dict(out, reversal=dann_schedule(progress, reversal))
+        parts.append((_fake_rows(_flip_rows(flip_key, fakes, flip)), group[1]))
+    return dict(_join_groups(parts), reversal=dann_schedule(progress, reversal))
+
+
+def _flip_rows(key, rows, probability):
+    """Images and masks of some rows mirrored."""
+    flipped = jax.random.bernoulli(key, probability, rows["label"].shape)[:, None, None, None]
+    mirror = lambda x: jnp.where(flipped, x[:, :, ::-1], x)
+    return dict(rows, image=mirror(rows["image"]), mask=mirror(rows["mask"]))
 
 
 def _split_groups(batch, group):
@@ -197,9 +201,18 @@ def _real_rows(reals, image, role):
 
 def _forged_rows(reals, forged):
     """Forgeries; one that changed nothing comes back from the blender as a real and is treated as one."""
-    given = {name: forged[name] for name in ("label", "type", "strength", "has_strength")}
+    peak = jnp.max(forged["map"], axis=(1, 2, 3), keepdims=True)
     return _rows(
-        reals, forged["image"], "forgery", "real", mask=forged["map"], blend_mask=forged["mask"], regions=forged["region_parts"], **given
+        reals,
+        forged["image"],
+        "forgery",
+        "real",
+        mask=forged["map"],
+        # A boundary is where the mask changes; at half strength the whole mask would look like one.
+        blend_mask=forged["map"] / jnp.maximum(peak, 1e-6),
+        regions=forged["region_parts"],
+        has_regions=forged["has_region"],
+        **{name: forged[name] for name in ("label", "type", "strength", "has_strength")},
     )
 
 
@@ -279,8 +292,10 @@ def _twin_rows(role):
     # Group-major order: the k-th target twin of the batch belongs to the k-th source twin.
     rank_of = lambda name: jnp.cumsum(role == ROLES.index(name)) - 1
     is_target, is_source = role == ROLES.index("target_twin"), role == ROLES.index("source_twin")
-    position = jnp.full(role.shape[0] + 1, -1).at[jnp.where(is_source, rank_of("source_twin"), -1)].set(
-        jnp.where(is_source, index, -1)
+    position = (
+        jnp.full(role.shape[0] + 1, -1)
+        .at[jnp.where(is_source, rank_of("source_twin"), -1)]
+        .set(jnp.where(is_source, index, -1))
     )
     return index, jnp.where(is_target, position[rank_of("target_twin")], -1)
 

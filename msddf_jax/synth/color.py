@@ -7,6 +7,8 @@ code rescales the whole channel for one pixel), and what lies outside the mask k
 leaves black or a constant there, which a Poisson blend then drags in over the border).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -178,6 +180,7 @@ def transfer_faceswap(source, target, mask, eye_distance):
     return jnp.clip(source * blurred_t / blurred_s, 0.0, 1.0)
 
 
+@functools.partial(jax.jit, static_argnames="one_by_one")
 def transfer(mode, source, target, mask, eye_distance, one_by_one=None):
     """Colour transfer of each sample by its own mode.
 

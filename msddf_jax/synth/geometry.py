@@ -25,7 +25,7 @@ def scale_of(size):
     return size / REFERENCE_SIZE
 
 
-def map_samples(sample_fn, key, *rows, one_by_one=None):
+def map_samples(sample_fn, key, *rows, batch=None, one_by_one=None):
     """Runs `sample_fn(key_i, *rows_i)` on every row of a batch, with a key that depends on i only.
 
     Row i gets `fold_in(key, i)`, so a sample's bits do not depend on the size of the batch it is in.
@@ -34,12 +34,13 @@ def map_samples(sample_fn, key, *rows, one_by_one=None):
       sample_fn: function of a key and one row of each of `rows`, returning a pytree.
       key: typed PRNG key.
       *rows: pytrees with leading axis B.
+      batch: int, B; only needed where there are no rows.
       one_by_one: see `filters.over_rows`. Sharded batches want False: a loop visits every row everywhere.
 
     Returns:
       The pytree of `sample_fn` with a leading axis B.
     """
-    batch = jax.tree.leaves(rows)[0].shape[0]
+    batch = jax.tree.leaves(rows)[0].shape[0] if batch is None else batch
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch))
     return filters.over_rows(lambda row: sample_fn(*row), (keys, *rows), one_by_one)
 
@@ -226,7 +227,7 @@ def draw_affine(key, height, width, shift=(0.03, 0.015), scale=0.95):
       scale: the scale is uniform in [scale, 1 / scale].
 
     Returns:
-      zoom: float32 [], offset: float32 [2]; a point p moves to zoom * p + offset (msddf.md section 1.4).
+      zoom: float32 [], offset: float32 [2]; a point p moves to zoom * p + offset (MSDDF section 1.4).
     """
     draw = jax.random.uniform(key, (3,), minval=-1.0)
     zoom = scale + (1.0 / scale - scale) * (draw[0] + 1.0) / 2.0
@@ -310,13 +311,14 @@ def elastic_field(key, height, width, alpha=50.0, sigma=7.0):
         gaussian = np.exp(-0.5 * ((position[:, None] - nodes) / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)
         return jnp.asarray(np.sqrt(_ELASTIC_SPACING) * gaussian, jnp.float32)
 
-    noise = jax.random.uniform(key, (2, len(nodes), len(nodes)), minval=-1.0)
-    field = alpha * jnp.einsum("hi,cij,wj->chw", spread(height), noise, spread(width), precision=filters.PRECISION)
+    noise = alpha * jax.random.uniform(key, (2, len(nodes), len(nodes)), minval=-1.0)
+    rows, cols = spread(height), spread(width)
+    field = jnp.einsum("hi,cij,wj->chw", rows, noise, cols, precision=filters.PRECISION)
     return field[0] * scale_of(width), field[1] * scale_of(height)
 
 
 def grid_field(key, height, width, std=10.0):
-    """Displacement field of a random 5x5 control grid (msddf.md section 2.2), bilinear between anchors.
+    """Displacement field of a random 5x5 control grid (MSDDF section 2.2), bilinear between anchors.
 
     Each anchor moves by N(0, std) pixels of a 256 px crop on both axes and stays inside the frame.
 
@@ -326,11 +328,11 @@ def grid_field(key, height, width, std=10.0):
     anchors = np.linspace(0.0, 1.0, GRID_ANCHORS)
 
     def spread(size):
-        position = np.arange(size)[:, None] / max(size - 1, 1)
-        return jnp.asarray(np.maximum(0.0, 1.0 - np.abs(position - anchors) * (GRID_ANCHORS - 1)), jnp.float32)
+        steps = np.arange(size)[:, None] / max(size - 1, 1) - anchors
+        return jnp.asarray(np.maximum(0.0, 1.0 - np.abs(steps) * (GRID_ANCHORS - 1)), jnp.float32)
 
     size = jnp.array([width - 1.0, height - 1.0])
-    at = jnp.stack(jnp.meshgrid(jnp.asarray(anchors, jnp.float32), jnp.asarray(anchors, jnp.float32)), -1) * size
+    at = jnp.asarray(np.stack(np.meshgrid(anchors, anchors), -1), jnp.float32) * size
     move = std * jax.random.normal(key, at.shape) * jnp.array([scale_of(width), scale_of(height)])
     move = jnp.clip(at + move, 0.0, size) - at
     field = jnp.einsum("hi,ijc,wj->chw", spread(height), move, spread(width), precision=filters.PRECISION)

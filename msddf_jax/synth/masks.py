@@ -46,7 +46,7 @@ _LINE_TABLE = np.array([[line in _REGION_LINES[r] for line in _LINES] for r in s
 # bool [11, 5]: which of schema.FACE_PARTS each of schema.REGIONS touches; the hull touches all of them.
 REGION_PARTS = np.array([[p in _REGION_PARTS[r] for p in schema.FACE_PARTS] for r in schema.REGIONS])
 
-# Convex pieces of each hull variant as point indices (sbi.md, self-blend step b).
+# Convex pieces of each hull variant as point indices (Shiohara and Yamasaki 2022, after DeepFaceLab).
 _COMPONENTS = (
     (*range(0, 9), 17),
     (*range(8, 17), 26),
@@ -80,7 +80,7 @@ _PIECE_TABLE = _piece_table()
 
 
 def region_masks(landmarks, region, height, width):
-    """The chosen one of the eleven regions (msddf.md section 2.2).
+    """The chosen one of the eleven regions (MSDDF section 2.2).
 
     A region is the union of lines between key points, each grown n times by a 3x3 cross, that is, all
     pixels within an L1 distance n of the line; n comes from the line's own length. Region `hull` is the
@@ -189,7 +189,7 @@ def draw_hull(key, landmarks, height, width, *, hulls=HULLS, forehead_drop=0.25)
 
 
 def deform(key, mask, *, std=10.0):
-    """Random deformation and contour noise of a region (msddf.md section 2.2).
+    """Random deformation and contour noise of a region (MSDDF section 2.2).
 
     A 5x5 grid of anchors moves by N(0, std); the mask read through it is kept where it meets the original,
     then grows by 2 px. Then a square of 3..19 px erodes (p 0.3) or dilates (p 0.3) it, and a Gaussian of
@@ -224,7 +224,7 @@ def deform(key, mask, *, std=10.0):
 
 
 def dynamic_mask(key, mask, *, erode=True):
-    """SBI's soft mask (sbi.md step e): erosion by a blur, then a wide blur, each scaled to a maximum of 1.
+    """SBI's soft mask (Shiohara and Yamasaki 2022): erosion by a blur, then a wide blur; maximum 1.
 
     The paper resizes the mask to a random 192..256 px on each axis, filters and resizes back. The same
     comes, without the two resamplings, from filters whose widths carry the factor 256 / size per axis
@@ -294,7 +294,7 @@ def part_masks(landmarks, height, width):
 
 
 def part_labels(mask, landmarks, *, one_by_one=None):
-    """Which face parts a data set's manipulation mask covers: more than 30 % of the part (msddf.md section 6).
+    """Face parts that a data set's manipulation mask covers by more than 30 % (MSDDF design, section 6).
 
     Args:
       mask: float32 [B, H, W, 1] in [0, 1].

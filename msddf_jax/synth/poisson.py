@@ -139,6 +139,7 @@ def _clone(source, target, mask, one_by_one, keep_outside):
     return filters.over_rows(lambda row: solve(*row), (source, target, mask), one_by_one)
 
 
+@functools.partial(jax.jit, static_argnames="one_by_one")
 def clone(source, target, mask, one_by_one=None):
     """`cv2.seamlessClone(source, target, mask, centre of the mask, NORMAL_CLONE)`.
 
@@ -154,6 +155,7 @@ def clone(source, target, mask, one_by_one=None):
     return _clone(source, target, mask, one_by_one, keep_outside=False)
 
 
+@functools.partial(jax.jit, static_argnames="one_by_one")
 def blend(source, target, mask_binary, one_by_one=None):
     """Poisson blend of the source into the target: `clone` inside the mask, exactly the target outside.
 

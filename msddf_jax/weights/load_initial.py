@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from absl import logging
+from tqdm import tqdm
 
 from msddf_jax import trees
 from msddf_jax.weights import hf_clip
@@ -41,5 +41,5 @@ def load(config, shapes):
     path = locate(config.init.path)
     loaded = {"backbone": trees.unflatten(hf_clip.load(path))}
     trees.check_same_structure({"backbone": shapes["backbone"]}, loaded, str(path))
-    logging.info("backbone from %s (%d parameters)", path, trees.count_parameters(loaded))
+    tqdm.write(f"backbone from {path}: {trees.count_parameters(loaded):,} parameters")
     return loaded

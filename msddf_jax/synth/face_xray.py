@@ -1,0 +1,79 @@
+"""Face X-ray (Li et al., CVPR 2020): another identity's face blended in, and the boundary it leaves."""
+
+import jax
+import jax.numpy as jnp
+
+from msddf_jax.data import schema
+from msddf_jax.synth import blend, blender, color, geometry, masks, partners
+
+
+def boundary(weight):
+    """The face X-ray 4 w (1 - w) of a blending weight: 1 where both images meet, 0 elsewhere; same shape."""
+    return 4.0 * weight * (1.0 - weight)
+
+
+def face_xray(key, image, landmarks, identity, *, usable=None, one_by_one=None, **cfg):
+    """Blends into every image the face of its nearest neighbour of another identity in the batch.
+
+    Args:
+      key: typed key.
+      image: float32 [B, H, W, 3] in [0, 1], real faces.
+      landmarks: float32 [B, 81, 2], pixels.
+      identity: int32 [B]: identity, or video, that must differ; -1 unknown.
+      usable: bool [B] or None: rows that may take part (real, not padding); the others stay as they are.
+      one_by_one: see `filters.over_rows`.
+      **cfg: keywords of `swap_face`.
+
+    Returns:
+      dict as `blender.blend_regions` with type alpha and every face part, boundary float32 [B, H, W, 1],
+      partner int32 [B]. A row without a partner, or with landmarks that are not finite, stays real.
+    """
+    allowed = partners.allowed_partners(landmarks, identity, usable)
+    partner, found = partners.nearest_partner(landmarks, allowed)
+    one = lambda key, *row: swap_face(key, *row, **cfg)
+    rows = (image, image[partner], landmarks, landmarks[partner], found)
+    out = geometry.map_samples(one, key, *rows, one_by_one=one_by_one)
+    return {**out, "boundary": boundary(out["map"]), "partner": partner}
+
+
+def swap_face(
+    key,
+    target,
+    source,
+    landmarks,
+    source_landmarks,
+    wanted,
+    *,
+    hulls=("facehull",),
+    deform=10.0,
+    min_area=None,
+):
+    """`face_xray` for one sample and its partner.
+
+    The hull of the target's landmarks, deformed by a 5x5 grid and blurred, carries the aligned partner with
+    its colours moved to the target's (`color.transfer_rct_m`).
+
+    Args:
+      target, source [H, W, 3]; landmarks, source_landmarks [81, 2]; wanted: bool [].
+      hulls: see `masks.draw_hull`. deform: std of the anchors, pixels of a 256 px crop.
+      min_area: a smaller share of the frame is not blended; None for `blender.MIN_AREA`.
+
+    Returns:
+      dict of `blend.settle`.
+    """
+    height, width, _ = target.shape
+    hull_key, grid_key, soft_key = jax.random.split(key, 3)
+    hull = masks.draw_hull(hull_key, landmarks, height, width, hulls=hulls)
+    mask = geometry.displace(hull[None], *geometry.grid_field(grid_key, height, width, deform))[0]
+    weight = masks.dynamic_mask(soft_key, mask, erode=False)
+    source = partners.align_face(source, source_landmarks, landmarks)
+    source = color.transfer_rct_m(source, target, mask[..., None])
+    return blend.settle(
+        target,
+        blend.mix(target, source, weight),
+        weight,
+        weight.max(),
+        jnp.int32(schema.FORGERY_TYPES.index("alpha")),
+        jnp.ones(len(schema.FACE_PARTS)),
+        wanted & (mask.mean() >= (blender.MIN_AREA if min_area is None else min_area)),
+    )

@@ -1,0 +1,172 @@
+"""Twin Images Generator (MSDDF section 1): two renderings of one frame that differ a little.
+
+Both twins are the same face in the same expression. Exactly one of them is recoloured and then sharpened or
+re-sampled; the source may also be moved by a percent or two. One flip serves both, with the landmarks.
+Against the public code: the flip permutes points, not coordinates; its landmarks are returned; moved borders
+repeat instead of turning black (a black bar would mark the source); the hue shift of +-0.3 grey levels, which
+vanishes in the 8-bit tables there, is left out.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from msddf_jax.synth import geometry
+
+
+def make_twins(key, image, landmarks, *, one_by_one=None, **cfg):
+    """Twins of every image of a batch.
+
+    Args:
+      key: typed key.
+      image: float32 [B, H, W, 3] in [0, 1].
+      landmarks: float32 [B, 81, 2], pixels; NaN rows are carried along.
+      one_by_one: see `filters.over_rows`.
+      **cfg: keywords of `twin_planes`.
+
+    Returns:
+      dict: target, source float32 [B, H, W, 3] in [0, 1]; landmarks (of the target), source_landmarks
+      float32 [B, 81, 2]; flipped, moved, source_altered bool [B].
+    """
+
+    def one(key, image, landmarks):
+        twins = twin_planes(key, image, landmarks, **cfg)
+        return {**twins, "target": _to_image(twins["target"]), "source": _to_image(twins["source"])}
+
+    return geometry.map_samples(one, key, image, landmarks, one_by_one=one_by_one)
+
+
+def _to_image(planes):
+    return jnp.moveaxis(planes, 0, -1)
+
+
+def twin_planes(
+    key,
+    image,
+    landmarks,
+    *,
+    flip=0.5,
+    move=0.5,
+    shift=(0.03, 0.015),
+    scale=0.95,
+    **transform_cfg,
+):
+    """Twins of one image, in planes.
+
+    Args:
+      key: typed key.
+      image: float32 [H, W, 3] in [0, 1].
+      landmarks: float32 [81, 2].
+      flip: probability of the joint flip.
+      move: probability that the source is translated and scaled (SBI: 1, MSDDF's code: 0.25).
+      shift, scale: see `geometry.draw_affine`.
+      **transform_cfg: keywords of `alter`.
+
+    Returns:
+      dict as `make_twins`, images as [3, H, W].
+    """
+    height, width, _ = image.shape
+    flip_key, which_key, alter_key, move_key, affine_key = jax.random.split(key, 5)
+    flipped = jax.random.bernoulli(flip_key, flip)
+    planes = jnp.moveaxis(image, -1, 0)
+    planes = jax.lax.cond(flipped, lambda p: p[:, :, ::-1], lambda p: p, planes)
+    landmarks = jnp.where(flipped, geometry.flip_landmarks(landmarks, width), landmarks)
+
+    altered = alter(alter_key, planes, **transform_cfg)
+    source_altered = jax.random.bernoulli(which_key)
+    target, source = jax.lax.cond(source_altered, lambda a, b: (a, b), lambda a, b: (b, a), planes, altered)
+    moved = jax.random.bernoulli(move_key, move)
+    zoom, offset = geometry.draw_affine(affine_key, height, width, shift, scale)
+    source = jax.lax.cond(moved, lambda s: geometry.affine_planes(s, zoom, offset), lambda s: s, source)
+    return {
+        "target": target,
+        "source": source,
+        "landmarks": landmarks,
+        "source_landmarks": jnp.where(moved, landmarks * zoom + offset, landmarks),
+        "flipped": flipped,
+        "moved": moved,
+        "source_altered": source_altered,
+    }
+
+
+def alter(
+    key,
+    planes,
+    *,
+    color_shift=20.0,
+    color_shift_prob=0.3,
+    brightness=0.1,
+    contrast=0.1,
+    factors=(2, 4),
+    sharpen=(0.2, 0.5),
+    lightness=(0.5, 1.0),
+):
+    """The colour and frequency transform T of the twins (MSDDF section 1.3; SBI step c).
+
+    A shift of each channel, brightness and contrast; then, with equal odds, one of re-sampling (nearest down,
+    bilinear up) and sharpening.
+
+    Args:
+      key: typed key.
+      planes: float32 [3, H, W] in [0, 1].
+      color_shift: largest shift of a channel, grey levels. color_shift_prob: its probability.
+      brightness, contrast: largest shift and relative gain, as fractions.
+      factors: whole down-sampling factors, drawn uniformly.
+      sharpen, lightness: ranges of the sharpening's share and of its centre weight above 8.
+
+    Returns:
+      float32 [3, H, W] in [0, 1].
+    """
+    shift_key, tone_key, which_key, factor_key, sharpen_key = jax.random.split(key, 5)
+    draw = jax.random.uniform(shift_key, (4,), minval=-1.0)
+    shift = jnp.where((draw[3] + 1.0) / 2.0 < color_shift_prob, draw[:3] * color_shift / 255.0, 0.0)
+    tone = jax.random.uniform(tone_key, (2,), minval=-1.0)
+    planes = jnp.clip(planes + shift[:, None, None], 0.0, 1.0)
+    planes = jnp.clip(planes * (1.0 + contrast * tone[0]) + brightness * tone[1], 0.0, 1.0)
+
+    factor = jnp.array(factors)[jax.random.randint(factor_key, (), 0, len(factors))]
+    share, light = jax.random.uniform(sharpen_key, (2,))
+    share = sharpen[0] + (sharpen[1] - sharpen[0]) * share
+    light = lightness[0] + (lightness[1] - lightness[0]) * light
+    return jax.lax.cond(
+        jax.random.bernoulli(which_key),
+        lambda p: resample(p, factor),
+        lambda p: sharpen_planes(p, share, light),
+        planes,
+    )
+
+
+def resample(planes, factor):
+    """Down by `factor` int32 [] with the nearest pixel and up again bilinearly (cv2.resize, both).
+
+    Args:
+      planes: float32 [C, H, W], H and W divisible by the factor.
+
+    Returns:
+      float32 [C, H, W].
+    """
+
+    def taps(size):
+        small = size // factor
+        position = (jnp.arange(size) + 0.5) / factor - 0.5
+        position = jnp.clip(position, 0.0, small - 1.0)
+        low = position.astype(jnp.int32)
+        return low * factor, jnp.minimum(low + 1, small - 1) * factor, position - low
+
+    return geometry.resample_axes(planes, taps(planes.shape[2]), taps(planes.shape[1]))
+
+
+def sharpen_planes(planes, share, light):
+    """Mix with a Laplacian sharpening (albumentations' Sharpen): kernel of -1 with 8 + light at its centre.
+
+    Args:
+      planes: float32 [C, H, W] in [0, 1]; borders are reflected.
+      share: float32 [], weight of the sharpened image. light: float32 [].
+
+    Returns:
+      float32 [C, H, W] in [0, 1].
+    """
+    padded = jax.lax.optimization_barrier(jnp.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="reflect"))
+    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    rows = jax.lax.optimization_barrier(rows)
+    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]  # the 3x3 sum, centre included
+    return jnp.clip(planes * (1.0 + share * (8.0 + light)) - share * around, 0.0, 1.0)
