@@ -30,6 +30,7 @@ INSTALL_REQUIRES = [
     "pooch>=1.8",  # downloads with checksums
     "safetensors>=0.5",  # pretrained weights, read as data
     "tensorboard>=2.18",  # event files without TensorFlow
+    "threadpoolctl>=3.5",  # one BLAS thread a worker process
     "tqdm>=4.66",  # progress bars
 ]
 

@@ -63,9 +63,7 @@ class Problem:
     detail: str
 
 
-def find_faceforensics(
-    root, *, compression, methods=None, splits=SPLITS, allow_missing=False, mask_root=None
-):
+def find_faceforensics(root, *, compression, methods=None, splits=SPLITS, allow_missing=False, mask_root=None):
     """The videos of FaceForensics++ (Roessler et al., ICCV 2019) in its official layout.
 
     A pair [a, b] of a split list puts the reals a and b and the fakes a_b and b_a of every method into that
@@ -104,24 +102,18 @@ def find_faceforensics(
     for method, folder in folders.items():
         source = _compression_folder(root / folder, compression, problems, root)
         present = _stems(source, method, split_of, lists, root, problems)
-        listed = sorted(
-            n for n, split in split_of.items() if split in splits and ("_" in n) == (method != "real")
-        )
+        listed = sorted(n for n, split in split_of.items() if split in splits and ("_" in n) == (method != "real"))
         for stem in listed:
             if stem not in present:
                 missing.append(f"{folder}/{compression}/videos/{stem}.mp4")
                 continue
-            mask = _mask(
-                root if mask_root is None else pathlib.Path(mask_root), folder, stem, method, problems
-            )
+            mask = _mask(root if mask_root is None else pathlib.Path(mask_root), folder, stem, method, problems)
             relative = (source / "videos" / f"{stem}.mp4").relative_to(root).as_posix()
             path = str(present[stem].resolve())
             unit = f"{folder}/{compression}"
             videos.append(Video(path, relative, unit, stem, split_of[stem], method, mask))
     if not videos:
-        raise DownloadError(
-            f"no video of the lists in {root} at compression {compression} (of {len(missing)} listed)"
-        )
+        raise DownloadError(f"no video of the lists in {root} at compression {compression} (of {len(missing)} listed)")
     if missing and not allow_missing:
         shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         raise DownloadError(
@@ -160,9 +152,7 @@ def _read_split_lists(root, splits):
         except ValueError as error:
             raise DownloadError(f"{path} is not JSON ({error})") from error
         if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
-            raise DownloadError(
-                f'{path} must be a list of pairs of three-digit strings such as ["071", "054"]'
-            )
+            raise DownloadError(f'{path} must be a list of pairs of three-digit strings such as ["071", "054"]')
         lists[split] = [tuple(pair) for pair in pairs]
         for name in {name for pair in lists[split] for name in pair}:
             if owner.setdefault(name, split) != split:
@@ -221,9 +211,7 @@ def _stems(source, method, split_of, lists, root, problems):
         elif path.stem in split_of:
             present[path.stem] = path
         elif len(lists) == len(SPLITS):  # where a list is absent, its videos cannot be told from strays
-            problems.append(
-                Problem("unlisted_file", relative, "in none of train.json, val.json and test.json")
-            )
+            problems.append(Problem("unlisted_file", relative, "in none of train.json, val.json and test.json"))
     return present
 
 
@@ -233,7 +221,5 @@ def _mask(mask_root, folder, stem, method, problems):
     path = mask_root / folder / "masks" / "videos" / f"{stem}.mp4"
     if path.is_file():
         return str(path.resolve())
-    problems.append(
-        Problem("mask_missing", f"{folder}/masks/videos/{stem}.mp4", "no mask video for this fake")
-    )
+    problems.append(Problem("mask_missing", f"{folder}/masks/videos/{stem}.mp4", "no mask video for this fake"))
     return None

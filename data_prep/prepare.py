@@ -252,9 +252,7 @@ def _read_meta(path):
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise PrepareError(
-            f"{path} is not a meta file of this tool ({error}): delete it, or --overwrite"
-        ) from error
+        raise PrepareError(f"{path} is not a meta file of this tool ({error}): delete it, or --overwrite") from error
 
 
 def _run_all(todo, workers, out, settings, overwrite):
@@ -405,18 +403,12 @@ def _parse(argv):
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.prepare", description=__doc__.splitlines()[0], allow_abbrev=False
     )
-    parser.add_argument(
-        "--layout", required=True, choices=tuple(downloads.LAYOUTS), help="how the folder is laid out"
-    )
+    parser.add_argument("--layout", required=True, choices=tuple(downloads.LAYOUTS), help="how the folder is laid out")
     parser.add_argument("--root", required=True, help="folder of the download")
     parser.add_argument("--out", help="where crops go (default: the root)")
     parser.add_argument("--compression", default="c23", choices=downloads.COMPRESSIONS)
-    parser.add_argument(
-        "--methods", type=names, help="comma-separated method folders (default: all there are)"
-    )
-    parser.add_argument(
-        "--splits", type=names, default=downloads.SPLITS, help="comma-separated (default: all three)"
-    )
+    parser.add_argument("--methods", type=names, help="comma-separated method folders (default: all there are)")
+    parser.add_argument("--splits", type=names, default=downloads.SPLITS, help="comma-separated (default: all three)")
     parser.add_argument("--num_frames", type=_positive, default=32, help="frames sampled evenly from a video")
     parser.add_argument("--size", type=_positive, default=256, help="side of the crop in pixels")
     parser.add_argument("--preset", default="dfb", choices=tuple(align.PRESETS), help="alignment")
@@ -426,17 +418,11 @@ def _parse(argv):
         choices=extract.LANDMARK_SOURCES,
         help="mediapipe: detect; sidecar: <video>.landmarks.npy beside each video, no model files needed",
     )
-    parser.add_argument(
-        "--mask_root", help="where manipulated_sequences/*/masks/videos are (default: the root)"
-    )
+    parser.add_argument("--mask_root", help="where manipulated_sequences/*/masks/videos are (default: the root)")
     parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="processes")
     parser.add_argument("--allow_missing", action="store_true", help="go on where listed videos are absent")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="redo everything, also what other tools made"
-    )
-    parser.add_argument(
-        "--max_bad_fraction", type=float, default=0.01, help="share of videos that may give nothing"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="redo everything, also what other tools made")
+    parser.add_argument("--max_bad_fraction", type=float, default=0.01, help="share of videos that may give nothing")
     return parser.parse_args(argv)
 
 

@@ -42,8 +42,8 @@ def versions():
 def save_config(workdir, config):
     """Write config.json and versions.json. If a config is there already, it must be the same one.
 
-    Fields that say where things are or how often to report may change between runs (`data.data_dir`, `data.num_threads`,
-    `mesh`, `sharding`, `evals`, `log_every`, `init`); everything that shapes the parameters may not.
+    Fields that say where things are or how often to report may change between runs (`data.data_dir`,
+    `data.num_threads`, `mesh`, `sharding`, `evals`, `log_every`, `init`); what shapes the parameters may not.
 
     Raises:
       ValueError: naming each differing field, the value there and the value given.

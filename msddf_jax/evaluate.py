@@ -100,6 +100,8 @@ def main(argv):
     """Evaluate one workdir. Exit code 1 with one line where it cannot."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     try:
         evaluate_workdir(flags.FLAGS.workdir, data_dir=flags.FLAGS.data_dir)
     except (FileNotFoundError, ValueError, OSError) as error:

@@ -22,17 +22,20 @@ def main(argv):
 
     from msddf_jax import train
 
+    # The checkpoint library reports every save over twenty lines; --verbosity=0 shows them.
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
     print(
-        f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}, {jax.process_count()} process(es)", flush=True
+        f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; processes: {jax.process_count()}", flush=True
     )
     try:
         train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     except (FileNotFoundError, ValueError, OSError, FloatingPointError) as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise
-        logging.error("%s: %s", type(error).__name__, error)
+        logging.error("%s: %s (--verbosity=1 shows where)", type(error).__name__, error)
         sys.exit(1)
 
 

@@ -243,7 +243,7 @@ def check_finite(step, scalars):
     bad = {name: value for name, value in values.items() if not math.isfinite(value)}
     if bad:
         raise FloatingPointError(
-            f"step {step}: {bad} not finite. The last checkpoint is from before it; lower optim.*.lr or optim.clip_norm, "
-            "or set JAX_DEBUG_NANS=true to find the operation."
+            f"step {step}: {bad} not finite. The last checkpoint is from before it; lower the learning rates or "
+            "optim.clip_norm, or set JAX_DEBUG_NANS=true to find the operation."
         )
     return values

@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from msddf_jax.models import clip
 from msddf_jax.models.clip import VARIANTS, VisionTransformer, grid_size, injection_blocks
@@ -119,9 +120,7 @@ def mu():
     rng = np.random.default_rng(0)
     model = VisionTransformer("Mu/8", 16)
     images = jnp.asarray(rng.uniform(size=(2, 16, 16, 3)), jnp.float32)
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), _shapes("Mu/8", 16)
-    )
+    params = random_params(model, images, scale=0.2)["params"]
     inject = {i: jnp.asarray(rng.normal(size=(2, 4, 64)), jnp.float32) for i in (0, 2, 3)}
     return model, params, images, inject
 
@@ -138,14 +137,14 @@ def test_forward_equals_numpy(mu):
 
 def test_remat_and_bfloat16(mu):
     model, params, images, _ = mu
-    exact = model.apply({"params": params}, images)["cls"]
-    remat = VisionTransformer("Mu/8", 16, remat=True).apply({"params": params}, images)["cls"]
-    np.testing.assert_allclose(remat, exact, atol=1e-5)
+    apply = lambda model: jax.jit(model.apply)({"params": params}, images)
+    exact = apply(model)["cls"]
+    np.testing.assert_allclose(apply(VisionTransformer("Mu/8", 16, remat=True))["cls"], exact, atol=1e-5)
 
     half = VisionTransformer("Mu/8", 16, dtype=jnp.bfloat16)
     shapes = jax.eval_shape(half.init, jax.random.key(0), images)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))
-    out = half.apply({"params": params}, images)
+    out = apply(half)
     assert {name: value.dtype for name, value in out.items()} == {
         "cls": jnp.float32, "tokens": jnp.float32, "mid_tokens": jnp.bfloat16, "late_tokens": jnp.bfloat16,
     }  # fmt: skip
@@ -156,7 +155,7 @@ def test_gradient_of_tokens_injected_at_the_last_block_reaches_the_class_token(m
     # What Grad-CAM differentiates: late_tokens through a zero injected where they enter.
     model, params, images, _ = mu
     score = lambda zeros: model.apply({"params": params}, images, {3: zeros})["cls"].sum()
-    grad = jax.grad(score)(jnp.zeros((2, 4, 64)))
+    grad = jax.jit(jax.grad(score))(jnp.zeros((2, 4, 64)))
     assert np.abs(grad).max(-1).min() > 0
 
 

@@ -12,9 +12,7 @@ from msddf_jax.faces.opencv import cv2
 boxes = st.tuples(*[st.floats(-100, 100)] * 2, *[st.floats(0.1, 100)] * 2).map(
     lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
 )
-needs_models = pytest.mark.skipif(
-    not os.environ.get("MSDDF_MODELS"), reason="set MSDDF_MODELS to the model files"
-)
+needs_models = pytest.mark.skipif(not os.environ.get("MSDDF_MODELS"), reason="set MSDDF_MODELS to the model files")
 
 
 def test_box_iou_by_hand():
@@ -93,7 +91,5 @@ def test_box_follows_the_image(real_data):
     np.testing.assert_allclose((half.box + 0.5) * 2 - 0.5, face.box, atol=0.05 * side)
     flipped = find(np.ascontiguousarray(image[:, ::-1]))[0]
     width = image.shape[1]
-    mirrored = np.stack(
-        [width - 1 - flipped.points[[1, 0, 2, 4, 3], 0], flipped.points[[1, 0, 2, 4, 3], 1]], 1
-    )
+    mirrored = np.stack([width - 1 - flipped.points[[1, 0, 2, 4, 3], 0], flipped.points[[1, 0, 2, 4, 3], 1]], 1)
     np.testing.assert_allclose(mirrored, face.points, atol=0.1 * side)  # a wrong pair is off by 0.4

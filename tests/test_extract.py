@@ -50,9 +50,7 @@ def test_mask_follows_the_crop(tmp_path):
     path = tmp_path / "000_001.mp4"
     tracks = write_clip(path)
     write_mask(tmp_path / "mask.mp4", tracks)
-    out = extract.extract_faces(
-        path, num_frames=3, size=128, landmarks="sidecar", mask_path=tmp_path / "mask.mp4"
-    )
+    out = extract.extract_faces(path, num_frames=3, size=128, landmarks="sidecar", mask_path=tmp_path / "mask.mp4")
     assert len(out.frames) == 3 and not out.drops
     for face in out.frames:
         assert (face.mask.shape, face.mask.dtype) == ((128, 128), np.uint8)
@@ -67,9 +65,7 @@ def test_shorter_mask_shortens_the_sampling(tmp_path, mask_frames, sampled):
     path = tmp_path / "000_001.mp4"
     tracks = write_clip(path)
     write_mask(tmp_path / "mask.mp4", tracks, num_frames=mask_frames)
-    out = extract.extract_faces(
-        path, num_frames=8, size=64, landmarks="sidecar", mask_path=tmp_path / "mask.mp4"
-    )
+    out = extract.extract_faces(path, num_frames=8, size=64, landmarks="sidecar", mask_path=tmp_path / "mask.mp4")
     assert [face.frame_index for face in out.frames] == sampled
     assert all(face.mask is not None for face in out.frames)
     assert [(drop.frame_index, drop.code) for drop in out.drops] == [(-1, "mask_len_mismatch")]
@@ -194,9 +190,7 @@ def test_models_are_used_frame_by_frame(tmp_path):
     def detector(image):
         index = len(calls)
         calls.append(image)
-        return (
-            [] if index == 1 else [_face([*tracks[index].min(0), *tracks[index].max(0)]), _face([0, 0, 9, 9])]
-        )
+        return [] if index == 1 else [_face([*tracks[index].min(0), *tracks[index].max(0)]), _face([0, 0, 9, 9])]
 
     def landmarker(image, box):
         index = next(i for i, seen in enumerate(calls) if seen is image)
@@ -255,9 +249,7 @@ def test_image_with_points():
     image = draw(points, 160, 128)
     out = extract.extract_faces_image(image, size=64, points=points)
     assert out.info is None and not out.drops
-    np.testing.assert_allclose(
-        out.frames[0].landmarks, align.transform_points(points, out.frames[0].matrix), atol=1e-3
-    )
+    np.testing.assert_allclose(out.frames[0].landmarks, align.transform_points(points, out.frames[0].matrix), atol=1e-3)
 
 
 def test_image_with_models():

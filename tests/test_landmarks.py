@@ -9,9 +9,7 @@ from tiny_ffpp import face_points
 from msddf_jax.data.schema import FOREHEAD_LEFT_TO_RIGHT, LANDMARK_FLIP
 from msddf_jax.faces import align, detect, landmarks, video
 
-needs_models = pytest.mark.skipif(
-    not os.environ.get("MSDDF_MODELS"), reason="set MSDDF_MODELS to the model files"
-)
+needs_models = pytest.mark.skipif(not os.environ.get("MSDDF_MODELS"), reason="set MSDDF_MODELS to the model files")
 
 
 def test_order_of_files():

@@ -224,9 +224,7 @@ def test_one_bad_video_is_named_and_the_rest_is_done(tree, capsys, break_it, cod
     assert "1 of 4 videos are bad" in error and "report.json" in error
     report = report_of(tree)
     assert report["counts"][code] == 1 and report["videos"]["prepared"] == 3
-    assert (
-        next(entry for entry in report["items"] if entry["code"] == code)["path"] == f"{REAL}/videos/001.mp4"
-    )
+    assert next(entry for entry in report["items"] if entry["code"] == code)["path"] == f"{REAL}/videos/001.mp4"
     assert run(tree, "--max_bad_fraction=0.3") == 0
 
 
@@ -347,9 +345,7 @@ def test_a_job_that_cannot_start_says_why_in_one_line(tree, tmp_path, capsys, br
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "flag", ["--siez=64", "--size=0", "--preset=dbf", "--landmarks=dlib", "--workers=many"]
-)
+@pytest.mark.parametrize("flag", ["--siez=64", "--size=0", "--preset=dbf", "--landmarks=dlib", "--workers=many"])
 def test_flag_typos_are_usage_errors(tree, capsys, flag):
     with pytest.raises(SystemExit) as caught:
         run(tree, flag)

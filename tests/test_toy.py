@@ -204,6 +204,32 @@ def test_resume_writes_only_what_is_missing(folder, pair):
     assert generate.generate(folder, 6, FRAMES, SIZE, SEED, workers=1) == 0
 
 
+def test_failed_write_leaves_nothing_and_can_be_repeated(tmp_path, monkeypatch):
+    first, second = "000", "001"
+    for paths in generate.pair_files(tmp_path, first, second).values():
+        for path in paths:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+    real, calls = generate.write_video, []
+
+    def full_disk(path, *args, **kwargs):
+        calls.append(path)
+        if len(calls) == 3:
+            path.write_bytes(b"half a video")
+            raise OSError(28, "No space left on device", str(path))
+        real(path, *args, **kwargs)
+
+    monkeypatch.setattr(generate, "write_video", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        generate.write_pair(tmp_path, SEED, first, second, 1, SIZE)
+    assert len(list(tmp_path.rglob("*.mp4"))) == 2
+    assert not [p for p in tmp_path.rglob("*") if p.name.endswith(".part")]
+    assert (
+        generate.write_pair(tmp_path, SEED, first, second, 1, SIZE) == 28 - 4
+    )  # two videos and their landmarks were there
+    assert generate.write_pair(tmp_path, SEED, first, second, 1, SIZE) == 0
+
+
 def test_refuses_another_set_and_bad_arguments(folder, tmp_path):
     with pytest.raises(ValueError, match=r"toy\.json.*choose another --out"):
         generate.generate(folder, 6, FRAMES, SIZE, SEED + 1)

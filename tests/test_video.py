@@ -163,9 +163,7 @@ def test_unreadable_video(tmp_path, write, message):
 
 
 def test_errors_cross_a_process_boundary():
-    error = pickle.loads(
-        pickle.dumps(video.ImageError("corrupt_image", pathlib.Path("a.png"), "not an image"))
-    )
+    error = pickle.loads(pickle.dumps(video.ImageError("corrupt_image", pathlib.Path("a.png"), "not an image")))
     assert (type(error), error.code, error.path) == (video.ImageError, "corrupt_image", "a.png")
     assert str(error) == "a.png: not an image [corrupt_image]"
 
@@ -193,16 +191,9 @@ def test_same_frames_same_bytes(tmp_path):
 
 def _png(width, height):
     """A PNG whose header claims a size that its data does not have."""
-    chunk = lambda kind, data: (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    )
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0"))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
 def test_read_image(tmp_path):

@@ -2,13 +2,13 @@
 
 import typing
 
-import cv2
 import numpy as np
 
 from data_prep.toy import identity as idt
 from data_prep.toy.texture import blur, fill_polygon, fractal_noise, smoothstep, strand_noise
+from msddf_jax.faces.opencv import cv2
 
-PLANE = (-3.0, 3.0, -1.7, 3.4)  # x from, x to, y from, y to of the flat layers, head units
+PLANE = (-2.6, 2.6, -1.7, 2.8)  # x from, x to, y from, y to of the flat layers, head units
 EAR = (-0.12, 0.34, -0.36, 0.40)  # outward and downward extent of the ear's layer round its root
 EAR_ROOT = np.array([0.955, 0.20, -0.12])  # on the image-right side
 EAR_OUT = np.array([0.72, 0.0, -0.69])  # direction in which the ear stands off

@@ -2,11 +2,11 @@
 
 import typing
 
-import cv2
 import numpy as np
 
 from data_prep.toy import identity as idt
 from data_prep.toy.texture import X0, Y0, blur, draw_line, fill_polygon, map_pixels, smoothstep
+from msddf_jax.faces.opencv import cv2
 
 IRIS_RADIUS = 0.086
 TEETH = np.float32([0.66, 0.60, 0.50])
@@ -34,7 +34,7 @@ def draw(face, baked, expression):
     coarse = max(1, round(0.05 * baked.k))
     grid = np.stack([baked.x[::coarse, ::coarse], baked.y[::coarse, ::coarse]], -1).astype(np.float64)
     shift = (idt.skin_shift(face, expression, grid) * baked.k).astype(np.float32)
-    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    columns, rows = (baked.x - X0) * np.float32(baked.k), (baked.y - Y0) * np.float32(baked.k)
     # the coarse samples lie at multiples of `coarse`: interpolate at those places, not at cv2.resize's
     move = cv2.remap(shift, columns / coarse, rows / coarse, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     columns, rows = columns + move[..., 0], rows + move[..., 1]

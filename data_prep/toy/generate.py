@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pathlib
 
-import cv2
 import numpy as np
 import threadpoolctl
 import tqdm
@@ -16,6 +15,7 @@ from data_prep.toy import identity as idt
 from data_prep.toy import manipulate, render
 from msddf_jax.faces.extract import sidecar_path
 from msddf_jax.faces.landmarks import to_dlib_order
+from msddf_jax.faces.opencv import cv2
 from msddf_jax.faces.video import write_video
 
 FPS = 25
@@ -55,6 +55,8 @@ def split_pairs(num_identities, seed):
     return out
 
 
+# One BLAS thread: the small systems here only lose by more, and the bits do not depend on the number of cores.
+@threadpoolctl.threadpool_limits.wrap(limits=1)
 def draw_pair(seed, first, second, num_frames, size):
     """Two people and their forgeries in both directions, before encoding.
 
@@ -112,21 +114,26 @@ def write_pair(root, seed, first, second, num_frames, size):
     missing = {key: [p for p in paths if p is not None and not p.exists()] for key, paths in files.items()}
     if not any(missing.values()):
         return 0
-    with threadpoolctl.threadpool_limits(1):
-        drawn = draw_pair(seed, first, second, num_frames, size)
+    drawn = draw_pair(seed, first, second, num_frames, size)
     for key, (_, marks, mask) in files.items():
-        forged = drawn[key]
         for path in missing[key]:
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            if path == marks:
-                with open(part, "wb") as file:
-                    np.save(file, to_dlib_order(forged.landmarks.astype(np.float32)))
-            elif path == mask:  # crf 0 keeps black at 0 and white at 255, so any threshold between holds
-                write_video(part, np.repeat(forged.masks[..., None], 3, axis=-1), FPS, crf=0)
-            else:
-                write_video(part, forged.frames, FPS, crf=CRF)
-            os.replace(part, path)
+            part = path.with_name(f".{path.name}.part")
+            try:
+                _write_part(part, drawn[key], "landmarks" if path == marks else "mask" if path == mask else "frames")
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
     return sum(len(paths) for paths in missing.values())
+
+
+def _write_part(path, forged, kind):
+    if kind == "landmarks":
+        with open(path, "wb") as file:
+            np.save(file, to_dlib_order(forged.landmarks.astype(np.float32)))
+    elif kind == "mask":  # crf 0 keeps black at 0 and white at 255, so any threshold between holds
+        write_video(path, np.repeat(forged.masks[..., None], 3, axis=-1), FPS, crf=0)
+    else:
+        write_video(path, forged.frames, FPS, crf=CRF)
 
 
 def digest(drawn):

@@ -183,7 +183,7 @@ def _sample_hair(rng, melanin, age):
         hair_style=style,
         hair_thickness=float(rng.uniform(0.03, 0.07) if style in ("short", "bald") else rng.uniform(0.07, 0.14)),
         hair_line=float(line + np.clip(rng.normal(0.0, 0.04), -0.08, 0.06)),
-        hair_power=float(rng.uniform(3.0, 6.5)),
+        hair_power=float(rng.uniform(4.5, 7.5)),
         hair_part=float(rng.uniform(-0.45, 0.45)),
         hair_length=float(rng.uniform(0.9, 2.0)),
     )

@@ -5,12 +5,12 @@ Every forged frame equals the target's frame exactly outside its mask.
 
 import typing
 
-import cv2
 import numpy as np
 
 from data_prep.toy import identity as idt
 from data_prep.toy import render
 from data_prep.toy.texture import blur
+from msddf_jax.faces.opencv import cv2
 
 METHODS = ("ToySwap", "ToyReenact", "ToyNeural", "ToyTexture")
 INNER = slice(17, 68)  # brows, nose, eyes, mouth
@@ -104,7 +104,7 @@ def swap(target, source, rng):
         brows = points[17:27] + 0.06 * (points[27] - points[8])
         core = region(np.concatenate([points[INNER], brows]), shape, grow) * face
         bare = region(points[27:68], shape) * face > 0.5  # no brows, no fringe
-        other = _match_color(other, frame, bare, strength)
+        other = blur(_match_color(other, frame, bare, strength), 0.012 * head_unit(points))
         blended = _poisson(other, frame, core > 0.02)
         forged, mask = paste(frame, blended, feather(core, 0.06 * head_unit(points)))
         marks = points.copy()
@@ -117,7 +117,7 @@ def _match_color(image, reference, area, strength):
     """Move mean and deviation of each channel inside `area` towards the reference's by `strength`."""
     a, b = image[area].astype(np.float32), reference[area].astype(np.float32)
     gain = b.std(axis=0) / (a.std(axis=0) + 1e-3)
-    moved = (image.astype(np.float32) - a.mean(axis=0)) * np.clip(gain, 0.7, 1.4) + b.mean(axis=0)
+    moved = (image.astype(np.float32) - a.mean(axis=0)) * np.clip(gain, 0.8, 1.25) + b.mean(axis=0)
     return np.clip(image + strength * (moved - image), 0, 255).astype(np.uint8)
 
 
@@ -150,7 +150,8 @@ def reenact(target, source, rng):
         warped = _open_mouth(warped, points, moved, source.video, t)
         unit = head_unit(points)
         inner = feather(region(np.concatenate([moved[INNER], moved[5:12]]), frame.shape[:2], 1.06), 0.20 * unit)
-        lit = warped + inner[..., None] * (warped * gain.astype(np.float32) - warped)
+        rendered = blur(warped, 0.016 * unit) * gain.astype(np.float32)  # a model's texture is coarser than skin
+        lit = warped + inner[..., None] * (rendered - warped)
         moving = np.hypot(shift[..., 0], shift[..., 1]) > 0.05
         forged, mask = paste(frame, lit, (moving | (inner > 0.02)).astype(np.float32))
         out.append((forged, mask, moved))
@@ -174,15 +175,18 @@ def _warp_field(before, after, shape):
     system[:n, n:] = np.concatenate([np.ones((n, 1)), scaled], 1)
     system[n:, :n] = system[:n, n:].T
     weights = np.linalg.solve(system, np.concatenate([motion, np.zeros((3, 2))]))
-    step = 4
-    ys, xs = np.arange(0, shape[0] + step, step), np.arange(0, shape[1] + step, step)
+    cover = region(edge, shape)
+    x, y, w, h = cv2.boundingRect((cover > 0).astype(np.uint8))
+    step = 4  # the field is smooth: solve every fourth pixel of the box and interpolate
+    ys, xs = np.arange(y, y + h + step, step), np.arange(x, x + w + step, step)
     grid = (np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2) - center) / unit
     basis = kernel(((grid[:, None] - scaled[None]) ** 2).sum(-1))
     field = basis @ weights[:n] + np.concatenate([np.ones((len(grid), 1)), grid], 1) @ weights[n:]
     field = field.reshape(len(ys), len(xs), 2).astype(np.float32)
-    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) / step
-    dense = cv2.remap(field, columns, rows, cv2.INTER_LINEAR)
-    return dense * feather(region(edge, shape), 0.22 * unit)[..., None]
+    rows, columns = np.mgrid[0:h, 0:w].astype(np.float32) / step
+    dense = np.zeros((*shape, 2), np.float32)
+    dense[y : y + h, x : x + w] = cv2.remap(field, columns, rows, cv2.INTER_LINEAR)
+    return dense * feather(cover, 0.22 * unit)[..., None]
 
 
 def _open_mouth(warped, before, after, source, t):
@@ -204,7 +208,7 @@ def neural(target, source, rng):
     """Inner face through an autoencoder's bottleneck: fewer pixels, other tint, pasted back with a soft edge."""
     factor = rng.uniform(1.6, 2.3)
     rise = rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4])
-    tint = 1.0 + rng.uniform(-0.035, 0.035, 3)
+    tint = 1.0 + rng.uniform(-0.035, 0.035, 3).astype(np.float32)
     grow = rng.uniform(1.12, 1.25)
     out = []
     for frame, points in zip(target.video.frames, target.video.landmarks):
@@ -222,28 +226,30 @@ def neural(target, source, rng):
 
 def texture(target, source, rng):
     """Mouth region as a generator's transposed convolutions leave it: half the detail, a grid of periods 2 and 4."""
-    gains = [1.0 + rng.uniform(-s, s, (2, 2, 3)) for s in (0.055, 0.075)]
+    gains = [1.0 + rng.uniform(-s, s, (2, 2, 3)) for s in (0.045, 0.065)]
+    tint = 1.0 + rng.uniform(-0.03, 0.03, 3).astype(np.float32)
     out = []
     for frame, points in zip(target.video.frames, target.video.landmarks):
         shape = frame.shape[:2]
         center = points[48:60].mean(axis=0)
-        jaw = center + 0.82 * (points[4:13] - center)
-        cover = region(np.concatenate([points[48:60], points[31:36], jaw]), shape, 1.04)
-        coded = _upsample_twice(frame.astype(np.float32), gains)
+        jaw = center + 0.88 * (points[3:14] - center)
+        cover = region(np.concatenate([points[48:60], points[29:36], jaw]), shape)
+        coded = _upsample(frame.astype(np.float32), gains) * tint
         forged, mask = paste(frame, coded, feather(cover, 0.14 * head_unit(points)))
         out.append((forged, mask, points))
     return Forged(*(np.stack(part) for part in zip(*out)))
 
 
-def _upsample_twice(frame, gains):
-    """Halve twice and come back through two stride-2 stages whose phases differ in gain; a quarter of it is detail.
+def _upsample(frame, gains):
+    """Halve, and come back as through two stride-2 transposed convolutions.
 
-    A transposed convolution whose kernel is not divisible by its stride adds up to other sums at each phase.
+    Where a kernel's width is not a multiple of its stride, its overlaps add up to another gain at each phase of the
+    grid: here `gains` [2, 2, 3] of the stage before the last, seen at period 4, and of the last, at period 2.
     """
     size = frame.shape[1::-1]
     half = cv2.resize(frame, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
     tile = lambda g, s: np.tile(g, (s[1] // 2 + 1, s[0] // 2 + 1, 1))[: s[1], : s[0]].astype(np.float32)
     half = half * tile(gains[0], half.shape[1::-1])
     full = cv2.resize(half, size, interpolation=cv2.INTER_NEAREST)
-    full = 0.5 * full + 0.5 * cv2.resize(half, size, interpolation=cv2.INTER_LINEAR)
+    full = 0.2 * full + 0.8 * cv2.resize(half, size, interpolation=cv2.INTER_LINEAR)
     return full * tile(gains[1], size)

@@ -8,12 +8,12 @@ import json
 import pathlib
 import sys
 
-import cv2
 import numpy as np
 import PIL.Image
 
 from data_prep.toy import generate, manipulate
 from msddf_jax.faces.extract import read_sidecar, sidecar_path
+from msddf_jax.faces.opencv import cv2
 from msddf_jax.faces.video import MediaError, read_frames
 
 

@@ -6,10 +6,10 @@ head unit and samples at pixel centres.
 
 import typing
 
-import cv2
 import numpy as np
 
 from data_prep.toy import identity as idt
+from msddf_jax.faces.opencv import cv2
 
 X0, X1 = -1.5, 1.5
 Y0, Y1 = -1.75, 2.05

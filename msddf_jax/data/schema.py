@@ -78,7 +78,7 @@ HOST_FIELDS = (
 
 
 def _flip_permutation():
-    reverse = lambda a, b: list(range(b - 1, a - 1, -1))  # noqa: E731
+    reverse = lambda a, b: list(range(b - 1, a - 1, -1))
     return np.array(
         reverse(0, 17)  # jaw
         + reverse(17, 27)  # brows

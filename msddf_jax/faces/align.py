@@ -41,9 +41,7 @@ PRESETS = {
     # eye centres and corners; kept exactly, so that crops are those of its published data.
     "dfb": Preset(((37,), (44,), (30,), (49,), (55,)), tuple((x / 112, y / 112) for x, y in _ARCFACE), 1.3),
     # SJEDD: the same template, reached with eye centres and mouth corners.
-    "sjedd": Preset(
-        (*_EYE_CENTRES, (30,), (48,), (54,)), tuple((x / 112, y / 112) for x, y in _ARCFACE), 1.3
-    ),
+    "sjedd": Preset((*_EYE_CENTRES, (30,), (48,), (54,)), tuple((x / 112, y / 112) for x, y in _ARCFACE), 1.3),
     # GenD: its own template, eye centres and mouth corners.
     "gend": Preset(
         (*_EYE_CENTRES, (30,), (48,), (54,)),
@@ -134,9 +132,7 @@ def warp_image(image, matrix, size):
     Returns:
       uint8 [size, size] or [size, size, C].
     """
-    return cv2.warpAffine(
-        image, np.asarray(matrix, np.float64), (size, size), flags=cv2.INTER_LINEAR, borderValue=0
-    )
+    return cv2.warpAffine(image, np.asarray(matrix, np.float64), (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
 
 
 def warp_mask(mask, matrix, size):

@@ -142,9 +142,7 @@ def extract_faces(
     return Extraction(frames, drops, info, decoded.num_decoded)
 
 
-def extract_faces_image(
-    image, *, size=256, preset="dfb", detector=None, landmarker=None, points=None, max_faces=1
-):
+def extract_faces_image(image, *, size=256, preset="dfb", detector=None, landmarker=None, points=None, max_faces=1):
     """Aligned crops of the faces in one image, largest first.
 
     Args:
@@ -321,9 +319,7 @@ def choose_faces(boxes, masks=None):
             held = _mask_pixels(masks[index], box) if masks is not None and index in masks else 0
             totals[t] = (totals[t][0] + held, totals[t][1] + box_area(box))
         track_of[index] = of_box
-    return {
-        index: max(of_box, key=lambda b: totals[of_box[b]]) for index, of_box in track_of.items() if of_box
-    }
+    return {index: max(of_box, key=lambda b: totals[of_box[b]]) for index, of_box in track_of.items() if of_box}
 
 
 def _mask_pixels(mask, box):
@@ -340,9 +336,7 @@ def _crop(image, index, points, bbox, num_faces, mask, size, preset, drops):
         return None
     landmarks = align.transform_points(points, matrix).astype(np.float32)
     if landmarks.min() < -size or landmarks.max() > 2 * size:
-        drops.append(
-            Drop(index, "landmark_out_of_range", "a landmark lies more than a crop outside it; kept")
-        )
+        drops.append(Drop(index, "landmark_out_of_range", "a landmark lies more than a crop outside it; kept"))
     return FaceFrame(
         frame_index=index,
         image=align.warp_image(image, matrix, size),

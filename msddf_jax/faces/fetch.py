@@ -10,8 +10,7 @@ MODELS = {
     "yunet": (
         "face_detection_yunet_2023mar.onnx",
         "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-        "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
-        "face_detection_yunet_2023mar.onnx",
+        "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
         "MIT",
     ),
     "face_landmarker": (
@@ -66,9 +65,7 @@ def _download(file_name, sha256, url):
 
     cache = pathlib.Path(pooch.os_cache("msddf_jax"))
     try:
-        return pathlib.Path(
-            pooch.retrieve(url, f"sha256:{sha256}", fname=file_name, path=cache, progressbar=True)
-        )
+        return pathlib.Path(pooch.retrieve(url, f"sha256:{sha256}", fname=file_name, path=cache, progressbar=True))
     except (OSError, ValueError) as error:  # requests raises OSError; pooch a ValueError for the checksum
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 120)
         raise ModelFileError(

@@ -64,9 +64,7 @@ def _load_mediapipe():
         hint = "pip install mediapipe"
         if "cannot open shared object file" in str(error):
             hint = "apt-get install libegl1 libgles2 libgl1 libglib2.0-0"
-        raise ImportError(
-            f"mediapipe cannot load ({error}): run `{hint}`, or use --landmarks=sidecar"
-        ) from error
+        raise ImportError(f"mediapipe cannot load ({error}): run `{hint}`, or use --landmarks=sidecar") from error
     return mediapipe, BaseOptions, vision
 
 

@@ -90,9 +90,7 @@ def _open(path):
     try:
         container = av.open(str(path))
     except av.error.FFmpegError as error:
-        raise VideoError(
-            "unreadable_video", path, f"cannot be opened as a video ({error.strerror})"
-        ) from error
+        raise VideoError("unreadable_video", path, f"cannot be opened as a video ({error.strerror})") from error
     if not container.streams.video:
         container.close()
         raise VideoError("unreadable_video", path, "has no video stream")
@@ -102,9 +100,7 @@ def _open(path):
 def _info(container, path):
     stream = container.streams.video[0]
     num_frames = stream.frames
-    if (
-        num_frames == 0
-    ):  # some containers (Matroska, MPEG-TS) do not say: count packets, which decodes nothing
+    if num_frames == 0:  # some containers (Matroska, MPEG-TS) do not say: count packets, which decodes nothing
         with _open(path) as counted:
             num_frames = sum(packet.size > 0 for packet in counted.demux(counted.streams.video[0]))
     return VideoInfo(num_frames, stream.width, stream.height, float(stream.average_rate or 0))

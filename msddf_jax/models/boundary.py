@@ -30,9 +30,24 @@ SRM_KERNELS = (
 SRM_LIMIT = 3.0 / 255.0
 SOBEL_DERIVATIVE = (-1.0, 0.0, 1.0)
 SOBEL_SMOOTH = (1.0, 2.0, 1.0)
+# What OpenCV takes for nine taps, 0.3 ((9 - 1) / 2 - 1) + 0.8.
+TARGET_SIGMA = 1.7
 # A boundary target fainter than this (of a maximum of 1) is not scaled up to 1.
 MIN_TARGET_PEAK = 0.01
 NUM_RESIDUALS = 6
+
+
+def _residual_maps(images):
+    """The six maps of `boundary_residuals`, each [B, H, W]."""
+    y = luma(images)
+    residual = y - correlate_separable(y, gaussian_taps(5, 1.0), gaussian_taps(5, 1.0))
+    srm = [jnp.clip(correlate(y, kernel), -SRM_LIMIT, SRM_LIMIT) / SRM_LIMIT for kernel in SRM_KERNELS]
+    gx = correlate_separable(y, SOBEL_SMOOTH, SOBEL_DERIVATIVE)
+    gy = correlate_separable(y, SOBEL_DERIVATIVE, SOBEL_SMOOTH)
+    sobel = jnp.sqrt(gx**2 + gy**2 + 1e-6)
+    energy = residual**2
+    near, wide = (correlate_bands(energy, np.full(size, 1 / size, np.float32)) for size in (9, 33))
+    return [jnp.abs(residual), *srm, sobel, jnp.abs(near - wide) / (wide + 1e-4)]
 
 
 def boundary_residuals(images):
@@ -46,21 +61,12 @@ def boundary_residuals(images):
       Sobel magnitude; noise inconsistency |a9 - a33| / (a33 + 1e-4), with a9, a33 the means of the squared
       first residual over 9x9 and 33x33 pixels. Finite gradients everywhere, flat images included.
     """
-    y = luma(images)
-    residual = y - correlate_separable(y, gaussian_taps(5, 1.0), gaussian_taps(5, 1.0))
-    srm = [jnp.clip(correlate(y, kernel), -SRM_LIMIT, SRM_LIMIT) / SRM_LIMIT for kernel in SRM_KERNELS]
-    gx = correlate_separable(y, SOBEL_SMOOTH, SOBEL_DERIVATIVE)
-    gy = correlate_separable(y, SOBEL_DERIVATIVE, SOBEL_SMOOTH)
-    sobel = jnp.sqrt(gx**2 + gy**2 + 1e-6)
-    energy = residual**2
-    near, wide = (correlate_bands(energy, np.full(size, 1 / size, np.float32)) for size in (9, 33))
-    inconsistency = jnp.abs(near - wide) / (wide + 1e-4)
-    return jnp.stack([jnp.abs(residual), *srm, sobel, inconsistency], axis=-1)
+    return jnp.stack(_residual_maps(images), axis=-1)
 
 
 def _instance_norm(x, eps=1e-5):
-    mean = x.mean((1, 2), keepdims=True)
-    centred = x - mean
+    """[B, H, W] with zero mean and unit standard deviation for each image."""
+    centred = x - x.mean((1, 2), keepdims=True)
     return centred * jax.lax.rsqrt((centred**2).mean((1, 2), keepdims=True) + eps)
 
 
@@ -85,7 +91,8 @@ class BoundaryMining(nn.Module):
         Returns:
           dict: logit [B, g, g] float32; weight [B, g, g] float32 in (0, 1), its sigmoid.
         """
-        x = _instance_norm(boundary_residuals(images)).astype(self.dtype)
+        # Each map for itself before they are interleaved: reductions run along contiguous pixels.
+        x = jnp.stack([_instance_norm(x) for x in _residual_maps(images)], axis=-1).astype(self.dtype)
         for index, features in enumerate((16, 32, 32)):
             x = nn.Conv(features, (3, 3), 2, dtype=self.dtype, name=f"conv_{index}")(x)
             x = jax.nn.relu(x)
@@ -98,7 +105,7 @@ def boundary_pool(weight, tokens):
     """Mean of the tokens under the weight map.
 
     Args:
-      weight: [B, g, g] float >= 0, not all zero in any image.
+      weight: [B, g, g] float >= 0.
       tokens: [B, g * g, d] float, row-major.
 
     Returns:
@@ -110,14 +117,15 @@ def boundary_pool(weight, tokens):
     weight = weight.reshape(weight.shape[0], -1).astype(jnp.float32)
     if weight.shape != tokens.shape[:2]:
         raise ValueError(f"the weight map has shape {weight.shape}, the tokens {tokens.shape}")
-    weight = weight / weight.sum(1, keepdims=True)
+    # A saturated map can sum to zero; its mean is then zero instead of not a number.
+    weight = weight / jnp.maximum(weight.sum(1, keepdims=True), 1e-6)
     return jnp.einsum("bn,bnd->bd", weight, tokens.astype(jnp.float32))
 
 
 def boundary_target(mask, grid):
     """Face X-ray's boundary map 4 m (1 - m) of a mask, on the token grid.
 
-    The mask is blurred (9 taps, OpenCV's sigma), the map averaged over each cell and divided by its maximum.
+    The mask is blurred (9 taps, sigma 1.7), the map averaged over each cell and divided by its maximum.
     A map fainter than 0.01 everywhere is divided by 0.01 instead, so rounding in an almost empty mask does
     not become a boundary. An all-zero or all-one mask gives zeros.
 
@@ -129,7 +137,7 @@ def boundary_target(mask, grid):
     Returns:
       [B, g, g] float32 in [0, 1]. Source: Li et al., Face X-ray (2020), eq. 2.
     """
-    taps = gaussian_taps(9)
+    taps = gaussian_taps(9, TARGET_SIGMA)
     soft = correlate_separable(mask[..., 0].astype(jnp.float32), taps, taps)
     pooled = area_pool((4.0 * soft * (1.0 - soft))[..., None], grid)[..., 0]
     # The taps sum to 1 only up to rounding, so an all-one mask can leave -1e-7.

@@ -225,16 +225,12 @@ class VisionTransformer(nn.Module):
             if index not in range(depth):
                 raise ValueError(f"inject names block {index}; CLIP {self.variant} has blocks 0..{depth - 1}")
             if tokens.shape != token_shape:
-                raise ValueError(
-                    f"inject[{index}] has shape {list(tokens.shape)}, expected {list(token_shape)}"
-                )
+                raise ValueError(f"inject[{index}] has shape {list(tokens.shape)}, expected {list(token_shape)}")
 
     def _embed(self, images, grid, patch, width):
         """Normalised images to [B, 1 + N, d]: class token first, position embedding added."""
         batch = images.shape[0]
-        kernel = self.param(
-            "patch_embed", nn.initializers.lecun_normal(), (patch, patch, 3, width), jnp.float32
-        )
+        kernel = self.param("patch_embed", nn.initializers.lecun_normal(), (patch, patch, 3, width), jnp.float32)
         normalised = (images.astype(jnp.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
         # A convolution whose stride is its size is a matrix product of cut-out patches.
         patches = normalised.astype(self.dtype).reshape(batch, grid, patch, grid, patch, 3)

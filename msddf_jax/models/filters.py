@@ -20,16 +20,14 @@ def luma(images):
     return LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue
 
 
-def gaussian_taps(size, sigma=None):
-    """Normalised Gaussian taps [size] as `cv2.getGaussianKernel` gives them; sigma None = OpenCV's rule.
+def gaussian_taps(size, sigma):
+    """Normalised Gaussian taps [size], `sigma` in pixels, as `cv2.getGaussianKernel(size, sigma)`.
 
     Raises:
       ValueError: `size` is even or not positive.
     """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"a Gaussian kernel needs an odd, positive size, got {size}")
-    if sigma is None:
-        sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
     offsets = np.arange(size) - (size - 1) / 2
     taps = np.exp(-(offsets**2) / (2 * sigma**2))
     return (taps / taps.sum()).astype(np.float32)

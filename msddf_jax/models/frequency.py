@@ -146,7 +146,7 @@ def dwt2(x, wavelet="haar", levels=DWT_LEVELS, mode="periodization"):
 
 
 def _conv(x, features, stride, dtype, name):
-    return jax.nn.gelu(nn.Conv(features, (3, 3), stride, dtype=dtype, name=name)(x))
+    return jax.nn.relu(nn.Conv(features, (3, 3), stride, dtype=dtype, name=name)(x))
 
 
 class FftBranch(nn.Module):
@@ -219,7 +219,7 @@ class FreqAdapter(nn.Module):
 
         Args:
           images: [B, H, W, 3] float, RGB in [0, 1], any size.
-          weight: None, or [B, g, g] float > 0 from `BoundaryMining`; enters divided by its mean.
+          weight: None, or [B, g, g] float >= 0 from `BoundaryMining`; enters divided by its mean.
 
         Returns:
           dict: tokens [B, g * g, r] float32, before weighting; inject {block: [B, g * g, d]} for
@@ -228,9 +228,7 @@ class FreqAdapter(nn.Module):
         batch = images.shape[0]
         spatial, profile = FftBranch(self.grid, self.dtype, name="fft")(images)
         pyramid = DwtBranch(self.grid, self.wavelet, self.dtype, name="dwt")(images)
-        profile = jnp.broadcast_to(
-            profile[:, None, None].astype(self.dtype), (*spatial.shape[:3], profile.shape[-1])
-        )
+        profile = jnp.broadcast_to(profile[:, None, None].astype(self.dtype), (*spatial.shape[:3], profile.shape[-1]))
         x = jnp.concatenate([spatial, pyramid, profile], axis=-1)
         x = jax.nn.gelu(Linear(self.rank, self.dtype, name="fuse")(x))
         x = jax.nn.gelu(DepthwiseConv(name="mix")(x))
@@ -239,16 +237,15 @@ class FreqAdapter(nn.Module):
         normalised = layer_norm(jnp.float32, "ln")(tokens)
         pooled = tokens
         if weight is not None:
-            relative = weight / weight.mean((1, 2), keepdims=True)
+            relative = weight / jnp.maximum(weight.mean((1, 2), keepdims=True), 1e-6)
             relative = relative.reshape(batch, -1, 1).astype(jnp.float32)
             # After the LayerNorm, which would divide a factor common to all channels of a token out again.
             normalised, pooled = normalised * relative, tokens * relative
         inject = {}
         for block in self.blocks:
-            project = Linear(
-                self.width, self.dtype, nn.initializers.zeros, use_bias=False, name=f"project_{block}"
-            )
+            project = Linear(self.width, self.dtype, nn.initializers.zeros, use_bias=False, name=f"project_{block}")
             gain = self.param(f"gain_{block}", nn.initializers.ones, (), jnp.float32)
-            inject[block] = gain.astype(self.dtype) * project(normalised)
+            # The gain before the projection, which is linear: r channels to scale rather than d.
+            inject[block] = project(gain * normalised)
         pooled = Linear(self.width // 4, name="pool")(pooled.mean(1))
         return {"tokens": tokens, "inject": inject, "pooled": pooled}

@@ -170,9 +170,7 @@ class FeatureFusion(nn.Module):
         fused = feature.astype(jnp.float32)
         if boundary is not None:
             alpha = self.param("alpha", nn.initializers.zeros, (), jnp.float32)
-            fused = fused + alpha * Linear(width, name="boundary")(
-                layer_norm(jnp.float32, "ln_boundary")(boundary)
-            )
+            fused = fused + alpha * Linear(width, name="boundary")(layer_norm(jnp.float32, "ln_boundary")(boundary))
         if frequency is not None:
             joined = jnp.concatenate([fused, frequency.astype(jnp.float32)], axis=-1)
             fused = fused + Linear(width, kernel_init=nn.initializers.zeros, name="join")(joined)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from msddf_jax.data import schema
-from msddf_jax.synth import geometry, masks, morphology, poisson
+from msddf_jax.synth import geometry, morphology, poisson
 
 # Blend ratios, drawn uniformly (MSDDF section 2.4; SBI, step f).
 MSDDF_RATIOS = (0.25, 0.5, 0.75, 0.75, 1.0, 1.0, 1.0)
@@ -54,33 +54,9 @@ def feather_weight(mask, feather, *, metric=True):
     return jnp.clip(distance / length, 0.0, 1.0)
 
 
-def blend_alpha(target, source, mask, feather, *, metric=True):
-    """Feathered alpha blend: (image [H, W, 3], weight [H, W]); see `feather_weight`."""
-    weight = feather_weight(mask, feather, metric=metric)
-    return mix(target, source, weight), weight
-
-
 def blend_poisson(target, source, mask, one_by_one=None):
-    """Poisson blend (`poisson.blend`): (image [H, W, 3], weight = the mask [H, W])."""
-    return poisson.blend(source[None], target[None], mask[None, ..., None], one_by_one)[0], mask
-
-
-def blend_dynamic(key, target, source, mask, strength, *, soft=True, erode=True):
-    """Dynamic weighted mix: target + strength B (source - target), B SBI's soft mask (MSDDF section 2.4).
-
-    Args:
-      key: typed key.
-      target, source: [H, W, 3]. mask: [H, W] binary.
-      strength: float32 [], r times magnitude, in [0, 1]; image and weight are linear in it.
-      soft: False takes the binary mask for B (SLADD).
-      erode: see `masks.dynamic_mask`.
-
-    Returns:
-      image [H, W, 3], weight [H, W].
-    """
-    shape = masks.dynamic_mask(key, mask, erode=erode) if soft else mask
-    weight = strength * shape
-    return mix(target, source, weight), weight
+    """Poisson blend of one sample, float32 [H, W, 3]; see `poisson.blend`."""
+    return poisson.blend(source[None], target[None], mask[None, ..., None], one_by_one)[0]
 
 
 def settle(target, image, weight, strength, forgery_type, parts, wanted):
@@ -101,8 +77,8 @@ def settle(target, image, weight, strength, forgery_type, parts, wanted):
       dict: image [H, W, 3]; map [H, W, 1]; changed bool []; label int32 []; type int32 []; region_parts
       float32 [5]; has_region bool []; strength float32 []; has_strength bool [].
     """
-    finite = jnp.isfinite(image).all() & jnp.isfinite(weight).all()
-    changed = wanted & finite & (jnp.abs(image - target).max() >= MIN_CHANGE)
+    change = jnp.abs(image - target).max()  # NaN if any pixel is, and then neither comparison holds
+    changed = wanted & (change >= MIN_CHANGE) & (change < jnp.inf)
     real = schema.FORGERY_TYPES.index("real")
     poisson_type = schema.FORGERY_TYPES.index("poisson")
     # A gradient-domain blend has no mixing weight; every other type (and a real: 0) has one.

@@ -88,7 +88,8 @@ def blend_region(
       color_modes: names from `color.MODES`, one of which is drawn to bring the source to the target.
       magnitude_on: blends that obey the magnitude, of "alpha" and "dynamic". As published, alpha is not.
       deform: standard deviation of the region's deformation, pixels of a 256 px crop; 0 for none at all.
-      soft, erode: see `blend.blend_dynamic`. metric: see `blend.feather_weight`.
+      soft: the dynamic mix follows SBI's soft mask; False takes the binary mask (SLADD).
+      erode: see `masks.dynamic_mask`. metric: see `blend.feather_weight`.
       min_area: a smaller share of the frame is not blended.
       one_by_one: see `filters.over_rows`; here it says how colour transfer and Poisson are to run.
 
@@ -111,27 +112,23 @@ def blend_region(
     eyes = landmarks[jnp.array([36, 39, 42, 45])]
     eye_distance = jnp.sqrt(((eyes[:2].mean(0) - eyes[2:].mean(0)) ** 2).sum())
 
-    def recolored():
-        row = (mode, source, target, mask[..., None], eye_distance)
-        return color.transfer(*(x[None] for x in row), one_by_one)[0]
+    row = (mode, source, target, mask[..., None], eye_distance)
+    recolor = lambda: color.transfer(*(x[None] for x in row), one_by_one)[0]
+    source = jax.lax.cond(wanted, recolor, lambda: source)
 
     def alpha():
-        image, weight = blend.blend_alpha(target, recolored(), mask, feather, metric=metric)
+        weight = blend.feather_weight(mask, feather, metric=metric)
         if "alpha" in magnitude_on:
             weight = magnitude * weight
-            image = target + magnitude * (image - target)
-        return image, weight, weight.max()
+        return blend.mix(target, source, weight), weight, weight.max()
 
     def clone():
-        image, weight = blend.blend_poisson(target, recolored(), mask, one_by_one)
-        return image, weight, jnp.ones(())
+        return blend.blend_poisson(target, source, mask, one_by_one), mask, jnp.ones(())
 
     def dynamic():
-        strength = ratio * (magnitude if "dynamic" in magnitude_on else 1.0)
-        image, weight = blend.blend_dynamic(
-            mix_key, target, recolored(), mask, strength, soft=soft, erode=erode
-        )
-        return image, weight, jnp.asarray(strength, jnp.float32)
+        strength = jnp.asarray(ratio * (magnitude if "dynamic" in magnitude_on else 1.0), jnp.float32)
+        weight = strength * (masks.dynamic_mask(mix_key, mask, erode=erode) if soft else mask)
+        return blend.mix(target, source, weight), weight, strength
 
     nothing = lambda: (target, jnp.zeros(mask.shape), jnp.zeros(()))
     chosen = jnp.where(wanted, blend_type, _NONE)

@@ -63,7 +63,7 @@ def hull_edges(points):
     """Edges of the convex hull, one slot per point, without sorting or data-dependent shapes.
 
     For a hull vertex all other points lie within half a turn, so "further clockwise" orders them and a
-    knock-out of log2(N) rounds finds the vertex's successor; an edge stands if no point lies right of it.
+    reduction in that order finds the vertex's successor; an edge stands if no point lies right of it.
 
     Args:
       points: float32 [..., N, 2]. Repeated points are allowed and change nothing.
@@ -73,23 +73,13 @@ def hull_edges(points):
       edge: float32 [..., N, 2], vector to the successor, zero where the point starts no hull edge.
       valid: bool [...], False where a coordinate is not finite or the hull is thinner than half a pixel.
     """
+    points = jax.lax.stop_gradient(points)
     finite = jnp.isfinite(points).all((-1, -2))
     start = jnp.where(finite[..., None, None], points, 0.0).astype(jnp.float32)
     to_x = start[..., None, :, 0] - start[..., :, None, 0]  # [..., N (from), N (to)]
     to_y = start[..., None, :, 1] - start[..., :, None, 1]
-    num = start.shape[-2]
-    rounds = max(int(np.ceil(np.log2(num))), 1)
-    pad = [(0, 0)] * (to_x.ndim - 1) + [(0, 2**rounds - num)]
-    best_x, best_y = jnp.pad(to_x, pad), jnp.pad(to_y, pad)
-    for _ in range(rounds):
-        half = best_x.shape[-1] // 2
-        ux, vx = best_x[..., :half], best_x[..., half:]
-        uy, vy = best_y[..., :half], best_y[..., half:]
-        cross = ux * vy - uy * vx
-        u_length, v_length = ux * ux + uy * uy, vx * vx + vy * vy
-        tie = jnp.abs(cross) <= 1e-6 * jnp.sqrt(u_length * v_length)
-        keep = jnp.where(tie, u_length >= v_length, cross > 0)
-        best_x, best_y = jnp.where(keep, ux, vx), jnp.where(keep, uy, vy)
+    best = jax.lax.reduce((to_x, to_y), (0.0, 0.0), _further_clockwise, (to_x.ndim - 1,))
+    best_x, best_y = best[0][..., None], best[1][..., None]
     length = jnp.sqrt(best_x**2 + best_y**2)
     distance = (best_x * to_y - best_y * to_x) / jnp.maximum(length, 1e-6)  # left of the edge is positive
     stands = (length[..., 0] > 1e-6) & (distance.min(-1) >= -1e-3)
@@ -98,11 +88,51 @@ def hull_edges(points):
     return start, edge, finite & jnp.isfinite(width) & (width >= MIN_HULL_WIDTH)
 
 
-def hull_mask(points, height, width):
-    """Filled convex hull, by OpenCV's rule: a pixel counts within half a pixel of the polygon.
+def _further_clockwise(u, v):
+    # Of two vectors the one with the other on its left; of two in line the longer.
+    (ux, uy), (vx, vy) = u, v
+    cross = ux * vy - uy * vx
+    u_length, v_length = ux * ux + uy * uy, vx * vx + vy * vy
+    tie = jnp.abs(cross) <= 1e-6 * jnp.sqrt(u_length * v_length)
+    keep = jnp.where(tie, u_length >= v_length, cross > 0)
+    return jnp.where(keep, ux, vx), jnp.where(keep, uy, vy)
 
-    Each edge's supporting line bounds x in every row, so a row of the mask is one interval. The half pixel
-    is measured along the minor axis of each edge, which is what `cv2.fillConvexPoly` rounds to.
+
+def hull_spans(points, height):
+    """The interval of x that the convex hull covers in each row, by OpenCV's rule for filling polygons.
+
+    Each edge's supporting line bounds x in every row. A pixel counts within half a pixel of the polygon,
+    measured along the minor axis of the edge, which is what `cv2.fillConvexPoly` rounds to.
+
+    Args:
+      points: float32 [..., N, 2], may lie outside the frame.
+      height: int.
+
+    Returns:
+      left, right: float32 [..., height]; left > right where a row is not met, and in every row for a
+      degenerate or non-finite set of points.
+    """
+    start, edge, valid = hull_edges(points)
+    ex, ey = edge[..., :, None, 0], edge[..., :, None, 1]  # [..., N, 1] against rows [H]
+    px, py = start[..., :, None, 0], start[..., :, None, 1]
+    steep = jnp.abs(ey) > 1e-6 * jnp.abs(ex)
+    slope = 1.0 / jnp.where(steep, ey, 1.0)
+    rows = jnp.arange(height, dtype=jnp.float32)
+    # Inside: ex (y - py) - ey (x - px) + slack >= 0.
+    reach = ex * (rows - py) + 0.5 * jnp.maximum(jnp.abs(ex), jnp.abs(ey))
+    bound = px + reach * slope
+    left = jnp.where(steep & (ey < 0), bound, -jnp.inf).max(-2)
+    right = jnp.where(steep & (ey > 0), bound, jnp.inf).min(-2)
+    met = (steep | (reach >= 0)).all(-2) & valid[..., None]
+    # Supporting lines moved outwards meet beyond a sharp vertex; the bounding box cuts that off.
+    low, high = start.min(-2) - 0.5, start.max(-2) + 0.5
+    met &= (rows >= low[..., 1:]) & (rows <= high[..., 1:])
+    left = jnp.where(met, jnp.maximum(left, low[..., :1]), jnp.inf)
+    return jax.lax.optimization_barrier((left, jnp.minimum(right, high[..., :1])))
+
+
+def hull_mask(points, height, width):
+    """Filled convex hull (IoU with `cv2.convexHull` and `fillConvexPoly` above 0.99; see `hull_spans`).
 
     Args:
       points: float32 [..., N, 2]; N and the frame are unrelated, points may lie outside.
@@ -111,24 +141,9 @@ def hull_mask(points, height, width):
     Returns:
       bool [..., height, width]; empty for a degenerate or non-finite set of points.
     """
-    start, edge, valid = hull_edges(points)
-    ex, ey = edge[..., None, :, 0], edge[..., None, :, 1]  # [..., 1, N] against rows [..., H, 1]
-    px, py = start[..., None, :, 0], start[..., None, :, 1]
-    rows = jnp.arange(height, dtype=jnp.float32)[:, None]
-    # Inside: ex (y - py) - ey (x - px) + slack >= 0.
-    reach = ex * (rows - py) + 0.5 * jnp.maximum(jnp.abs(ex), jnp.abs(ey))
-    steep = jnp.abs(ey) > 1e-6 * jnp.abs(ex)
-    bound = px + reach / jnp.where(steep, ey, 1.0)
-    left = jnp.where(steep & (ey < 0), bound, -jnp.inf).max(-1)
-    right = jnp.where(steep & (ey > 0), bound, jnp.inf).min(-1)
-    inside_row = (steep | (reach >= 0)).all(-1) & valid[..., None]
-    # Supporting lines moved outwards meet beyond a sharp vertex; the bounding box cuts that off.
-    low, high = start.min(-2) - 0.5, start.max(-2) + 0.5
-    y = rows[:, 0]
-    inside_row &= (y >= low[..., 1:]) & (y <= high[..., 1:])
-    left, right = jnp.maximum(left, low[..., :1]), jnp.minimum(right, high[..., :1])
+    left, right = hull_spans(points, height)
     x = jnp.arange(width, dtype=jnp.float32)
-    return inside_row[..., None] & (x >= left[..., None]) & (x <= right[..., None])
+    return (x >= left[..., None]) & (x <= right[..., None])
 
 
 def segment_distance(start, end, height, width):
@@ -172,7 +187,8 @@ def warp(planes, x, y, border="edge"):
     if border not in ("edge", "zero"):
         raise ValueError(f"border is {border!r}, allowed are 'edge' and 'zero'")
     channels, height, width = planes.shape
-    flat = planes.reshape(channels, height * width)
+    # The barrier keeps XLA from computing the planes anew for each of the four taps.
+    flat = jax.lax.optimization_barrier(planes.reshape(channels, height * width))
     cx, cy = jnp.clip(x, 0.0, width - 1.0), jnp.clip(y, 0.0, height - 1.0)
     left = jnp.minimum(cx.astype(jnp.int32), width - 2)
     top = jnp.minimum(cy.astype(jnp.int32), height - 2)
@@ -311,10 +327,11 @@ def elastic_field(key, height, width, alpha=50.0, sigma=7.0):
         gaussian = np.exp(-0.5 * ((position[:, None] - nodes) / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)
         return jnp.asarray(np.sqrt(_ELASTIC_SPACING) * gaussian, jnp.float32)
 
-    noise = alpha * jax.random.uniform(key, (2, len(nodes), len(nodes)), minval=-1.0)
-    rows, cols = spread(height), spread(width)
-    field = jnp.einsum("hi,cij,wj->chw", rows, noise, cols, precision=filters.PRECISION)
-    return field[0] * scale_of(width), field[1] * scale_of(height)
+    count = len(nodes)
+    noise = jax.random.uniform(key, (count, 2 * count), minval=-alpha, maxval=alpha)
+    field = jnp.matmul(spread(height), noise, precision=filters.PRECISION).reshape(2 * height, count)
+    field = jnp.matmul(field, spread(width).T, precision=filters.PRECISION).reshape(height, 2, width)
+    return field[:, 0] * scale_of(width), field[:, 1] * scale_of(height)
 
 
 def grid_field(key, height, width, std=10.0):

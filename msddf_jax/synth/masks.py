@@ -65,15 +65,15 @@ _PIECES = {
     ),
     "extended": _COMPONENTS,
     "components": _COMPONENTS,
-    "facehull": (tuple(range(schema.NUM_LANDMARKS)),),
 }
 
 
 def _piece_table():
     # int32 [variants, pieces, points], filled by repetition: a repeated point or piece changes no hull.
     pieces = max(len(own) for own in _PIECES.values())
-    rows = [[_PIECES[name][i % len(_PIECES[name])] for i in range(pieces)] for name in HULLS]
-    return np.array([[np.resize(piece, schema.NUM_LANDMARKS) for piece in row] for row in rows], np.int32)
+    points = max(len(piece) for own in _PIECES.values() for piece in own)
+    rows = [[own[i % len(own)] for i in range(pieces)] for own in _PIECES.values()]
+    return np.array([[np.resize(piece, points) for piece in row] for row in rows], np.int32)
 
 
 _PIECE_TABLE = _piece_table()
@@ -97,7 +97,7 @@ def region_masks(landmarks, region, height, width):
     lines = jnp.asarray(_LINE_TABLE)[region]
     grown = (line_masks(landmarks, height, width) & lines[:, None, None]).any(0)
     face = geometry.hull_mask(landmarks, height, width)
-    usable = geometry.hull_edges(landmarks)[2]
+    usable = face.any()
     is_hull = region == schema.REGIONS.index("hull")
     return (jnp.where(is_hull, face, grown) & usable).astype(jnp.float32)
 
@@ -144,15 +144,21 @@ def hull_variant(landmarks, variant, without_forehead, height, width):
       height, width: ints.
 
     Returns:
-      float32 [height, width]; empty where a landmark is not finite or the face hull is degenerate.
+      float32 [height, width]; empty where a landmark is not finite or the pieces are degenerate.
     """
-    usable = geometry.hull_edges(landmarks)[2]
-    is_extended = variant == HULLS.index("extended")
-    points = jnp.where(is_extended, _lift_brows(landmarks), landmarks)
-    forehead = jnp.arange(schema.NUM_LANDMARKS)[:, None] >= 68
-    points = jnp.where(forehead & without_forehead, points[:1], points)
-    pieces = points[jnp.asarray(_PIECE_TABLE)[variant]]
-    return (geometry.hull_mask(pieces, height, width).any(0) & usable).astype(jnp.float32)
+
+    def whole():
+        forehead = jnp.arange(schema.NUM_LANDMARKS)[:, None] >= 68
+        return geometry.hull_mask(jnp.where(forehead & without_forehead, landmarks[:1], landmarks), height, width)
+
+    def pieces():
+        # The table has the variants of HULLS but the last, `facehull`, which is whole.
+        points = jnp.where(variant == HULLS.index("extended"), _lift_brows(landmarks), landmarks)
+        points = points[jnp.asarray(_PIECE_TABLE)[jnp.minimum(variant, len(_PIECE_TABLE) - 1)]]
+        return geometry.hull_mask(points, height, width).any(0)
+
+    hull = jax.lax.cond(variant == HULLS.index("facehull"), whole, pieces)
+    return (hull & jnp.isfinite(landmarks).all()).astype(jnp.float32)
 
 
 def _lift_brows(points):
@@ -290,7 +296,7 @@ def part_masks(landmarks, height, width):
     lines = line_masks(landmarks, height, width)
     face = geometry.hull_mask(landmarks, height, width)
     parts = jnp.stack([lines[0], lines[1], lines[3], lines[4], face])
-    return (parts & geometry.hull_edges(landmarks)[2]).astype(jnp.float32)
+    return (parts & face.any()).astype(jnp.float32)
 
 
 def part_labels(mask, landmarks, *, one_by_one=None):

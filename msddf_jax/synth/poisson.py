@@ -134,7 +134,7 @@ def _clone(source, target, mask, one_by_one, keep_outside):
     if one_by_one is None:
         one_by_one = jax.default_backend() == "cpu"
     size = max(target.shape[1:3])
-    buckets = tuple(sorted({-(-size * k // 4) for k in (1, 2, 3, 4)})) if one_by_one else (size,)
+    buckets = tuple(sorted({-(-size * k // 4) for k in (2, 3, 4)})) if one_by_one else (size,)
     solve = functools.partial(_clone_one, buckets=buckets, keep_outside=keep_outside)
     return filters.over_rows(lambda row: solve(*row), (source, target, mask), one_by_one)
 

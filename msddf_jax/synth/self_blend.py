@@ -61,9 +61,7 @@ def self_blend_image(
     height, width, _ = image.shape
     twin_key, hull_key, elastic_key, soft_key, ratio_key = jax.random.split(key, 5)
     pair = twins.twin_planes(twin_key, image, landmarks, **{"move": 1.0, **twin_cfg})
-    hull = masks.draw_hull(
-        hull_key, pair["source_landmarks"], height, width, hulls=hulls, forehead_drop=forehead_drop
-    )
+    hull = masks.draw_hull(hull_key, pair["source_landmarks"], height, width, hulls=hulls, forehead_drop=forehead_drop)
     field = geometry.elastic_field(elastic_key, height, width, alpha, sigma)
     mask = geometry.displace(hull[None], *field)[0]
     ratio = jnp.array(ratios)[jax.random.randint(ratio_key, (), 0, len(ratios))]

@@ -71,9 +71,12 @@ def twin_planes(
     planes = jax.lax.cond(flipped, lambda p: p[:, :, ::-1], lambda p: p, planes)
     landmarks = jnp.where(flipped, geometry.flip_landmarks(landmarks, width), landmarks)
 
-    altered = alter(alter_key, planes, **transform_cfg)
+    # The barriers keep XLA from computing the chain once for each twin.
+    planes = jax.lax.optimization_barrier(planes)
+    altered = jax.lax.optimization_barrier(alter(alter_key, planes, **transform_cfg))
     source_altered = jax.random.bernoulli(which_key)
-    target, source = jax.lax.cond(source_altered, lambda a, b: (a, b), lambda a, b: (b, a), planes, altered)
+    target = jnp.where(source_altered, planes, altered)
+    source = jax.lax.optimization_barrier(jnp.where(source_altered, altered, planes))
     moved = jax.random.bernoulli(move_key, move)
     zoom, offset = geometry.draw_affine(affine_key, height, width, shift, scale)
     source = jax.lax.cond(moved, lambda s: geometry.affine_planes(s, zoom, offset), lambda s: s, source)

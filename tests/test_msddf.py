@@ -1,0 +1,140 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from msddf_jax.data import schema
+from msddf_jax.detectors import msddf
+from msddf_jax.train_step import to_device_images
+
+SIZE = 64
+GROUPS = 3
+
+
+def _batch(group=(1, 1)):
+    """Groups whose rows carry their group's number as identity and as grey level."""
+    rows = GROUPS * sum(group)
+    index = np.repeat(np.arange(GROUPS), sum(group))
+    label = np.tile([0] * group[0] + [1] * group[1], GROUPS)
+    angle = np.linspace(0, 2 * np.pi, 81, endpoint=False)
+    points = SIZE / 2 + SIZE / 3 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    noise = np.random.default_rng(0).integers(-20, 20, (rows, SIZE, SIZE, 3))
+    image = np.clip(60 + 50 * index[:, None, None, None] + noise, 0, 255)
+    mask = np.zeros((rows, SIZE, SIZE, 1), np.uint8)
+    mask[label == 1, 16:48, 16:48] = 255
+    return {
+        "image": image.astype(np.uint8),
+        "mask": mask,
+        "has_mask": np.ones(rows, bool),
+        "landmarks": np.tile(points[None], (rows, 1, 1)).astype(np.float32),
+        "has_landmarks": np.ones(rows, bool),
+        "label": label.astype(np.int32),
+        "method": label.astype(np.int32),
+        "identity": index.astype(np.int32),
+        "_mask": np.ones(rows, bool),
+    }
+
+
+def _synthesize(batch, group, **changes):
+    settings = {**tiny_config("nowhere").synth, "group": group, **changes}
+    run = jax.jit(lambda b: msddf.synthesize(jax.random.key(3), to_device_images(b), progress=0.5, **settings))
+    return jax.device_get(run(batch))
+
+
+@pytest.fixture(scope="module")
+def made():
+    return _synthesize(_batch(), (1, 1))
+
+
+def test_each_real_gives_twins_and_a_forgery_group_major(made):
+    roles = [msddf.ROLES[r] for r in made["role"]]
+    assert roles == ["target_twin", "source_twin", "forgery", "dataset_fake"] * GROUPS
+    np.testing.assert_array_equal(made["identity"], np.repeat(np.arange(GROUPS), 4))
+    # Rows of a group show its own grey level, whatever was done to them.
+    level = made["image"].mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(level, (60 + 50 * made["identity"]) / 255, atol=0.15)
+
+
+def test_targets_agree_with_the_labels(made):
+    real = made["label"] == 0
+    assert (made["mask"][real] == 0).all() and (made["blend_mask"][real] == 0).all()
+    assert (made["type"][real] == schema.FORGERY_TYPES.index("real")).all()
+    assert (made["regions"][real] == 0).all() and not made["has_strength"][real].any()
+    fake = made["role"] == msddf.ROLES.index("dataset_fake")
+    assert (made["label"][fake] == 1).all() and (made["mask"][fake].max(axis=(1, 2, 3)) == 1).all()
+    assert not made["has_regions"][fake].any()
+    forged = (made["role"] == msddf.ROLES.index("forgery")) & ~real
+    target = made["image"][np.flatnonzero(forged) - 2]
+    outside = made["mask"][forged] == 0
+    assert np.abs((made["image"][forged] - target) * outside).max() <= 1e-6
+    assert (made["image"][forged] != target).any(axis=(1, 2, 3)).all()
+
+
+def test_without_blends_every_forgery_is_real(made):
+    out = _synthesize(_batch(), (1, 1), type_weights=(0.0, 0.0, 0.0, 1.0))
+    forged = out["role"] == msddf.ROLES.index("forgery")
+    assert (out["label"][forged] == 0).all()
+    np.testing.assert_array_equal(out["image"][forged], out["image"][np.flatnonzero(forged) - 2])
+
+
+def test_a_face_without_landmarks_stays_real():
+    batch = _batch()
+    batch["has_landmarks"][2] = False
+    out = _synthesize(batch, (1, 1))
+    assert out["label"][4 + 2] == 0 and np.isfinite(out["image"]).all()
+
+
+def test_reals_alone_and_two_reals_a_group():
+    alone = _synthesize(_batch((1, 0)), (1, 0))
+    assert [msddf.ROLES[r] for r in alone["role"]] == ["target_twin", "source_twin", "forgery"] * GROUPS
+    two = _synthesize(_batch((2, 1)), (2, 1), source_twin=False)
+    assert [msddf.ROLES[r] for r in two["role"][:5]] == ["target_twin"] * 2 + ["forgery"] * 2 + ["dataset_fake"]
+
+
+def test_twin_rows_point_at_each_other():
+    role = jnp.array([0, 1, 2, 3, 0, 1, 2, 3])
+    first, second = msddf._twin_rows(role)
+    np.testing.assert_array_equal(first, np.arange(8))
+    np.testing.assert_array_equal(second, [1, -1, -1, -1, 5, -1, -1, -1])
+    # Two reals a group: targets 0 and 1 have the sources 2 and 3.
+    np.testing.assert_array_equal(msddf._twin_rows(jnp.array([0, 0, 1, 1]))[1], [2, 3, -1, -1])
+    assert (np.asarray(msddf._twin_rows(jnp.array([0, 2, 0, 2]))[1]) == -1).all()
+
+
+def test_the_identity_term_reverses_into_the_backbone():
+    config = tiny_config("nowhere")
+    model = msddf.Model(**config.model.to_dict())
+    image = jax.random.uniform(jax.random.key(0), (4, SIZE, SIZE, 3))
+    params = jax.jit(lambda: model.init(jax.random.key(1), {"image": image}, train=False))()["params"]
+
+    def loss(params, reversal):
+        batch = {"image": image, "label": jnp.array([0, 1, 0, 1]), "reversal": reversal}
+        out = model.apply({"params": params}, batch, train=False)
+        return -jax.nn.log_softmax(out["identity_logits"])[:, 0].sum()
+
+    gradient = jax.jit(jax.grad(loss))
+    one, two = gradient(params, jnp.float32(1.0)), gradient(params, jnp.float32(2.0))
+    key = ("block_1", "ln_1", "scale")
+    pick = lambda tree: np.asarray(tree["backbone"][key[0]][key[1]][key[2]])
+    np.testing.assert_allclose(pick(two), 2 * pick(one), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        two["identity_head"]["hidden"]["kernel"], one["identity_head"]["hidden"]["kernel"], rtol=1e-5
+    )
+
+
+def test_step_zero_equals_the_plain_backbone():
+    """With the adapters untrained, the feature is CLIP's unit class feature to the last bit."""
+    config = tiny_config("nowhere")
+    model = msddf.Model(**config.model.to_dict())
+    image = jax.random.uniform(jax.random.key(0), (2, SIZE, SIZE, 3))
+    params = jax.jit(lambda: model.init(jax.random.key(1), {"image": image}, train=False))()["params"]
+    out = model.apply({"params": params}, {"image": image}, train=False)
+    plain = msddf.clip.VisionTransformer(config.model.variant, SIZE).apply({"params": params["backbone"]}, image)
+    np.testing.assert_allclose(out["feature"], msddf.L.unit(plain["cls"]), atol=1e-6)
+
+
+def test_resize_keeps_what_fits_and_a_constant():
+    image = jnp.full((1, 32, 32, 3), 0.25)
+    assert msddf.resize(image, 32) is image
+    np.testing.assert_allclose(msddf.resize(image, 20), 0.25, atol=1e-5)
