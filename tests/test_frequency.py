@@ -12,10 +12,14 @@ from msddf_jax.models.clip import VisionTransformer, grid_size, injection_blocks
 from msddf_jax.models.frequency import FreqAdapter, dwt2, high_pass, phase_only, radial_profile
 
 
+def _uniform(*shape):
+    return np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+
+
 @pytest.mark.parametrize("mode", ["periodization", "symmetric"])
 @pytest.mark.parametrize(("wavelet", "size"), [("haar", (32, 48)), ("haar", (37, 30)), ("db2", (26, 37))])
 def test_dwt_equals_pywavelets(wavelet, mode, size):
-    x = np.random.default_rng(0).uniform(size=(2, *size, 1)).astype(np.float32)
+    x = _uniform(2, *size, 1)
     approximation, details = jax.jit(lambda x: dwt2(x, wavelet, 3, mode))(x)
     expected = x.astype(np.float64)
     for level in details:
@@ -26,7 +30,7 @@ def test_dwt_equals_pywavelets(wavelet, mode, size):
 
 
 def test_one_level_of_a_long_wavelet_equals_pywavelets():
-    x = np.random.default_rng(0).uniform(size=(1, 9, 12, 2)).astype(np.float32)
+    x = _uniform(1, 9, 12, 2)
     for mode in ("periodization", "symmetric"):
         approximation, [level] = jax.jit(lambda x, mode=mode: dwt2(x, "sym4", 1, mode))(x)
         expected, bands = pywt.dwt2(x.astype(np.float64), "sym4", mode, axes=(1, 2))
@@ -134,7 +138,7 @@ def test_projections_and_cutoff_start_as_stated():
 def test_step_zero_equals_the_plain_backbone():
     size, variant = 32, "Ti/16"
     grid = grid_size(variant, size)
-    images = jax.random.uniform(jax.random.key(0), (2, size, size, 3))
+    images = _uniform(2, size, size, 3)
     adapter = FreqAdapter(grid, 192, injection_blocks(variant), 8)
     side_params = random_params(adapter, images)
     side_params["params"].update(_initial_values(adapter, images)[0])
@@ -146,15 +150,15 @@ def test_step_zero_equals_the_plain_backbone():
     for name in plain:
         np.testing.assert_allclose(adapted[name], plain[name], rtol=1e-5, atol=1e-5)
     # The comparison can fail: tokens that are not zero do arrive.
-    moved = forward(params, images, jax.tree.map(lambda tokens: tokens + 0.1, inject))
-    assert np.abs(moved["cls"] - plain["cls"]).max() > 1e-3
+    other = {block: jnp.asarray(_uniform(*tokens.shape)) for block, tokens in inject.items()}
+    assert np.abs(forward(params, images, other)["cls"] - plain["cls"]).max() > 1e-2
 
 
 @pytest.fixture(scope="module")
 def small():
     """An adapter for 4x4 tokens on 32 px with projections away from zero, its parameters, images, and forward."""
     adapter = FreqAdapter(4, 64, (1,), 16, "db2")
-    images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
+    images = _uniform(2, 32, 32, 3)
     params = random_params(adapter, images)
     params["params"]["fft"]["cutoff"] = jnp.float32(0.15)
     return adapter, params, images, jax.jit(adapter.apply)
