@@ -16,7 +16,7 @@ step "1/6 write the embedded data set (generated faces, FF++ layout)"
 $python -m data_prep.toy --out "$out/toy"
 step "2/6 prepare: decode, align, crop"
 $python -m data_prep.prepare --layout=faceforensics --root "$out/toy" \
-  --methods=ToySwap,ToyReenact,ToyNeural,ToyTexture --landmarks=sidecar --num_frames=8 --size=128
+  --methods=ToySwap,ToyReenact,ToyNeural,ToyTexture --landmarks=sidecar --num_frames=8 --size=96
 step "3/6 build with TFDS"
 $python -m data_prep.build faceforensics --config toy --manual_dir "$out/toy" --data_dir "$out/tfds"
 step "4/6 train MSDDF on two of the four manipulations, 5/6 evaluate on all"

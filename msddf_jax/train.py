@@ -60,26 +60,26 @@ def check_config(config):
 
 def open_data(config):
     """(training source, {eval name: source}). Every missing set is found before the error is raised."""
-    problems = []
+    problems = {}
 
-    def attempt(settings, what):
+    def attempt(opener, what):
         try:
-            return source.open_source(data_dir=config.data.data_dir, **settings.to_dict())
+            return opener()
         except (FileNotFoundError, ValueError) as error:
-            problems.append(f"{what}: {error}")
+            # A set that several evals read is one missing thing, not five.
+            problems.setdefault(str(error), []).append(what)
             return None
 
-    train_set = attempt(config.data.train, "config.data.train")
-    eval_sets = {name: attempt(settings, f"config.evals.{name}") for name, settings in config.evals.items()}
+    def open_set(settings):
+        return lambda: source.open_source(data_dir=config.data.data_dir, **settings.to_dict())
+
+    train_set = attempt(open_set(config.data.train), "config.data.train")
+    eval_sets = {name: attempt(open_set(s), f"config.evals.{name}") for name, s in config.evals.items()}
     if config.init.path:
-        try:
-            load_initial.locate(config.init.path)
-        except FileNotFoundError as error:
-            problems.append(f"config.init.path: {error}")
+        attempt(lambda: load_initial.locate(config.init.path), "config.init.path")
     if problems:
-        # A set that several evals read is one missing thing, not five.
-        unique = list(dict.fromkeys(problems))
-        raise FileNotFoundError("this experiment cannot start:\n" + "\n".join(f"  - {p}" for p in unique))
+        lines = [f"  - {', '.join(names)}: {error}" for error, names in problems.items()]
+        raise FileNotFoundError("this experiment cannot start:\n" + "\n".join(lines))
     return train_set, eval_sets
 
 

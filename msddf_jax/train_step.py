@@ -15,11 +15,10 @@ from msddf_jax import detectors, losses, optim, trees
 class TrainState:
     """Everything that training carries.
 
-    step: int32 scalar. params: {"detector": ..., "policy": ... where the detector has a second player}.
+    step: int32 scalar. params: {"detector": ...}; the first level names the player.
     model_state: mutable collections of the detector (batch statistics), {} for most.
     opt_state: of the trainable parameters only. ema: flat dict, averages of the detector's trainable parameters
     (what is frozen needs no average).
-    player_state: what the second player carries (a reward baseline), {} without one.
     key: root key; every stream is derived from it, its name and the step.
     """
 
@@ -28,7 +27,6 @@ class TrainState:
     model_state: Any
     opt_state: Any
     ema: Any
-    player_state: Any
     key: jax.Array
 
 
@@ -59,10 +57,10 @@ def init_state(config, *, initial_params=None):
       config: the experiment. initial_params: nested dict of loaded detector weights that replace the drawn
         ones, by name; it may hold a part of the tree only.
     """
-    detector, model = make_model(config)
+    _, model = make_model(config)
     key = jax.random.key(config.seed)
-    # Initial values come from XLA's own generator: the default one, unrolled for some 200 parameters, takes ten
-    # times as long to compile, and a full-size model minutes.
+    # Initial values come from XLA's own generator: the default one, unrolled for some 200 parameters, takes twice
+    # as long to compile.
     init_key = jax.random.key(config.seed, impl="rbg")
     variables = model.init(trees.stream_key(init_key, "init", 0), dummy_batch(config), train=False)
     model_state, params = dict(variables), {"detector": dict(variables)["params"]}
@@ -72,9 +70,6 @@ def init_state(config, *, initial_params=None):
         loaded = trees.flatten(initial_params)
         flat.update({name: jnp.asarray(value, flat[name].dtype) for name, value in loaded.items()})
         params["detector"] = trees.unflatten(flat)
-    player_state = {}
-    if _has_policy(config, detector):
-        params["policy"], player_state = detector.init_policy(trees.stream_key(init_key, "policy", 0), **config.policy)
     trained = optim.trainable_names(params, config.optim.groups)
     trainable, _ = trees.split(params, trained)
     tx = make_optimizer(config, trainable)
@@ -84,7 +79,6 @@ def init_state(config, *, initial_params=None):
         model_state=model_state,
         opt_state=tx.init(trainable),
         ema={name: value for name, value in trainable.items() if name.startswith("detector/")},
-        player_state=player_state,
         key=key,
     )
 
@@ -93,10 +87,6 @@ def make_optimizer(config, trainable):
     """The optimiser of `config.optim` over a flat dict of trainable parameters."""
     settings = config.optim.to_dict()
     return optim.make_optimizer(trainable, steps=config.steps, **settings)[0]
-
-
-def _has_policy(config, detector):
-    return hasattr(detector, "init_policy") and config.get("policy") is not None and config.policy.mode != "none"
 
 
 def to_device_images(batch):
@@ -114,16 +104,14 @@ def make_train_step(config):
     """
     detector, model = make_model(config)
     weights = config.loss_weights.to_dict()
-    has_policy = _has_policy(config, detector)
 
     def loss_fn(trainable, frozen, state, batch):
         params = trees.merge(trainable, jax.lax.stop_gradient(frozen))
         progress = state.step / config.steps
         keys = {n: trees.stream_key(state.key, n, state.step) for n in ("synth", "augment", "dropout", "losses")}
-        extra = {"policy": (params["policy"], state.player_state)} if has_policy else {}
         batch = to_device_images(batch)
         if hasattr(detector, "synthesize"):
-            batch = detector.synthesize(keys["synth"], batch, progress=progress, **extra, **config.synth)
+            batch = detector.synthesize(keys["synth"], batch, progress=progress, **config.synth)
         if hasattr(detector, "augment"):
             batch = detector.augment(keys["augment"], batch, **config.augment)
         variables = {"params": params["detector"], **state.model_state}
@@ -139,21 +127,13 @@ def make_train_step(config):
         scalars = {f"loss/{name}": value for name, value in means.items()}
         if hasattr(detector, "scalars"):
             scalars.update(detector.scalars(out, batch))
-        player_state = state.player_state
-        if has_policy:
-            reward = sum(config.policy.reward[name] * terms[name][0] * terms[name][1] for name in config.policy.reward)
-            policy_loss, player_state, policy_scalars = detector.policy_loss(
-                state.player_state, batch, jax.lax.stop_gradient(reward), **config.policy
-            )
-            total = total + policy_loss
-            scalars.update({"loss/policy": policy_loss, **policy_scalars})
-        return total, (dict(scalars, loss=total), model_state, player_state)
+        return total, (dict(scalars, loss=total), model_state)
 
     def train_step(state, batch):
         trained = optim.trainable_names(state.params, config.optim.groups)
         trainable, frozen = trees.split(state.params, trained)
         tx = make_optimizer(config, trainable)
-        grads, (scalars, model_state, player_state) = jax.grad(loss_fn, has_aux=True)(trainable, frozen, state, batch)
+        grads, (scalars, model_state) = jax.grad(loss_fn, has_aux=True)(trainable, frozen, state, batch)
         updates, opt_state = tx.update(grads, state.opt_state, trainable)
         trainable = {name: value + updates[name] for name, value in trainable.items()}
         params = trees.merge(trainable, frozen)
@@ -167,7 +147,6 @@ def make_train_step(config):
             model_state=dict(model_state),
             opt_state=opt_state,
             ema=ema,
-            player_state=player_state,
         )
         return state, {name: value.astype(jnp.float32) for name, value in scalars.items()}
 
