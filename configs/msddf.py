@@ -136,7 +136,7 @@ def _make_demo(config):
     for method in (*_DEMO_TRAINED, "toy_swap", "toy_reenact"):
         config.evals[method] = eval_set("faceforensics/toy", "test", (method,))
     # Frames and not videos: every video of the small validation split is right long before training ends.
-    config.select = ConfigDict({"eval": "val", "metric": "frame_auc", "every": 150})
+    config.select = ConfigDict({"eval": "val", "metric": "frame_auc", "every": 120})
     config.init.path = None
     config.model = _model("Ti/16", image_size=96, num_identities=84, rank=32)
     config.model.slerp_probability = 0.0
@@ -153,7 +153,7 @@ def _make_demo(config):
     # From random weights everything is trained.
     config.optim.groups = (("detector/.*", {"lr": 2e-3, "weight_decay": 0.01}),)
     config.optim.warmup_steps = 20
-    config.steps = 300
+    config.steps = 240
     config.ema = 0.99
     config.log_every = 10
-    config.checkpoint_every = 100
+    config.checkpoint_every = 120

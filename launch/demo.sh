@@ -21,9 +21,12 @@ step "3/6 build with TFDS"
 $python -m data_prep.build faceforensics --config toy --manual_dir "$out/toy" --data_dir "$out/tfds"
 step "4/6 train MSDDF on two of the four manipulations, 5/6 evaluate on all"
 $python -m msddf_jax.main --config configs/msddf.py:demo --workdir "$out/workdir" --config.data.data_dir="$out/tfds"
-step "6/6 score one video that the detector has not seen"
-first_fake="$(find "$out/toy/manipulated_sequences/ToySwap" -name '*.mp4' -path '*videos*' -not -path '*masks*' | sort | tail -n 1)"
-$python -m msddf_jax.predict --workdir "$out/workdir" --landmarks=sidecar --out "$out/predictions" "$first_fake"
+step "6/6 score a test video, and a forgery of it by a method that the detector has not seen"
+pair="$($python -c 'import json, sys; print("_".join(json.load(open(sys.argv[1]))[0]))' "$out/toy/test.json")"
+real="$out/toy/original_sequences/youtube/c23/videos/${pair%_*}.mp4"
+fake="$out/toy/manipulated_sequences/ToyReenact/c23/videos/$pair.mp4"
+$python -m msddf_jax.predict --workdir "$out/workdir" --landmarks=sidecar --num_frames=8 --max_overlays=2 \
+  --out "$out/predictions" "$real" "$fake"
 
 cat <<EOT
 

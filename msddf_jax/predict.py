@@ -368,6 +368,9 @@ def main(argv):
     if len(argv) < 2:
         logging.error("no file or folder given: python -m msddf_jax.predict --workdir DIR --out DIR FILE_OR_FOLDER...")
         return 1
+    # The checkpoint library reports every step of a restore; --verbosity=0 shows them.
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     try:
         records = predict_files(
             inference.load_for_inference(values.workdir),

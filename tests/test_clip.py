@@ -1,3 +1,5 @@
+import functools
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ PARAMETERS = {
 LAYER_NORM_PARAMETERS = {"B/16": 39_936, "L/14": 102_400}
 
 
+@functools.cache
 def _shapes(variant, image_size):
     model = VisionTransformer(variant, image_size)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)

@@ -1,0 +1,111 @@
+"""What every recipe of forgeries owes the trainer, whatever is inside: targets that agree with the pixels."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from msddf_jax.data import schema
+from msddf_jax.synth import blender, face_xray, self_blend, sladd, twins
+
+SIZE, ROWS = 48, 4
+
+
+def _faces():
+    """Smooth noise and a plausible layout of landmarks, one face a row."""
+    rng = np.random.default_rng(0)
+    image = rng.random((ROWS, 8, 8, 3)).astype(np.float32)
+    image = np.asarray(jax.image.resize(jnp.asarray(image), (ROWS, SIZE, SIZE, 3), "cubic")).clip(0, 1)
+    from tiny_ffpp import face_points
+
+    points = face_points() * SIZE / 330 + [SIZE / 2, SIZE / 2 - 4]
+    return image, np.tile(points[None], (ROWS, 1, 1)).astype(np.float32)
+
+
+def _make_msddf(key, image, landmarks):
+    pair = twins.make_twins(key, image, landmarks)
+    choices = blender.uniform_choices(key, image.shape[0])
+    made = blender.blend_regions(key, pair["target"], pair["source"], pair["landmarks"], *choices)
+    return {**made, "target": pair["target"]}
+
+
+def _make_xray(key, image, landmarks):
+    return {**face_xray.face_xray(key, image, landmarks, jnp.arange(image.shape[0])), "target": image}
+
+
+def _make_sladd(key, image, landmarks):
+    count = image.shape[0]
+    choices = blender.uniform_choices(key, count)
+    made = sladd.sladd(key, image, landmarks, jnp.arange(count) % 2, jnp.arange(count), *choices)
+    return {**made, "target": image}
+
+
+RECIPES = {"msddf": _make_msddf, "self_blend": self_blend.self_blend, "face_xray": _make_xray, "sladd": _make_sladd}
+
+
+@functools.cache
+def _jitted(name):
+    return jax.jit(RECIPES[name])
+
+
+def _run(name, image, landmarks, seed=0):
+    return jax.device_get(_jitted(name)(jax.random.key(seed), image, landmarks))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_targets_agree_with_the_pixels(name):
+    image, landmarks = _faces()
+    seen = 0
+    for seed in range(3):
+        out = _run(name, image, landmarks, seed)
+        changed = np.abs(out["image"] - out["target"]).max(axis=(1, 2, 3)) > 0
+        np.testing.assert_array_equal(changed, out["changed"])
+        np.testing.assert_array_equal(out["label"], changed.astype(np.int32))
+        assert (out["type"][~changed] == schema.FORGERY_TYPES.index("real")).all()
+        assert (out["type"][changed] != schema.FORGERY_TYPES.index("real")).all()
+        assert (out["map"][~changed] == 0).all() and (out["region_parts"][~changed] == 0).all()
+        outside = out["map"] == 0
+        assert np.abs((out["image"] - out["target"]) * outside).max() < 1e-5
+        peak = out["map"].max(axis=(1, 2, 3))
+        np.testing.assert_allclose(peak[out["has_strength"]], out["strength"][out["has_strength"]], atol=0.02)
+        assert out["image"].min() >= 0 and out["image"].max() <= 1
+        seen += changed.sum()
+    assert seen > 0
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_same_key_same_bits_and_another_key_differs(name):
+    image, landmarks = _faces()
+    one, again, other = _run(name, image, landmarks, 1), _run(name, image, landmarks, 1), _run(name, image, landmarks, 2)
+    np.testing.assert_array_equal(one["image"], again["image"])
+    assert not np.array_equal(one["image"], other["image"])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("case", ["nan", "line", "outside", "uniform"])
+def test_what_cannot_be_forged_stays_real_and_finite(name, case):
+    image, landmarks = _faces()
+    if case == "nan":
+        landmarks[:, 3] = np.nan
+    if case == "line":
+        landmarks[..., 1] = SIZE / 2
+    if case == "outside":
+        landmarks += 10 * SIZE
+    if case == "uniform":
+        image[:] = 0.5
+    out = _run(name, image, landmarks)
+    assert all(np.isfinite(out[field]).all() for field in ("image", "map", "strength", "region_parts"))
+    if case in ("nan", "outside"):
+        assert (out["label"] == 0).all()
+        np.testing.assert_array_equal(out["image"], out["target"])
+
+
+@pytest.mark.parametrize("name", ["msddf", "self_blend"])
+def test_a_row_does_not_depend_on_the_size_of_its_batch(name):
+    image, landmarks = _faces()
+    whole = _run(name, image, landmarks)
+    alone = jax.device_get(jax.jit(RECIPES[name])(jax.random.key(0), image[:1], landmarks[:1]))
+    np.testing.assert_allclose(whole["image"][0], alone["image"][0], atol=1e-5)
+    assert whole["label"][0] == alone["label"][0] and whole["type"][0] == alone["type"][0]
