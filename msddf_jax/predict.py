@@ -369,7 +369,7 @@ def main(argv):
         logging.error("no file or folder given: python -m msddf_jax.predict --workdir DIR --out DIR FILE_OR_FOLDER...")
         return 1
     # The checkpoint library reports every step of a restore; --verbosity=0 shows them.
-    if not flags.FLAGS["verbosity"].present:
+    if "verbosity" in values and not values["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
         records = predict_files(

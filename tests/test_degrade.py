@@ -199,9 +199,15 @@ def test_augment_is_nothing_with_no_probability_and_itself_with_one():
     assert 0.2 < share < 0.4
 
 
-def test_augment_refuses_what_is_not_a_probability_or_a_range():
-    images, key = unit(photo()), jax.random.key(0)
-    with pytest.raises(ValueError, match=r"jpeg_prob is 1\.5"):
-        degrade.augment(key, images, jpeg_prob=1.5)
-    with pytest.raises(ValueError, match="jpeg_quality"):
-        degrade.augment(key, images, jpeg_quality=(90, 40))
+@pytest.mark.parametrize(
+    "cfg, message",
+    [
+        ({"jpeg_prob": 1.5}, r"jpeg_prob is 1\.5"),
+        ({"jpeg_quality": (90, 40)}, r"jpeg_quality is \(90, 40\)"),
+        ({"blur_kernel": 4}, "blur_kernel is 4"),
+        ({"downscale_factors": ()}, "downscale_factors is empty"),
+    ],
+)
+def test_augment_refuses_what_makes_no_sense(cfg, message):
+    with pytest.raises(ValueError, match=message):
+        degrade.augment(jax.random.key(0), unit(photo()), **cfg)

@@ -11,7 +11,7 @@ from face_points import face_points
 from msddf_jax.data import schema
 from msddf_jax.synth import masks
 
-SIZE = 128
+SIZE = 256
 POINTS = np.round(face_points(SIZE)[0])
 NO_FACE = np.where(np.arange(162).reshape(81, 2) == 3, np.nan, POINTS)
 ON_A_LINE = np.stack([np.linspace(10, 100, 81)] * 2, -1)
@@ -23,7 +23,8 @@ HULLS = jax.jit(
     )
 )
 SOFTEN = jax.jit(masks.soften, static_argnames="erode")
-DEFORM = jax.jit(lambda key, mask: jax.vmap(lambda k: masks.deform(k, mask))(jax.random.split(key, 64)))
+DEFORM = jax.jit(lambda key, mask: jax.vmap(lambda k: masks.deform(k, mask))(jax.random.split(key, 40)))
+VARY = jax.jit(lambda key, mask: jax.vmap(lambda k: masks.vary_contour(k, mask))(jax.random.split(key, 40)))
 
 
 def overlap(a, b):
@@ -53,16 +54,15 @@ def reference_regions(p):
 
 
 def test_regions_are_the_drawn_ones():
-    # At 128 px a line's half pixel is 5 % of the thinnest region.
+    # Half a pixel around the thinnest region is 2.5 % of it.
     for name, mask, reference in zip(schema.REGIONS, REGIONS(POINTS), reference_regions(POINTS)):
-        assert overlap(mask, reference) >= (0.99 if name == "hull" else 0.95), name
+        assert overlap(mask, reference) >= (0.99 if name == "hull" else 0.97), name
 
 
 @pytest.mark.parametrize("points", [NO_FACE, ON_A_LINE, POINTS + 500], ids=["nan", "line", "outside"])
 def test_no_face_no_mask(points):
     assert not np.asarray(REGIONS(points.astype(np.float32))).any()
     assert not np.asarray(HULLS(points.astype(np.float32))).any()
-    assert not np.asarray(masks.part_masks(points.astype(np.float32), 32, 32)).any()
 
 
 def reference_hulls(p):
@@ -89,8 +89,8 @@ def reference_hulls(p):
     lifted[17:22] += (p[17:22] - np.stack([beside[0], *p[36:40]])) / 2
     lifted[22:27] += (p[22:27] - np.stack([*p[42:46], beside[1]])) / 2
     full = [(slice(0, 17), slice(48, 68)), (slice(27, 31), 33), (slice(17, 27), 0, 27, 16, 33)]
-    whole = [(slice(0, 81),)]
-    return [union(full, p), union(components, lifted), union(components, p), union(whole, p), union(whole, p[:68])]
+    hulls = [union(full, p), union(components, lifted), union(components, p)]
+    return [*hulls, union([(slice(0, 81),)], p), union([(slice(0, 68),)], p)]
 
 
 def test_hull_variants_are_the_drawn_ones():
@@ -102,7 +102,7 @@ def test_hull_variants_are_the_drawn_ones():
 
 def test_draw_hull_draws_what_is_allowed():
     draw = jax.jit(
-        lambda key, hulls, drop: masks.draw_hull(key, POINTS, SIZE, SIZE, hulls=hulls, forehead_drop=drop),
+        lambda key, hulls, drop: masks.draw_hull(key, jnp.asarray(POINTS), SIZE, SIZE, hulls=hulls, forehead_drop=drop),
         static_argnums=1,
     )
     found = HULLS(POINTS)
@@ -148,26 +148,30 @@ def test_soft_mask_of_next_to_nothing():
     np.testing.assert_array_equal(out, soft(jax.random.key(0), dot))
 
 
-def test_deformation_keeps_the_published_area():
+@pytest.fixture(scope="module")
+def region():
+    return np.asarray(REGIONS(POINTS))[schema.REGIONS.index("eyes_nose_mouth")]
+
+
+def test_deformation_keeps_the_published_area(region):
     # Published code, 60 draws a mask at 256 px: mean ratio 0.94 to 0.99, range 0.54 to 1.20.
-    region = np.asarray(REGIONS(POINTS))[schema.REGIONS.index("eyes_nose_mouth")]
     out = np.asarray(DEFORM(jax.random.key(0), region))
     assert set(np.unique(out)) == {0.0, 1.0}
     ratio = out.sum((1, 2)) / region.sum()
-    assert 0.85 < ratio.mean() < 1.1 and ratio.min() > 0.4 and ratio.max() < 1.6
-    assert len(np.unique(ratio)) > 50  # no two alike
+    assert 0.92 < ratio.mean() < 1.03 and 0.5 < ratio.min() < 0.95 and ratio.max() < 1.25
+    grown = cv2.dilate(region, np.ones((5, 5), np.uint8))
+    assert (out <= grown).all()
     assert not np.asarray(DEFORM(jax.random.key(0), np.zeros_like(region))).any()
 
 
-def test_part_labels_of_the_regions_are_their_parts():
-    regions = jnp.asarray(REGIONS(POINTS))[..., None]
-    label = jax.jit(masks.part_labels)
-    points = jnp.broadcast_to(POINTS, (11, 81, 2))
-    labels = np.asarray(label(regions, points)) > 0
-    for name, found, told in zip(schema.REGIONS, labels, masks.REGION_PARTS):
-        if name == "both_eyes":  # the band between the eyes also holds the upper half of the nose
-            told = told | (np.array(schema.FACE_PARTS) == "nose")
-        assert (found == told).all(), name
-    empty = np.asarray(label(regions * 0, points))
-    nan = np.asarray(label(regions, points.at[:, 5].set(jnp.nan)))
-    assert not empty.any() and not nan.any()
+def test_contours_grow_and_shrink_in_their_shares(region):
+    out = np.asarray(VARY(jax.random.key(0), region))
+    assert set(np.unique(out)) == {0.0, 1.0}
+    most = cv2.dilate(region, np.ones((19, 19), np.uint8))
+    least = cv2.erode(region, np.ones((19, 19), np.uint8))
+    # The smoothing moves a corner of the contour by a pixel or two, no more.
+    assert (out <= cv2.dilate(most, np.ones((5, 5), np.uint8))).all()
+    assert (out >= cv2.erode(least, np.ones((5, 5), np.uint8))).all()
+    ratio = out.sum((1, 2)) / region.sum()
+    assert 0.1 < (ratio > 1.05).mean() < 0.5 and 0.1 < (ratio < 0.95).mean() < 0.5
+    assert not np.asarray(VARY(jax.random.key(0), np.zeros_like(region))).any()

@@ -10,6 +10,7 @@ import pytest
 from msddf_jax.data import schema
 from msddf_jax.models import policy
 
+ENTROPY, SAMPLE = jax.jit(policy.entropy), jax.jit(policy.sample)
 NONE, DYNAMIC = schema.BLENDS.index("none"), schema.BLENDS.index("dynamic")
 
 
@@ -20,15 +21,16 @@ def random_logits(seed=0, batch=3, scale=2.0):
 
 def test_networks_have_the_stated_outputs_and_start_uniform():
     key = jax.random.key(0)
-    images = jax.random.uniform(key, (2, 2, 64, 48, 3))
-    network = policy.Policy()
-    logits, variables = jax.jit(network.init_with_output)(key, images[0], images[1])
+    images, network = jnp.zeros((2, 64, 48, 3)), policy.Policy()
+    logits, variables = jax.eval_shape(network.init_with_output, key, images, images)
     assert {name: value.shape for name, value in logits.items()} == {
         "region": (2, 11),
         "type": (2, 4),
         "magnitude": (2, 8),
     }
-    assert all(not np.asarray(value).any() for value in logits.values())
+    # Heads of zeros give uniform choices; jit leaves out the rest of the initialisation.
+    heads = jax.jit(lambda key: {n: network.init(key, images, images)["params"][n] for n in policy.HEADS})(key)
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(heads))
     # 3x3 convolutions 6-32-64-128-256, two vectors a GroupNorm, and the heads.
     convolutions = 9 * (6 * 32 + 32 * 64 + 64 * 128 + 128 * 256)
     count = sum(x.size for x in jax.tree.leaves(variables["params"]))
@@ -54,26 +56,31 @@ def test_pathwise_network_depends_on_the_choice_and_stays_inside():
 
 
 def test_executed_distribution_is_the_mixture():
-    logits = random_logits()["region"]
-    expected = 0.8 * jax.nn.softmax(logits) + 0.2 / 11
-    np.testing.assert_allclose(jnp.exp(policy.executed_log_probs(logits, 0.2)), expected, atol=1e-6)
-    np.testing.assert_allclose(jnp.exp(policy.executed_log_probs(logits, 0.0)), jax.nn.softmax(logits), atol=1e-6)
-    np.testing.assert_allclose(jnp.exp(policy.executed_log_probs(1e4 * logits, 1.0)), 1 / 11, atol=1e-6)
+    logits = np.asarray(random_logits()["region"])
+    softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+    @jax.jit
+    def run(logits, epsilon):
+        log_probs, pullback = jax.vjp(lambda x: policy.executed_log_probs(x, epsilon), logits)
+        return log_probs, pullback(jnp.ones_like(log_probs))[0]
+
     for epsilon in (0.0, 0.2, 1.0):
-        grad = jax.grad(lambda x, e: policy.executed_log_probs(x, e)[0, 2])(logits, epsilon)
-        assert np.isfinite(np.asarray(grad)).all()
+        log_probs, gradient = run(logits, epsilon)
+        np.testing.assert_allclose(np.exp(log_probs), (1 - epsilon) * softmax + epsilon / 11, atol=1e-6)
+        assert np.isfinite(np.asarray(gradient)).all()
+    np.testing.assert_allclose(np.exp(run(1e4 * logits, 1.0)[0]), 1 / 11, atol=1e-6)
 
 
 def test_sample_follows_the_distribution_and_ignores_the_batch_size():
-    logits = {name: jnp.repeat(value[:1], 4000, axis=0) for name, value in random_logits().items()}
-    actions, log_probs = jax.jit(policy.sample)(jax.random.key(1), logits, 0.2)
+    logits = {name: np.repeat(value[:1], 4000, axis=0) for name, value in random_logits().items()}
+    actions, log_probs = SAMPLE(jax.random.key(1), logits, 0.2)
     for name, value in logits.items():
-        expected = np.exp(policy.executed_log_probs(value[0], 0.2))
+        expected = 0.8 * np.exp(value[0]) / np.exp(value[0]).sum() + 0.2 / value.shape[1]
         counts = np.bincount(actions[name], minlength=len(expected)) / 4000
         np.testing.assert_allclose(counts, expected, atol=0.03)
         np.testing.assert_allclose(np.exp(log_probs[name]), expected[np.asarray(actions[name])], rtol=1e-4)
     few = {name: value[:5] for name, value in logits.items()}
-    again, _ = jax.jit(policy.sample)(jax.random.key(1), few, 0.2)
+    again, _ = SAMPLE(jax.random.key(1), few, 0.2)
     for name in logits:
         np.testing.assert_array_equal(again[name], actions[name][:5])
 
@@ -131,11 +138,13 @@ def test_masking_keeps_the_gradient_exact():
 @pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.2, 1.0])
 def test_entropy_never_falls_below_its_floor(epsilon):
     rng = np.random.default_rng(5)
+    logits = {}
     for name, n in policy.HEADS.items():
+        random = rng.standard_normal((50, n)) * rng.choice([0.1, 10, 1e3], (50, 1))
+        logits[name] = np.concatenate([1e4 * np.eye(n), random]).astype(np.float32)
+    for name, values in ENTROPY(logits, epsilon).items():
+        n = policy.HEADS[name]
         floor = policy.entropy_floor(epsilon, n)
-        corner = 1e4 * np.eye(n)
-        logits = np.concatenate([corner, rng.standard_normal((50, n)) * rng.choice([0.1, 10, 1e3], (50, 1))])
-        values = policy.entropy({name: jnp.array(logits, jnp.float32)}, epsilon)[name]
         assert float(values.min()) >= floor - 1e-4
         np.testing.assert_allclose(values[:n], floor, atol=1e-4)  # and the corners attain it
         assert float(values.max()) <= np.log(n) + 1e-4

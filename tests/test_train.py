@@ -86,7 +86,8 @@ def test_frozen_parameters_stay_bit_identical_without_optimiser_memory(toy_data,
     for name in frozen:
         np.testing.assert_array_equal(before[name], after[name])
     assert all(not np.array_equal(before[n], after[n]) for n in trained if trained[n] and "/ln_1/" in n)
-    held = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim)
+    # Two Adam moments for each trained scalar; what is left over are the integer step counts.
+    held = sum(x.size for x in jax.tree.leaves(state.opt_state) if jnp.issubdtype(x.dtype, jnp.floating))
     assert held == 2 * sum(before[name].size for name, value in trained.items() if value)
 
 
@@ -115,8 +116,9 @@ def test_training_brings_the_loss_down(toy_data, one_batch):
     losses = []
     for _ in range(40):
         state, scalars = step(state, one_batch)
-        losses.append(float(scalars["loss/label"]))
-    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.05
+        losses.append(float(scalars["loss"]))
+    # The forgeries differ from step to step, so the whole objective is watched, over several steps.
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5]), losses
 
 
 def _main(config_dir, workdir, *flags):

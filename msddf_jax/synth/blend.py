@@ -44,13 +44,14 @@ def feather_weight(mask, feather, *, metric=True):
     sides = [jnp.where(inside.any(axis), jnp.arange(n), -1) for axis, n in ((0, width), (1, height))]
     spans = [s.max() - jnp.where(s < 0, n, s).min() + 1 for s, n in zip(sides, (width, height))]
     longer = jnp.maximum(jnp.maximum(*spans), 0)
-    # A feather below one pixel is a hard edge.
-    length = jnp.maximum(FEATHER_SHARE * feather * longer, 1.0)
+    length = FEATHER_SHARE * feather * longer
     if not metric:
         core = morphology.square_morphology(mask, 1, 1, True)
-        return core / (length / geometry.scale_of(height)).clip(1.0)
-    limit = int(FEATHER_SHARE * max(height, width)) + 1
-    distance = morphology.distance_transform(inside, lax.stop_gradient(length), limit)
+        return core / jnp.maximum(length / geometry.scale_of(height), 1.0)
+    length = jnp.maximum(length, 1.0)  # a feather below one pixel is a hard edge
+    # One pixel more than the feather, so that pixels beyond it saturate without a gradient.
+    reach = int(FEATHER_SHARE * max(height, width)) + 2
+    distance = morphology.distance_transform(inside, lax.stop_gradient(length) + 1.0, reach)
     return jnp.clip(distance / length, 0.0, 1.0)
 
 

@@ -87,7 +87,8 @@ def blend_region(
       ratios: r is drawn from these; the mix's strength is r * magnitude.
       color_modes: names from `color.MODES`, one of which is drawn to bring the source to the target.
       magnitude_on: blends that obey the magnitude, of "alpha" and "dynamic". As published, alpha is not.
-      deform: standard deviation of the region's deformation, pixels of a 256 px crop; 0 for none at all.
+      deform: standard deviation of the region's deformation, pixels of a 256 px crop; 0 keeps the region
+        as it is, its contour too.
       soft: the dynamic mix follows SBI's soft mask; False takes the binary mask (SLADD).
       erode: see `masks.dynamic_mask`. metric: see `blend.feather_weight`.
       min_area: a smaller share of the frame is not blended.
@@ -101,10 +102,10 @@ def blend_region(
     """
     check_names("color_modes", color_modes, color.MODES)
     check_names("magnitude_on", magnitude_on, ("alpha", "dynamic"), may_be_empty=True)
-    deform_key, color_key, ratio_key, mix_key = jax.random.split(key, 4)
+    deform_key, contour_key, color_key, ratio_key, mix_key = jax.random.split(key, 5)
     mask = masks.region_masks(landmarks, region, *target.shape[:2])
     if deform:
-        mask = masks.deform(deform_key, mask, std=deform)
+        mask = masks.vary_contour(contour_key, masks.deform(deform_key, mask, std=deform))
     wanted = (blend_type != _NONE) & (mask.mean() >= min_area)
     ratio = jnp.array(ratios)[jax.random.randint(ratio_key, (), 0, len(ratios))]
     mode = jnp.array([color.MODES.index(m) for m in color_modes])

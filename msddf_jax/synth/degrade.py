@@ -444,7 +444,7 @@ def augment_planes(
       [3, H, W] float32 in [0, 1].
 
     Raises:
-      ValueError: a probability outside [0, 1] or a range out of order.
+      ValueError: a probability outside [0, 1], a range out of order, an even kernel or no factor.
     """
     chances = {"blur": blur_prob, "downscale": downscale_prob, "noise": noise_prob, "tone": tone_prob}
     chances["jpeg"] = jpeg_prob
@@ -455,6 +455,10 @@ def augment_planes(
     for name, (low, high) in ranges.items():
         if low > high:
             raise ValueError(f"{name} is ({low}, {high}), expected (lowest, highest)")
+    if blur_kernel < 1 or blur_kernel % 2 == 0:
+        raise ValueError(f"blur_kernel is {blur_kernel}, expected an odd number of pixels")
+    if not downscale_factors:
+        raise ValueError("downscale_factors is empty; to leave re-sampling out, set downscale_prob to 0")
     uniform = jax.random.uniform(jax.random.fold_in(key, 0), (len(chances) + 6,))
     wanted = {name: uniform[i] < chance for i, (name, chance) in enumerate(chances.items())}
     draw = uniform[len(chances) :]

@@ -12,7 +12,6 @@ from msddf_jax.data import schema
 from msddf_jax.synth import geometry, morphology
 
 HULLS = ("dfl_full", "extended", "components", "facehull")
-PART_OVERLAP = 0.3
 
 # Five lines carry the ten regions: left eye, right eye, the band over both, nose ridge, mouth.
 _LINES = ("left_eye", "right_eye", "both_eyes", "nose", "mouth")
@@ -195,11 +194,10 @@ def draw_hull(key, landmarks, height, width, *, hulls=HULLS, forehead_drop=0.25)
 
 
 def deform(key, mask, *, std=10.0):
-    """Random deformation and contour noise of a region (MSDDF section 2.2).
+    """Random deformation of a region (MSDDF section 2.2).
 
     A 5x5 grid of anchors moves by N(0, std); the mask read through it is kept where it meets the original,
-    then grows by 2 px. Then a square of 3..19 px erodes (p 0.3) or dilates (p 0.3) it, and a Gaussian of
-    1..17 px, re-binarised at one half, smooths its contour (p 0.9).
+    then grows by 2 px (as published: a small blur, binarised above zero).
 
     Args:
       key: typed key. mask: float32 [H, W] binary. std: pixels of a 256 px crop.
@@ -208,25 +206,36 @@ def deform(key, mask, *, std=10.0):
       float32 [H, W] binary. Not differentiable.
     """
     height, width = mask.shape
-    scale = geometry.scale_of(height)
-    field_key, kind_key, square_key, smooth_key, size_key = jax.random.split(key, 5)
-    field = geometry.grid_field(field_key, height, width, std)
-    moved = geometry.displace(mask[None], *field)[0]
+    moved = geometry.displace(mask[None], *geometry.grid_field(key, height, width, std))[0]
     both = ((moved > 0) & (mask > 0)).astype(jnp.float32)
-    grow = max(round(2 * scale), 1)
-    grown = morphology.square_morphology(both, grow, grow, False)
+    grow = max(round(2 * geometry.scale_of(height)), 1)
+    return morphology.square_morphology(both, grow, grow, False)
 
+
+def vary_contour(key, mask):
+    """Random growth and smoothness of a region's contour (MSDDF section 2.2, post-processing).
+
+    A square of 3..19 px erodes (p 0.3) or dilates (p 0.3) the mask, and a Gaussian of 1..17 px, re-binarised
+    at one half, smooths its contour (p 0.9).
+
+    Args:
+      key: typed key. mask: float32 [H, W] binary.
+
+    Returns:
+      float32 [H, W] binary. Not differentiable.
+    """
+    scale = geometry.scale_of(mask.shape[0])
+    kind_key, square_key, smooth_key, size_key = jax.random.split(key, 4)
     kind = jax.random.uniform(kind_key)
-    square_reach = max(round(9 * scale), 1)
     square = jnp.round(jax.random.randint(square_key, (), 1, 10) * scale).astype(jnp.int32)
     square = jnp.where(kind < 0.6, square, 0)
-    shaped = morphology.square_morphology(grown, square, square_reach, kind < 0.3)
+    shaped = morphology.square_morphology(mask, square, max(round(9 * scale), 1), kind < 0.3)
 
     radius = jax.random.randint(size_key, (), 0, 9)
     radius = jnp.where(jax.random.bernoulli(smooth_key, 0.9), radius, 0) * scale
-    sigma = 0.3 * (radius - scale) + 0.8 * scale
-    weights = morphology.gaussian_taps(jnp.maximum(sigma, 0.1), radius, max(int(np.ceil(8 * scale)), 1))
-    return (morphology.convolve(shaped, weights, weights) >= 0.5).astype(jnp.float32)
+    sigma = jnp.maximum(0.3 * (radius - scale) + 0.8 * scale, 0.1)
+    taps = morphology.gaussian_taps(sigma, radius, max(int(np.ceil(8 * scale)), 1))
+    return (morphology.convolve(shaped, taps, taps) >= 0.5).astype(jnp.float32)
 
 
 def dynamic_mask(key, mask, *, erode=True):
@@ -282,38 +291,3 @@ def soften(mask, stretch, first_radius, second_radius, second_sigma, *, erode=Tr
 def _to_unit_maximum(plane):
     highest = plane.max()
     return jnp.clip(jnp.where(highest > 1e-6, plane / jnp.maximum(highest, 1e-6), 0.0), 0.0, 1.0)
-
-
-def part_masks(landmarks, height, width):
-    """Masks of `schema.FACE_PARTS`: both eyes, nose and mouth as in `line_masks`, and the face hull.
-
-    Args:
-      landmarks: float32 [81, 2]. height, width: ints.
-
-    Returns:
-      float32 [5, height, width], empty where a landmark is not finite.
-    """
-    lines = line_masks(landmarks, height, width)
-    face = geometry.hull_mask(landmarks, height, width)
-    parts = jnp.stack([lines[0], lines[1], lines[3], lines[4], face])
-    return (parts & face.any()).astype(jnp.float32)
-
-
-def part_labels(mask, landmarks, *, one_by_one=None):
-    """Face parts that a data set's manipulation mask covers by more than 30 % (MSDDF design, section 6).
-
-    Args:
-      mask: float32 [B, H, W, 1] in [0, 1].
-      landmarks: float32 [B, 81, 2].
-      one_by_one: see `geometry.map_samples`.
-
-    Returns:
-      float32 [B, 5], multi-hot over `schema.FACE_PARTS`; zeros where landmarks are not finite.
-    """
-
-    def one(_, mask, landmarks):
-        parts = part_masks(landmarks, *mask.shape[:2])
-        covered = (parts * (mask[None, :, :, 0] > 0.5)).sum((1, 2))
-        return (covered > PART_OVERLAP * jnp.maximum(parts.sum((1, 2)), 1.0)).astype(jnp.float32)
-
-    return geometry.map_samples(one, jax.random.key(0), mask, landmarks, one_by_one=one_by_one)
