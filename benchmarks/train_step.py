@@ -29,7 +29,7 @@ def make_config(variant, batch_size, dtype):
     config.model.variant = variant
     config.data.batch_size = batch_size
     config.dtype = dtype
-    config.init.path = None
+    config.init.path = ""
     return config
 
 

@@ -101,7 +101,7 @@ def get_config(arg=None):
         config.evals[method] = eval_set("faceforensics/c23", "test", (method,))
     # Best video AUC on the validation split; a test split is refused.
     config.select = ConfigDict({"eval": "val", "metric": "video_auc", "every": 2000})
-    # OpenAI's CLIP; None starts from random weights.
+    # OpenAI's CLIP; an empty path starts from random weights.
     config.init = ConfigDict({"path": "weights/openai/clip-vit-large-patch14/model.safetensors"})
     config.model = _model("L/14", image_size=224, num_identities=720, rank=96)
     config.synth = _synth(config.data.group)
@@ -137,7 +137,7 @@ def _make_demo(config):
         config.evals[method] = eval_set("faceforensics/toy", "test", (method,))
     # Frames and not videos: every video of the small validation split is right long before training ends.
     config.select = ConfigDict({"eval": "val", "metric": "frame_auc", "every": 120})
-    config.init.path = None
+    config.init.path = ""
     config.model = _model("Ti/16", image_size=96, num_identities=84, rank=32)
     config.model.slerp_probability = 0.0
     # The published ranges are for 256 px faces; at 96 px they would wipe out every trace there is.

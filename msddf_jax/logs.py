@@ -24,7 +24,7 @@ class MetricWriter:
         self._path = pathlib.Path(workdir) / "metrics.jsonl"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         _keep_until(self._path, first_step)
-        self._file = open(self._path, "a", encoding="utf-8")
+        self._file = self._path.open("a", encoding="utf-8")
         self._events = EventFileWriter(str(self._path.parent / "tensorboard"))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._events.add_event(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))

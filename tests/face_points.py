@@ -18,8 +18,8 @@ def face_points(size, batch=1, seed=0):
             _arc(0.67, 0.36, 0.1, 0.04, 5),
             np.stack([np.full(4, 0.5), np.linspace(0.42, 0.55, 4)], -1),  # nose
             _arc(0.5, 0.585, 0.06, 0.02, 5, np.pi, 2 * np.pi),
-            [0.35, 0.42] + eye,
-            [0.65, 0.42] + eye,
+            eye + np.array([0.35, 0.42]),
+            eye + np.array([0.65, 0.42]),
             _arc(0.5, 0.73, 0.12, 0.04, 7),  # outer lips
             _arc(0.5, 0.73, 0.12, 0.05, 7, 0, -np.pi)[1:-1],
             _arc(0.5, 0.73, 0.08, 0.015, 5),  # inner lips
