@@ -38,7 +38,7 @@ INSTALL_REQUIRES = [
 # language, another project. Google's Scenic is not on the index; installing "scenic" would bring the wrong code.
 
 EXTRAS = {
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9"],
+    "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"],
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
     # Only for converting and comparing weights; nothing imports torch at run time.

@@ -96,8 +96,10 @@ def recipe_rows(key, images, landmarks):
     xray = jax.jit(face_xray.face_xray)(key, images, landmarks, identity)
     region, _, magnitude = blender.uniform_choices(key, count)
     kind = identity % (len(schema.BLENDS) - 1)
-    label = (identity % 2).astype(jnp.int32)
-    chen = jax.jit(sladd.sladd)(key, images, landmarks, label, identity, region, kind, magnitude)
+    rows = {"image": images, "landmarks": landmarks, "identity": identity}
+    reference = jax.jit(sladd.find_reference)(key, rows)
+    choices = {"region": region, "blend_type": kind, "magnitude": magnitude}
+    chen = jax.jit(sladd.blend_reference)(key, images, landmarks, reference, **choices)
     columns = [
         ("self-blend: real", blended["target"]),
         *result_columns("self-blend", blended["target"], blended),
@@ -106,7 +108,7 @@ def recipe_rows(key, images, landmarks):
         *result_columns("X-ray", images, xray),
         ("X-ray: boundary", jnp.repeat(xray["boundary"], 3, -1)),
         ("SLADD: real", images),
-        ("SLADD: reference", images[chen["partner"]]),
+        ("SLADD: reference", reference["source"]),
         *result_columns("SLADD", images, chen),
     ]
     return rows_of(columns, [f"face {i}" for i in range(count)])

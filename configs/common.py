@@ -23,6 +23,9 @@ def get_common():
     config.data.preset = "dfb"
     config.data.num_threads = 16
 
+    # The adversary that chooses the forgeries: "none", "reinforce" or "pathwise".
+    config.policy = ConfigDict({"mode": "none"})
+
     config.ema = 0.999
     config.mesh = ConfigDict({"data": -1})
     config.sharding = ((".*", "replicate"),)

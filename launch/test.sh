@@ -3,4 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash launch/install.sh test
-exec .venv/bin/python -m pytest "$@"
+# A file at a time on each core: fixtures are shared within a file.
+exec .venv/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from msddf_jax import checkpoint, evaluate, logs, sharding, trees
+from msddf_jax import adversary, checkpoint, evaluate, logs, sharding, trees
 from msddf_jax.data import pipeline, schema, source
 from msddf_jax.train_step import ema_weights, init_state, load_detector, make_predict_fn, make_train_step
 from msddf_jax.weights import load_initial
@@ -39,6 +39,7 @@ def train_and_evaluate(config, workdir):
 def check_config(config):
     """Raise ValueError for settings that contradict each other, before any data is read."""
     load_detector(config.detector)
+    adversary.check(config.policy, config.synth)
     if config.select is not None:
         name = config.select.eval
         if name not in config.evals:

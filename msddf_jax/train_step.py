@@ -8,15 +8,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from msddf_jax import detectors, losses, optim, trees
+from msddf_jax import adversary, detectors, losses, optim, trees
+from msddf_jax.synth import blender
 
 
 @flax.struct.dataclass
 class TrainState:
     """Everything that training carries.
 
-    step: int32 scalar. params: {"detector": ...}; the first level names the player.
+    step: int32 scalar. params: {"detector": ..., "policy": ...}; the first level names the player, the second is
+    there where the config has an adversary.
     model_state: mutable collections of the detector (batch statistics), {} for most.
+    player: what the adversary carries from step to step (`adversary.init`), {} without one.
     opt_state: of the trainable parameters only. ema: flat dict, averages of the detector's trainable parameters
     (what is frozen needs no average).
     key: root key; every stream is derived from it, its name and the step.
@@ -25,6 +28,7 @@ class TrainState:
     step: jax.Array
     params: Any
     model_state: Any
+    player: Any
     opt_state: Any
     ema: Any
     key: jax.Array
@@ -70,6 +74,10 @@ def init_state(config, *, initial_params=None):
         loaded = trees.flatten(initial_params)
         flat.update({name: jnp.asarray(value, flat[name].dtype) for name, value in loaded.items()})
         params["detector"] = trees.unflatten(flat)
+    player = {}
+    if config.policy.mode != "none":
+        policy_key = trees.stream_key(init_key, "policy", 0)
+        params["policy"], player = adversary.init(policy_key, mode=config.policy.mode, dtype=jnp.dtype(config.dtype))
     trained = optim.trainable_names(params, config.optim.groups)
     trainable, _ = trees.split(params, trained)
     tx = make_optimizer(config, trainable)
@@ -77,6 +85,7 @@ def init_state(config, *, initial_params=None):
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=model_state,
+        player=player,
         opt_state=tx.init(trainable),
         ema={name: value for name, value in trainable.items() if name.startswith("detector/")},
         key=key,
@@ -104,6 +113,7 @@ def make_train_step(config):
     """
     detector, model = make_model(config)
     weights = config.loss_weights.to_dict()
+    mode = config.policy.mode
 
     def loss_fn(trainable, frozen, state, batch):
         params = trees.merge(trainable, jax.lax.stop_gradient(frozen))
@@ -111,7 +121,8 @@ def make_train_step(config):
         keys = {n: trees.stream_key(state.key, n, state.step) for n in ("synth", "augment", "dropout", "losses")}
         batch = to_device_images(batch)
         if hasattr(detector, "synthesize"):
-            batch = detector.synthesize(keys["synth"], batch, progress=progress, **config.synth)
+            choose = None if mode == "none" else make_choose(config, params["policy"], progress)
+            batch = detector.synthesize(keys["synth"], batch, progress=progress, choose=choose, **config.synth)
         if hasattr(detector, "augment"):
             batch = detector.augment(keys["augment"], batch, **config.augment)
         variables = {"params": params["detector"], **state.model_state}
@@ -127,13 +138,17 @@ def make_train_step(config):
         scalars = {f"loss/{name}": value for name, value in means.items()}
         if hasattr(detector, "scalars"):
             scalars.update(detector.scalars(out, batch))
-        return total, (dict(scalars, loss=total), model_state)
+        scalars["loss"], player = total, state.player
+        if mode != "none":
+            loss, player, more = adversary.judge(batch, terms, player, mode=mode, settings=config.policy)
+            total, scalars = total + loss, {**scalars, **more}
+        return total, (scalars, model_state, player)
 
     def train_step(state, batch):
         trained = optim.trainable_names(state.params, config.optim.groups)
         trainable, frozen = trees.split(state.params, trained)
         tx = make_optimizer(config, trainable)
-        grads, (scalars, model_state) = jax.grad(loss_fn, has_aux=True)(trainable, frozen, state, batch)
+        grads, (scalars, model_state, player) = jax.grad(loss_fn, has_aux=True)(trainable, frozen, state, batch)
         updates, opt_state = tx.update(grads, state.opt_state, trainable)
         trainable = {name: value + updates[name] for name, value in trainable.items()}
         params = trees.merge(trainable, frozen)
@@ -145,12 +160,26 @@ def make_train_step(config):
             step=state.step + 1,
             params=params,
             model_state=dict(model_state),
+            player=player,
             opt_state=opt_state,
             ema=ema,
         )
         return state, {name: value.astype(jnp.float32) for name, value in scalars.items()}
 
     return train_step
+
+
+def make_choose(config, params, progress):
+    """How the config's adversary chooses forgeries, for `synth.compose`."""
+    return adversary.make_choose(
+        params,
+        progress=progress,
+        mode=config.policy.mode,
+        dtype=jnp.dtype(config.dtype),
+        magnitude_on=tuple(config.synth.blend.get("magnitude_on", blender.MAGNITUDE_ON)),
+        type_weights=config.synth.type_weights,
+        settings=config.policy,
+    )
 
 
 def ema_weights(state):

@@ -18,6 +18,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import pytest
 
+# Files that take long go first, so that no worker is left alone with one at the end.
+_LONG_FILES = ("test_train", "test_real_data", "test_main", "test_msddf", "test_blender", "test_synth_contract")
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; the order within a file stays."""
+    rank = {name: i for i, name in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
 
 @pytest.fixture
 def real_data():

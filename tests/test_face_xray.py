@@ -12,7 +12,8 @@ SIZE, BATCH = 48, 6
 IDENTITY = np.array([0, 0, 1, 1, 2, 2])
 USABLE = np.array([True] * 5 + [False])
 XRAY = jax.jit(face_xray.face_xray, static_argnames="one_by_one")
-SLADD = jax.jit(sladd.sladd, static_argnames="one_by_one")
+FIND = jax.jit(sladd.find_reference)
+BLEND = jax.jit(sladd.blend_reference)
 REAL = schema.FORGERY_TYPES.index("real")
 
 
@@ -55,17 +56,25 @@ def test_one_identity_has_no_partner(batch):
     np.testing.assert_array_equal(out["image"], image)
 
 
+def _sladd(seed, reals, others, region, kind, magnitude, usable=None):
+    reference = FIND(jax.random.key(seed), reals, others, usable=usable)
+    key = jax.random.key(seed + 100)
+    given = {"region": region, "blend_type": kind, "magnitude": magnitude}
+    return numpy(reference), numpy(BLEND(key, reals["image"], reals["landmarks"], reference, **given))
+
+
+def _rows(batch, rows):
+    return {"image": batch[0][rows], "landmarks": batch[1][rows], "identity": IDENTITY[rows]}
+
+
 def test_sladd_takes_its_reference_from_the_other_class(batch):
-    image, points = batch
-    label = np.array([0, 1, 0, 1, 0, 0])
-    kind = np.array([0, 1, 2, 2, 0, 0])
-    magnitude = np.linspace(0.5, 1, BATCH).astype(np.float32)
-    region = np.full(BATCH, 10)
-    args = (image, points, label, IDENTITY, region, kind, magnitude)
-    out = numpy(SLADD(jax.random.key(0), *args, usable=USABLE))
-    assert (label[out["partner"]] != label)[:4].all() and (out["partner"][:4] < 4).all()
-    assert out["changed"].tolist() == [True] * 4 + [False] * 2
-    np.testing.assert_array_equal(out["image"][4:], image[4:])
+    image = batch[0][:4]
+    reals, fakes = _rows(batch, slice(0, 4)), _rows(batch, slice(4, 6))
+    kind, magnitude = np.array([0, 1, 2, 2]), np.linspace(0.5, 1, 4).astype(np.float32)
+    reference, out = _sladd(0, reals, fakes, np.full(4, 10), kind, magnitude)
+    # Row 4 has no landmarks, so row 5 (the second of the fakes) lends to all.
+    assert reference["found"].all() and (reference["partner"] == 5).all()
+    assert out["changed"].all()
     # The mix is the binary mask times the magnitude; the feathered blend has one constant weight.
     for i in (2, 3):
         np.testing.assert_allclose(np.unique(out["map"][i]), [0, magnitude[i]], atol=1e-6)
@@ -74,8 +83,11 @@ def test_sladd_takes_its_reference_from_the_other_class(batch):
     assert (difference[out["map"] == 0] == 0).all()
 
 
-def test_sladd_falls_back_to_another_identity(batch):
-    image, points = batch
-    args = (image, points, np.zeros(6, int), IDENTITY, np.full(6, 10), np.full(6, 2), np.ones(6, np.float32))
-    out = numpy(SLADD(jax.random.key(1), *args, usable=USABLE))
-    assert (IDENTITY[out["partner"]] != IDENTITY)[:4].all() and out["changed"][:4].all()
+def test_sladd_falls_back_to_another_identity_or_leaves_the_real(batch):
+    reals = _rows(batch, slice(0, 6))
+    args = (np.full(6, 10), np.full(6, 2), np.ones(6, np.float32))
+    for others in (None, _rows(batch, slice(4, 5))):  # no fake, and one without landmarks
+        reference, out = _sladd(1, reals, others, *args, usable=USABLE)
+        assert (IDENTITY[reference["partner"]] != IDENTITY)[:4].all() and out["changed"][:4].all()
+        assert not reference["found"][4:].any() and not out["changed"][4:].any()
+        np.testing.assert_array_equal(out["image"][4:], batch[0][4:])

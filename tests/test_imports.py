@@ -16,7 +16,7 @@ LEVELS = (
     ("trees", "losses", "metrics", "data.schema"),
     ("models", "synth", "faces", "plots"),
     ("optim", "sharding", "checkpoint", "logs", "data", "weights"),
-    ("detectors",),
+    ("adversary", "detectors"),
     ("train_step", "evaluators"),
     ("inference",),
     ("evaluate",),

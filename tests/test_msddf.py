@@ -6,6 +6,7 @@ from tiny import tiny_config
 
 from msddf_jax.data import schema
 from msddf_jax.detectors import msddf
+from msddf_jax.synth import compose
 from msddf_jax.train_step import to_device_images
 
 SIZE = 64
@@ -48,7 +49,7 @@ def made():
 
 
 def test_each_real_gives_twins_and_a_forgery_group_major(made):
-    roles = [msddf.ROLES[r] for r in made["role"]]
+    roles = [compose.ROLES[r] for r in made["role"]]
     assert roles == ["target_twin", "source_twin", "forgery", "dataset_fake"] * GROUPS
     np.testing.assert_array_equal(made["identity"], np.repeat(np.arange(GROUPS), 4))
     # Rows of a group show its own grey level, whatever was done to them.
@@ -61,10 +62,10 @@ def test_targets_agree_with_the_labels(made):
     assert (made["mask"][real] == 0).all() and (made["blend_mask"][real] == 0).all()
     assert (made["type"][real] == schema.FORGERY_TYPES.index("real")).all()
     assert (made["regions"][real] == 0).all() and not made["has_strength"][real].any()
-    fake = made["role"] == msddf.ROLES.index("dataset_fake")
+    fake = made["role"] == compose.ROLES.index("dataset_fake")
     assert (made["label"][fake] == 1).all() and (made["mask"][fake].max(axis=(1, 2, 3)) == 1).all()
     assert not made["has_regions"][fake].any()
-    forged = (made["role"] == msddf.ROLES.index("forgery")) & ~real
+    forged = (made["role"] == compose.ROLES.index("forgery")) & ~real
     target = made["image"][np.flatnonzero(forged) - 2]
     outside = made["mask"][forged] == 0
     assert np.abs((made["image"][forged] - target) * outside).max() <= 1e-6
@@ -73,7 +74,7 @@ def test_targets_agree_with_the_labels(made):
 
 def test_without_blends_every_forgery_is_real(made):
     out = _synthesize(_batch(), (1, 1), type_weights=(0.0, 0.0, 0.0, 1.0))
-    forged = out["role"] == msddf.ROLES.index("forgery")
+    forged = out["role"] == compose.ROLES.index("forgery")
     assert (out["label"][forged] == 0).all()
     np.testing.assert_array_equal(out["image"][forged], out["image"][np.flatnonzero(forged) - 2])
 
@@ -87,9 +88,9 @@ def test_a_face_without_landmarks_stays_real():
 
 def test_reals_alone_and_two_reals_a_group():
     alone = _synthesize(_batch((1, 0)), (1, 0))
-    assert [msddf.ROLES[r] for r in alone["role"]] == ["target_twin", "source_twin", "forgery"] * GROUPS
+    assert [compose.ROLES[r] for r in alone["role"]] == ["target_twin", "source_twin", "forgery"] * GROUPS
     two = _synthesize(_batch((2, 1)), (2, 1), source_twin=False)
-    assert [msddf.ROLES[r] for r in two["role"][:5]] == ["target_twin"] * 2 + ["forgery"] * 2 + ["dataset_fake"]
+    assert [compose.ROLES[r] for r in two["role"][:5]] == ["target_twin"] * 2 + ["forgery"] * 2 + ["dataset_fake"]
 
 
 def test_twin_rows_point_at_each_other():
@@ -136,5 +137,5 @@ def test_step_zero_equals_the_plain_backbone():
 
 def test_resize_keeps_what_fits_and_a_constant():
     image = jnp.full((1, 32, 32, 3), 0.25)
-    assert msddf.resize(image, 32) is image
-    np.testing.assert_allclose(msddf.resize(image, 20), 0.25, atol=1e-5)
+    assert compose.resize(image, 32) is image
+    np.testing.assert_allclose(compose.resize(image, 20), 0.25, atol=1e-5)

@@ -23,7 +23,14 @@ def prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("real")
     clips = pathlib.Path(os.environ["MSDDF_REAL_DATA"]) / "FaceForensics++"
     code = prepare.main(
-        ["--layout=faceforensics", f"--root={clips}", f"--out={root / 'prepared'}", "--allow_missing", "--workers=2"]
+        [
+            "--layout=faceforensics",
+            f"--root={clips}",
+            f"--out={root / 'prepared'}",
+            "--allow_missing",
+            "--size=128",
+            "--workers=2",
+        ]
     )
     assert code == 0
     build.build("faceforensics", "c23_partial", root / "prepared", root / "tfds")
@@ -43,7 +50,7 @@ def test_train_evaluate_and_predict(prepared):
     from msddf_jax import predict
 
     config = tiny_config(prepared / "tfds", steps=20).copy_and_resolve_references().unlock()
-    config.data.image_size = 256
+    config.data.image_size = 128
     config.data.train = {"name": "faceforensics/c23_partial", "split": "train", "methods": None}
     config.evals = {
         "val": {"name": "faceforensics/c23_partial", "split": "validation", "methods": None},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msddf_jax.data import schema
-from msddf_jax.synth import blender, face_xray, self_blend, sladd, twins
+from msddf_jax.synth import blender, recipes
 
 SIZE, ROWS = 48, 4
 
@@ -24,30 +24,23 @@ def _faces():
     return image, np.tile(points[None], (ROWS, 1, 1)).astype(np.float32)
 
 
-def _make_msddf(key, image, landmarks):
-    pair = twins.make_twins(key, image, landmarks)
-    choices = blender.uniform_choices(key, image.shape[0])
-    made = blender.blend_regions(key, pair["target"], pair["source"], pair["landmarks"], *choices)
-    return {**made, "target": pair["target"]}
+def _choose(key, target, source):
+    region, blend_type, magnitude = blender.uniform_choices(key, target.shape[0])
+    return {"region": region, "blend_type": blend_type, "magnitude": magnitude, "record": {}}
 
 
-def _make_xray(key, image, landmarks):
-    return {**face_xray.face_xray(key, image, landmarks, jnp.arange(image.shape[0])), "target": image}
+def _forge(recipe, key, image, landmarks):
+    rows = {"image": image, "landmarks": landmarks, "identity": jnp.arange(image.shape[0])}
+    made = recipes.forge(recipe, key, rows, choose=_choose, flip=0.5)
+    return {**made["forged"], "target": made["target"]}
 
 
-def _make_sladd(key, image, landmarks):
-    count = image.shape[0]
-    choices = blender.uniform_choices(key, count)
-    made = sladd.sladd(key, image, landmarks, jnp.arange(count) % 2, jnp.arange(count), *choices)
-    return {**made, "target": image}
-
-
-RECIPES = {"msddf": _make_msddf, "self_blend": self_blend.self_blend, "face_xray": _make_xray, "sladd": _make_sladd}
+RECIPES = sorted(recipes.RECIPES)
 
 
 @functools.cache
 def _jitted(name):
-    return jax.jit(RECIPES[name])
+    return jax.jit(functools.partial(_forge, name))
 
 
 def _run(name, image, landmarks, seed=0):
@@ -106,6 +99,11 @@ def test_what_cannot_be_forged_stays_real_and_finite(name, case):
 def test_a_row_does_not_depend_on_the_size_of_its_batch(name):
     image, landmarks = _faces()
     whole = _run(name, image, landmarks)
-    alone = jax.device_get(jax.jit(RECIPES[name])(jax.random.key(0), image[:1], landmarks[:1]))
+    alone = jax.device_get(_jitted(name)(jax.random.key(0), image[:1], landmarks[:1]))
     np.testing.assert_allclose(whole["image"][0], alone["image"][0], atol=1e-5)
     assert whole["label"][0] == alone["label"][0] and whole["type"][0] == alone["type"][0]
+
+
+def test_an_unknown_recipe_names_what_there_is():
+    with pytest.raises(ValueError, match=r"recipe is 'sbi', allowed: \['face_xray', 'msddf', 'self_blend', 'sladd'\]"):
+        _forge("sbi", jax.random.key(0), *map(jnp.asarray, _faces()))

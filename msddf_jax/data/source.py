@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 from absl import logging
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from msddf_jax.data import schema
@@ -278,7 +279,10 @@ def _draw(items, number, rng):
 
 
 def _decode_record(raw, where, height, width):
-    feature = tf_example_pb2.Example.FromString(raw).features.feature
+    try:
+        feature = tf_example_pb2.Example.FromString(raw).features.feature
+    except DecodeError as error:
+        raise ValueError(f"{where} is no record that data_prep.build writes, or it is damaged: {error}") from error
     label_is_fake = bool(feature["label"].int64_list.value[0])
     has_mask = bool(feature["has_mask"].int64_list.value[0])
     image = _decode_png(feature["image"].bytes_list.value[0], "RGB", where, height, width)

@@ -18,10 +18,8 @@ from msddf_jax.data import schema
 from msddf_jax.models import boundary, clip, frequency, heads
 from msddf_jax.models.filters import area_pool
 from msddf_jax.models.reverse_grad import dann_schedule, reverse_grad
-from msddf_jax.synth import blender, degrade, twins
-
-# Rows of a group after synthesis, in this order: each real gives a target twin, a source twin and a forgery.
-ROLES = ("target_twin", "source_twin", "forgery", "dataset_fake")
+from msddf_jax.synth import compose
+from msddf_jax.synth.compose import ROLES
 
 
 class Model(nn.Module):
@@ -58,7 +56,7 @@ class Model(nn.Module):
           type_logits [B, 6], region_logits [B, 5], strength [B], identity_logits [B, I], boundary_logits [B, g, g],
           frequency [B, d / 4]; cosine [B, 2] with the "cosine" head.
         """
-        images = resize(batch["image"], self.image_size)
+        images = compose.resize(batch["image"], self.image_size)
         grid = clip.grid_size(self.variant, self.image_size)
         out = {}
         weight = frequency_out = None
@@ -102,140 +100,22 @@ class Model(nn.Module):
         return out
 
 
-def resize(images, size):
-    """Images [B, H, W, 3] to size x size, cubic with antialiasing, clipped to [0, 1]; as they are where they fit."""
-    if images.shape[1:3] == (size, size):
-        return images
-    shape = (images.shape[0], size, size, images.shape[3])
-    return jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0.0, 1.0)
-
-
-def synthesize(key, batch, *, progress, group, flip, twin, blend, type_weights, source_twin, reversal):
-    """A training batch of groups -> the batch that the detector sees; runs in the train step.
-
-    Each real row gives a clean target twin, a clean source twin (with `source_twin`) and a forgery; data-set fakes
-    pass through. Rows come out group-major, in the order of `ROLES`, so that a group stays on one device.
+def synthesize(key, batch, *, progress, reversal, choose=None, **settings):
+    """A training batch of groups -> the rows that the detector sees; runs in the train step.
 
     Args:
       key: typed key. batch: device batch, images and masks float32 in [0, 1].
-      progress: share of training done, in [0, 1]. group: (reals, fakes) of a group, as the pipeline laid them.
-      flip: chance of a horizontal flip, one for all twins of a row.
-      twin: arguments of `twins.make_twins`. blend: of `blender.blend_regions`. type_weights: of `uniform_choices`.
-      reversal: ceiling of the gradient reversal's schedule.
+      progress: share of training done, in [0, 1]. reversal: ceiling of the identity reversal's schedule.
+      choose, **settings: of `compose.compose`.
 
     Returns:
-      batch with, for N rows: image, mask [N, H, W, 1] (strength of the manipulation), blend_mask [N, H, W, 1] (where
-      it is, whatever its strength), has_mask, label, type, regions [N, 5], has_regions, strength, has_strength,
-      identity, role, and the scalar reversal.
+      rows of `compose.compose`, and the scalar reversal.
     """
-    twin_key, choice_key, blend_key, flip_key = jax.random.split(key, 4)
-    reals, fakes = _split_groups(batch, group)
-    # A face without landmarks cannot be forged: NaN makes the blender leave it real.
-    landmarks = jnp.where(reals["has_landmarks"][:, None, None], reals["landmarks"], jnp.nan)
-    pair = twins.make_twins(twin_key, reals["image"], landmarks, flip=flip, **twin)
-    choices = blender.uniform_choices(choice_key, landmarks.shape[0], type_weights=type_weights)
-    forged = blender.blend_regions(blend_key, pair["target"], pair["source"], pair["landmarks"], *choices, **blend)
-    parts = [(_real_rows(reals, pair["target"], "target_twin"), group[0])]
-    if source_twin:
-        parts.append((_real_rows(reals, pair["source"], "source_twin"), group[0]))
-    parts.append((_forged_rows(reals, forged), group[0]))
-    if group[1]:
-        parts.append((_fake_rows(_flip_rows(flip_key, fakes, flip)), group[1]))
-    return dict(_join_groups(parts), reversal=dann_schedule(progress, reversal))
+    rows = compose.compose(key, batch, choose=choose, **settings)
+    return dict(rows, reversal=dann_schedule(progress, reversal))
 
 
-def _flip_rows(key, rows, probability):
-    """Images and masks of some rows mirrored."""
-    flipped = jax.random.bernoulli(key, probability, rows["label"].shape)[:, None, None, None]
-    mirror = lambda x: jnp.where(flipped, x[:, :, ::-1], x)
-    return dict(rows, image=mirror(rows["image"]), mask=mirror(rows["mask"]))
-
-
-def _split_groups(batch, group):
-    """(rows of the reals, rows of the data-set fakes) of a group-major batch."""
-    real, fake = group
-
-    def take(value, part):
-        grouped = value.reshape(-1, real + fake, *value.shape[1:])[:, part]
-        return grouped.reshape(-1, *value.shape[1:])
-
-    reals = {name: take(value, slice(0, real)) for name, value in batch.items()}
-    return reals, {name: take(value, slice(real, None)) for name, value in batch.items()}
-
-
-def _join_groups(parts):
-    """[(rows, rows a group), ...] -> one batch, group-major."""
-
-    def join(*values):
-        grouped = [v.reshape(-1, count, *v.shape[1:]) for v, (_, count) in zip(values, parts, strict=True)]
-        joined = jnp.concatenate(grouped, axis=1)
-        return joined.reshape(-1, *joined.shape[2:])
-
-    return jax.tree.map(join, *(rows for rows, _ in parts))
-
-
-def _rows(batch, image, role, kind, **given):
-    """One role's rows with every field, from what is given and what a real row has otherwise."""
-    count = image.shape[0]
-    yes, no = jnp.ones(count, bool), jnp.zeros(count, bool)
-    rows = {
-        "image": image,
-        "mask": jnp.zeros((*image.shape[:3], 1), jnp.float32),
-        "blend_mask": jnp.zeros((*image.shape[:3], 1), jnp.float32),
-        "has_mask": yes,
-        "label": jnp.zeros(count, jnp.int32),
-        "type": jnp.full(count, schema.FORGERY_TYPES.index(kind), jnp.int32),
-        "regions": jnp.zeros((count, len(schema.FACE_PARTS)), jnp.float32),
-        "has_regions": yes,
-        "strength": jnp.zeros(count, jnp.float32),
-        "has_strength": no,
-        "identity": batch["identity"],
-        "role": jnp.full(count, ROLES.index(role), jnp.int32),
-    }
-    return {**rows, **given}
-
-
-def _real_rows(reals, image, role):
-    return _rows(reals, image, role, "real")
-
-
-def _forged_rows(reals, forged):
-    """Forgeries; one that changed nothing comes back from the blender as a real and is treated as one."""
-    peak = jnp.max(forged["map"], axis=(1, 2, 3), keepdims=True)
-    return _rows(
-        reals,
-        forged["image"],
-        "forgery",
-        "real",
-        mask=forged["map"],
-        # A boundary is where the mask changes; at half strength the whole mask would look like one.
-        blend_mask=forged["map"] / jnp.maximum(peak, 1e-6),
-        regions=forged["region_parts"],
-        has_regions=forged["has_region"],
-        **{name: forged[name] for name in ("label", "type", "strength", "has_strength")},
-    )
-
-
-def _fake_rows(fakes):
-    count = fakes["image"].shape[0]
-    return _rows(
-        fakes,
-        fakes["image"],
-        "dataset_fake",
-        "dataset_fake",
-        mask=fakes["mask"],
-        blend_mask=fakes["mask"],
-        has_mask=fakes["has_mask"],
-        label=jnp.ones(count, jnp.int32),
-        # What a data-set fake replaced is known from its mask alone, and not by region.
-        has_regions=jnp.zeros(count, bool),
-    )
-
-
-def augment(key, batch, *, image_size, **settings):
-    """Photometric augmentation of every row for itself, then the size of the model."""
-    image = degrade.augment(key, batch["image"], **settings)
-    return dict(batch, image=resize(image, image_size))
+augment = compose.augment
 
 
 def losses(out, batch, *, key, progress, arc):

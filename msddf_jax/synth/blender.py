@@ -2,7 +2,7 @@
 
 The forgery is made from two images of the same frame and the landmarks; the choice of region, blend and
 strength comes from outside, from `uniform_choices` or from a policy. Targets follow from the pixels: see
-`blend.settle`. Gradients reach target, source, magnitude and feather (not through Poisson's mask).
+`blend.settle`. Gradients reach target, source, magnitude, feather and colour (not through Poisson's mask).
 """
 
 import jax
@@ -12,7 +12,9 @@ from msddf_jax.data import schema
 from msddf_jax.synth import blend, color, geometry, masks
 
 MIN_AREA = 0.005
-_NONE = schema.BLENDS.index("none")
+# Blends that obey the magnitude, as published.
+MAGNITUDE_ON = ("dynamic",)
+NONE = schema.BLENDS.index("none")
 
 
 def blend_regions(
@@ -25,6 +27,7 @@ def blend_regions(
     magnitude,
     *,
     feather=None,
+    color_strength=None,
     one_by_one=None,
     **cfg,
 ):
@@ -38,6 +41,7 @@ def blend_regions(
       blend_type: int32 [B], index into `schema.BLENDS`.
       magnitude: float32 [B] in [0, 1].
       feather: float32 [B] in [0, 1] or None to draw it: width of the alpha blend's feather.
+      color_strength: float32 [B] in [0, 1] or None for 1: how far the source's colours move to the target's.
       one_by_one: see `filters.over_rows`.
       **cfg: keywords of `blend_region`.
 
@@ -55,8 +59,10 @@ def blend_regions(
         feather_key, key = jax.random.split(key)
         draw = lambda key: jax.random.uniform(key)
         feather = geometry.map_samples(draw, feather_key, batch=target.shape[0], one_by_one=False)
+    if color_strength is None:
+        color_strength = jnp.ones(target.shape[0])
     one = lambda key, *row: blend_region(key, *row, one_by_one=one_by_one, **cfg)
-    rows = (target, source, landmarks, region, blend_type, magnitude, feather)
+    rows = (target, source, landmarks, region, blend_type, magnitude, feather, color_strength)
     return geometry.map_samples(one, key, *rows, one_by_one=one_by_one)
 
 
@@ -69,10 +75,11 @@ def blend_region(
     blend_type,
     magnitude,
     feather,
+    color_strength,
     *,
     ratios=blend.MSDDF_RATIOS,
     color_modes=color.MODES,
-    magnitude_on=("dynamic",),
+    magnitude_on=MAGNITUDE_ON,
     deform=10.0,
     soft=True,
     erode=True,
@@ -83,7 +90,8 @@ def blend_region(
     """`blend_regions` for one sample.
 
     Args:
-      target, source [H, W, 3]; landmarks [81, 2]; region, blend_type, magnitude, feather: [].
+      target, source [H, W, 3]; landmarks [81, 2]; region, blend_type, magnitude, feather,
+        color_strength: [].
       ratios: r is drawn from these; the mix's strength is r * magnitude.
       color_modes: names from `color.MODES`, one of which is drawn to bring the source to the target.
       magnitude_on: blends that obey the magnitude, of "alpha" and "dynamic". As published, alpha is not.
@@ -106,7 +114,7 @@ def blend_region(
     mask = masks.region_masks(landmarks, region, *target.shape[:2])
     if deform:
         mask = masks.vary_contour(contour_key, masks.deform(deform_key, mask, std=deform))
-    wanted = (blend_type != _NONE) & (mask.mean() >= min_area)
+    wanted = (blend_type != NONE) & (mask.mean() >= min_area)
     ratio = jnp.array(ratios)[jax.random.randint(ratio_key, (), 0, len(ratios))]
     mode = jnp.array([color.MODES.index(m) for m in color_modes])
     mode = mode[jax.random.randint(color_key, (), 0, len(color_modes))]
@@ -114,7 +122,7 @@ def blend_region(
     eye_distance = jnp.sqrt(((eyes[:2].mean(0) - eyes[2:].mean(0)) ** 2).sum())
 
     row = (mode, source, target, mask[..., None], eye_distance)
-    recolor = lambda: color.transfer(*(x[None] for x in row), one_by_one)[0]
+    recolor = lambda: source + color_strength * (color.transfer(*(x[None] for x in row), one_by_one)[0] - source)
     source = jax.lax.cond(wanted, recolor, lambda: source)
 
     def alpha():
@@ -132,7 +140,7 @@ def blend_region(
         return blend.mix(target, source, weight), weight, strength
 
     nothing = lambda: (target, jnp.zeros(mask.shape), jnp.zeros(()))
-    chosen = jnp.where(wanted, blend_type, _NONE)
+    chosen = jnp.where(wanted, blend_type, NONE)
     image, weight, strength = jax.lax.switch(chosen, (alpha, clone, dynamic, nothing))
     # schema.FORGERY_TYPES starts with the blends in the order of schema.BLENDS.
     parts = jnp.asarray(masks.REGION_PARTS)[region]

@@ -1,0 +1,100 @@
+"""The recipes of forgeries, by name: what a config's `synth.recipe` stands for.
+
+Every recipe takes the real rows of a batch and gives, for each of them, the real that the detector sees and a
+forgery of it. Which region, blend and strength a recipe with such choices takes comes from `choose`: uniform, or the
+adversary.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from msddf_jax.synth import blender, face_xray, geometry, self_blend, sladd, twins
+
+
+def forge(recipe, key, reals, *, choose, flip, twin=None, blend=None, others=None):
+    """Forges every real row.
+
+    Args:
+      recipe: one of `RECIPES`.
+      key: typed key.
+      reals: image float32 [R, H, W, 3] in [0, 1], landmarks float32 [R, 81, 2] (NaN: stays real), identity int32 [R].
+      choose: (key, target, source) -> keywords of `blender.blend_regions` (region, blend_type, magnitude, and what
+        else it takes), with "record" beside them: what the chooser wants to see again, leaves [R, ...].
+      flip: chance of a horizontal flip, one for all that comes of a row.
+      twin: keywords of `twins.twin_planes`, for the recipes that alter an image.
+      blend: keywords of the recipe's own blend.
+      others: rows like `reals` of the other class, which "sladd" takes its references from; None without such.
+
+    Returns:
+      dict: target float32 [R, H, W, 3]; source, or None for a recipe whose source is no second real view; forged as
+      `blender.blend_regions`; record, {} for a recipe without choices.
+
+    Raises:
+      ValueError: an unknown recipe.
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"synth.recipe is {recipe!r}, allowed: {sorted(RECIPES)}")
+    return RECIPES[recipe](key, reals, choose, flip, dict(twin or {}), dict(blend or {}), others)
+
+
+def flip_rows(key, rows, flip):
+    """Rows of images, landmarks and masks, each mirrored with the probability `flip`."""
+    count, width = rows["image"].shape[0], rows["image"].shape[2]
+    flipped = jax.random.bernoulli(key, flip, (count,))
+    mirror = lambda x: jnp.where(flipped[:, None, None, None], x[:, :, ::-1], x)
+    out = dict(rows, image=mirror(rows["image"]))
+    if "mask" in rows:
+        out["mask"] = mirror(rows["mask"])
+    points = geometry.flip_landmarks(rows["landmarks"], width)
+    return dict(out, landmarks=jnp.where(flipped[:, None, None], points, rows["landmarks"]))
+
+
+def _forge_msddf(key, reals, choose, flip, twin, blend, others):
+    del others
+    twin_key, choice_key, blend_key = jax.random.split(key, 3)
+    pair = twins.make_twins(twin_key, reals["image"], reals["landmarks"], flip=flip, **twin)
+    choices = choose(choice_key, pair["target"], pair["source"])
+    record = choices.pop("record")
+    forged = blender.blend_regions(blend_key, pair["target"], pair["source"], pair["landmarks"], **choices, **blend)
+    return {"target": pair["target"], "source": pair["source"], "forged": forged, "record": record}
+
+
+def _forge_self_blend(key, reals, choose, flip, twin, blend, others):
+    del choose, others
+    forged = self_blend.self_blend(key, reals["image"], reals["landmarks"], flip=flip, **twin, **blend)
+    return {"target": forged["target"], "source": None, "forged": forged, "record": {}}
+
+
+def _forge_face_xray(key, reals, choose, flip, twin, blend, others):
+    del choose, others
+    _no_twin("face_xray", twin)
+    flip_key, blend_key = jax.random.split(key)
+    reals = flip_rows(flip_key, reals, flip)
+    forged = face_xray.face_xray(blend_key, reals["image"], reals["landmarks"], reals["identity"], **blend)
+    return {"target": reals["image"], "source": None, "forged": forged, "record": {}}
+
+
+def _forge_sladd(key, reals, choose, flip, twin, blend, others):
+    _no_twin("sladd", twin)
+    flip_key, partner_key, choice_key, blend_key = jax.random.split(key, 4)
+    reals = flip_rows(flip_key, reals, flip)
+    reference = sladd.find_reference(partner_key, reals, others)
+    choices = choose(choice_key, reals["image"], reference["source"])
+    record = choices.pop("record")
+    forged = sladd.blend_reference(blend_key, reals["image"], reals["landmarks"], reference, **choices, **blend)
+    return {"target": reals["image"], "source": None, "forged": forged, "record": record}
+
+
+def _no_twin(recipe, twin):
+    if twin:
+        raise ValueError(f"synth.twin is {dict(twin)}: the recipe {recipe!r} alters no image, leave it empty")
+
+
+RECIPES = {
+    "msddf": _forge_msddf,
+    "self_blend": _forge_self_blend,
+    "face_xray": _forge_face_xray,
+    "sladd": _forge_sladd,
+}
+# Recipes whose region, blend and strength are a choice.
+WITH_CHOICES = ("msddf", "sladd")
