@@ -71,12 +71,16 @@ class Builder(records.FrameBuilder):
             for compression in ("c23", "c40", "raw")
             for partial in (False, True)
         ),
-        FaceForensicsConfig(
-            name="toy",
-            description="The embedded procedural set.",
-            methods=TOY_METHODS,
-            dataset="toy",
-            identity="toy",
+        *(
+            FaceForensicsConfig(
+                name=name,
+                description=f"The embedded procedural set, {compression}.",
+                compression=compression,
+                methods=TOY_METHODS,
+                dataset="toy",
+                identity="toy",
+            )
+            for name, compression in (("toy", "c23"), ("toy_c40", "c40"))
         ),
     ]
 

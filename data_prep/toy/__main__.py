@@ -14,9 +14,13 @@ def main():
     parser.add_argument("--size", type=int, default=128, help="side of a frame in pixels, even (default 128)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pixels before encoding (default 0)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--compressions", default="c23", help="comma-separated, of c23 and c40 (default c23)")
     args = parser.parse_args()
     try:
-        written = generate.generate(args.out, args.identities, args.frames, args.size, args.seed, args.workers)
+        compressions = tuple(args.compressions.split(","))
+        written = generate.generate(
+            args.out, args.identities, args.frames, args.size, args.seed, args.workers, compressions
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"data_prep.toy: {error}")
     print(f"{args.out}: {written} files written" if written else f"{args.out}: complete, nothing to write")

@@ -19,8 +19,8 @@ from msddf_jax.faces.opencv import cv2
 from msddf_jax.faces.video import write_video
 
 FPS = 25
-CRF = 23
-COMPRESSION = "c23"
+# FF++ names its compressions after the constant rate factor of H.264.
+COMPRESSIONS = {"c23": 23, "c40": 40}
 SPLITS = (("train", 0.7), ("val", 0.1), ("test", 0.2))
 MIN_SIZE = 64
 VERSION = 1  # of the drawings: raise it when the same seed gives other pixels
@@ -81,10 +81,10 @@ def draw_pair(seed, first, second, num_frames, size):
     return out
 
 
-def video_path(root, folder, stem):
-    """Where a video lies: `folder` "youtube" for originals, else a method."""
+def video_path(root, folder, stem, compression="c23"):
+    """Where a video lies: `folder` "youtube" for originals, else a method; `compression` of `COMPRESSIONS`."""
     unit = "original_sequences" if folder == "youtube" else "manipulated_sequences"
-    return pathlib.Path(root) / unit / folder / COMPRESSION / "videos" / f"{stem}.mp4"
+    return pathlib.Path(root) / unit / folder / compression / "videos" / f"{stem}.mp4"
 
 
 def mask_path(root, method, stem):
@@ -92,34 +92,39 @@ def mask_path(root, method, stem):
     return pathlib.Path(root) / "manipulated_sequences" / method / "masks" / "videos" / f"{stem}.mp4"
 
 
-def pair_files(root, first, second):
-    """Every file that belongs to a pair: {(folder, stem): (video, landmarks, mask or None)}."""
+def pair_files(root, first, second, compressions=("c23",)):
+    """Every file that belongs to a pair: {(folder, stem): {path: compression | "landmarks" | "mask"}}."""
     keys = [("youtube", first), ("youtube", second)]
     keys += [(m, f"{a}_{b}") for a, b in ((first, second), (second, first)) for m in manipulate.METHODS]
     out = {}
     for folder, stem in keys:
-        video = video_path(root, folder, stem)
-        out[folder, stem] = (video, sidecar_path(video), None if folder == "youtube" else mask_path(root, folder, stem))
+        files = {}
+        for compression in compressions:
+            video = video_path(root, folder, stem, compression)
+            files |= {video: compression, sidecar_path(video): "landmarks"}
+        if folder != "youtube":
+            files[mask_path(root, folder, stem)] = "mask"
+        out[folder, stem] = files
     return out
 
 
-def write_pair(root, seed, first, second, num_frames, size):
+def write_pair(root, seed, first, second, num_frames, size, compressions=("c23",)):
     """Draw and write what is missing of a pair; each file appears whole or not at all.
 
     Returns:
       how many files were written.
     """
     cv2.setNumThreads(1)  # the processes are the parallelism
-    files = pair_files(root, first, second)
-    missing = {key: [p for p in paths if p is not None and not p.exists()] for key, paths in files.items()}
+    files = pair_files(root, first, second, compressions)
+    missing = {key: [p for p in paths if not p.exists()] for key, paths in files.items()}
     if not any(missing.values()):
         return 0
     drawn = draw_pair(seed, first, second, num_frames, size)
-    for key, (_, marks, mask) in files.items():
+    for key, kinds in files.items():
         for path in missing[key]:
             part = path.with_name(f".{path.name}.part")
             try:
-                _write_part(part, drawn[key], "landmarks" if path == marks else "mask" if path == mask else "frames")
+                _write_part(part, drawn[key], kinds[path])
                 os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
@@ -133,7 +138,7 @@ def _write_part(path, forged, kind):
     elif kind == "mask":  # crf 0 keeps black at 0 and white at 255, so any threshold between holds
         write_video(path, np.repeat(forged.masks[..., None], 3, axis=-1), FPS, crf=0)
     else:
-        write_video(path, forged.frames, FPS, crf=CRF)
+        write_video(path, forged.frames, FPS, crf=COMPRESSIONS[kind])
 
 
 def digest(drawn):
@@ -164,7 +169,7 @@ def _write_json(path, value):
     os.replace(part, path)
 
 
-def generate(out, num_identities=120, num_frames=8, size=128, seed=0, workers=2):
+def generate(out, num_identities=120, num_frames=8, size=128, seed=0, workers=2, compressions=("c23",)):
     """Write the set, or what is missing of it.
 
     Args:
@@ -174,6 +179,7 @@ def generate(out, num_identities=120, num_frames=8, size=128, seed=0, workers=2)
       size: side of a frame in pixels, even, at least MIN_SIZE.
       seed: of the whole set.
       workers: processes.
+      compressions: names from `COMPRESSIONS`; each video is written once for each. More can be added later.
 
     Returns:
       how many files were written; 0 where the set was complete.
@@ -185,18 +191,20 @@ def generate(out, num_identities=120, num_frames=8, size=128, seed=0, workers=2)
         raise ValueError(f"size must be even and at least {MIN_SIZE}, got {size}")
     if num_frames < 1 or workers < 1 or seed < 0:
         raise ValueError(f"expected frames >= 1, workers >= 1 and seed >= 0, got {num_frames}, {workers}, {seed}")
+    unknown = sorted(set(compressions) - set(COMPRESSIONS))
+    if unknown or not compressions:
+        raise ValueError(f"compressions are {tuple(compressions)}, allowed are names from {tuple(COMPRESSIONS)}")
     splits = split_pairs(num_identities, seed)
     root = pathlib.Path(out)
     _claim(root, dict(version=VERSION, identities=num_identities, frames=num_frames, size=size, seed=seed))
     pairs = [pair for name, _ in SPLITS for pair in splits[name]]
-    for paths in pair_files(root, *pairs[0]).values():
+    for paths in pair_files(root, *pairs[0], compressions).values():
         for path in paths:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     written = 0
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = [pool.submit(write_pair, root, seed, a, b, num_frames, size) for a, b in pairs]
+        jobs = [pool.submit(write_pair, root, seed, a, b, num_frames, size, compressions) for a, b in pairs]
         try:
             for job in tqdm.tqdm(concurrent.futures.as_completed(jobs), "pairs", len(jobs), unit="pair"):
                 written += job.result()

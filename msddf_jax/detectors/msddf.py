@@ -182,10 +182,7 @@ def _twin_rows(role):
 
 def scalars(out, batch):
     """Figures worth watching: accuracy by role, how many forgeries came out real, identity top-1."""
-    right = (out["logit"] > 0) == (batch["label"] == 1)
-    values = {}
-    for index, role in enumerate(ROLES):
-        values[f"accuracy/{role}"] = L.masked_mean(right.astype(jnp.float32), batch["role"] == index)
+    values = compose.accuracy_by_role(out["logit"], batch)
     forgery = batch["role"] == ROLES.index("forgery")
     values["synth/unchanged"] = L.masked_mean((batch["label"] == 0).astype(jnp.float32), forgery)
     values["synth/strength"] = L.masked_mean(batch["strength"], forgery & batch["has_strength"])

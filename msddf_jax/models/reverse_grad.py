@@ -10,7 +10,7 @@ def reverse_grad(x, scale):
 
     Args:
       x: float array of any shape.
-      scale: scalar >= 0, a Python number or a traced float; its own gradient is zero.
+      scale: scalar, a Python number or a traced float; below 0 nothing is reversed; its own gradient is zero.
 
     Returns:
       `x`, same shape and dtype.

@@ -7,6 +7,7 @@ happened to the pixels (`blend.settle`), never from what was asked for.
 import jax
 import jax.numpy as jnp
 
+from msddf_jax import losses
 from msddf_jax.data import schema
 from msddf_jax.synth import blender, degrade, recipes
 
@@ -63,6 +64,12 @@ def augment(key, rows, *, image_size, **settings):
     """Photometric augmentation of every row for itself (`degrade.augment`), then the size of the model."""
     image = degrade.augment(key, rows["image"], **settings)
     return dict(rows, image=resize(image, image_size))
+
+
+def accuracy_by_role(logit, rows):
+    """{"accuracy/<role>": share of the role's rows that `logit` [N] puts on the right side; 0 without a row}."""
+    right = ((logit > 0) == (rows["label"] == 1)).astype(jnp.float32)
+    return {f"accuracy/{name}": losses.masked_mean(right, rows["role"] == i) for i, name in enumerate(ROLES)}
 
 
 def resize(images, size):

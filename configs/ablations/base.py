@@ -1,0 +1,70 @@
+"""What the rows of the ablation share: the embedded data set, a tiny pretrained ViT, one manipulation to train on.
+
+The argument behind the colon is the manipulation, for example configs/ablations/msddf.py:toy_neural. Every row starts
+from the backbone of configs/ablations/pretrain.py, sees the same reals for the same number of steps, and is tested on
+all four manipulations, as they are and recompressed.
+"""
+
+from configs import msddf
+from configs.common import eval_set
+
+METHODS = ("toy_swap", "toy_reenact", "toy_neural", "toy_texture")
+TRAINED_ON = "toy_neural"
+BACKBONE = "ablation/backbone.safetensors"
+
+# Everything is trained, the pretrained backbone at a tenth of the rate of what starts from nothing.
+FINE_TUNE = (
+    ("policy/.*", {"lr": 1e-3, "weight_decay": 0.0}),
+    ("detector/backbone/.*", {"lr": 5e-4, "weight_decay": 0.01}),
+    ("detector/.*", {"lr": 2e-3, "weight_decay": 0.01}),
+)
+# GenD's LN-tuning: every LayerNorm and the head.
+LN_TUNE = (
+    (r"detector/backbone/(.*/)?ln_[^/]+/.*", {"lr": 2e-3, "weight_decay": 0.0}),
+    (r"detector/backbone/.*", None),
+    (r"detector/.*", {"lr": 2e-3, "weight_decay": 0.0}),
+)
+
+
+def get_msddf(method=None):
+    """The whole method; `method` is the manipulation to train on."""
+    method = method or TRAINED_ON
+    if method not in METHODS:
+        raise ValueError(f"an ablation trains on one of {METHODS}, got {method!r}")
+    config = msddf.get_config("demo").unlock()
+    config.model.variant = "Mu/8"
+    config.init.path = BACKBONE
+    config.optim.groups = FINE_TUNE
+    config.data.train = eval_set("faceforensics/toy", "train", (method,))
+    config.evals = {"val": eval_set("faceforensics/toy", "validation", (method,))}
+    for name in METHODS:
+        config.evals[name] = eval_set("faceforensics/toy", "test", (name,))
+        config.evals[f"{name}_c40"] = eval_set("faceforensics/toy_c40", "test", (name,))
+    # The terms that ask features to agree are on: the backbone is pretrained.
+    weights = msddf.get_config().loss_weights
+    for name in ("feature_uniformity", "feature_alignment", "twin_cosine", "frequency_cosine"):
+        config.loss_weights[name] = weights[name]
+    config.select.every = 100
+    config.checkpoint_every = 100
+    config.steps = 200
+    return config
+
+
+def get_baseline(method=None):
+    """A ViT and a linear layer on the data set's fakes alone (detectors/baseline.py), everything trained."""
+    config = get_msddf(method)
+    config.detector = "baseline"
+    config.model = {"variant": config.model.variant, "image_size": config.model.image_size, "normalize": False}
+    config.synth = {"recipe": "none", "group": config.data.group, "flip": 0.5, "source_twin": False}
+    config.policy = {"mode": "none"}
+    config.loss_weights = {"label": 1.0}
+    config.loss_args = {}
+    return config
+
+
+def train_on_reals(config):
+    """The same experiment without a single fake of the data set: forgeries are all it sees."""
+    config.data.group = config.synth.group = (1, 0)
+    config.data.batch_size = config.data.batch_size // 2
+    config.data.train.methods = ()
+    return config

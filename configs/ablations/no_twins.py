@@ -1,0 +1,14 @@
+"""MSDDF minus the twins: forgeries from another person's face, no second real view, nothing asked to agree."""
+
+from configs.ablations import base
+
+
+def get_config(arg=None):
+    """The experiment; `arg` is the manipulation to train on."""
+    config = base.get_msddf(arg)
+    config.synth.recipe = "sladd"
+    config.synth.source_twin = False
+    config.synth.twin = {}
+    # The blender stays MSDDF's own, not SLADD's.
+    config.synth.blend = {"soft": True, "metric": True, "ratios": (0.25, 0.5, 0.75, 0.75, 1.0, 1.0, 1.0)}
+    return config.lock()
