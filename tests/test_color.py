@@ -1,7 +1,5 @@
 """Colour spaces against OpenCV, transfers against NumPy and against what they promise."""
 
-import functools
-
 import cv2
 import jax
 import jax.numpy as jnp
@@ -133,18 +131,9 @@ def test_degenerate_input_gives_finite_output_and_gradient():
     np.testing.assert_allclose(out[4:], source[4:], atol=1e-4)
 
 
-def test_blur_and_resize_matrices_equal_opencv():
+def test_blur_matrices_equal_opencv():
     image = images(5)[0]
     blur = jax.jit(filters.gaussian_blur)
     for kernel, sigma in [(1, 1.0), (5, 0.8), (15, 3.0), (25, 40.0)]:
         expected = cv2.GaussianBlur(image, (kernel, kernel), sigma)
         np.testing.assert_allclose(blur(image, kernel, sigma), expected, atol=2e-6)
-
-    @functools.partial(jax.jit, static_argnums=(1, 2))
-    def resize(image, height, width):
-        rows, cols = filters.linear_resize_matrix(24, height), filters.linear_resize_matrix(32, width)
-        return filters.apply_separable(image, rows, cols)
-
-    for height, width in [(12, 16), (31, 90)]:
-        expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        np.testing.assert_allclose(resize(image, height, width), expected, atol=2e-5)

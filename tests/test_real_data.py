@@ -1,21 +1,41 @@
 """From real clips to a verdict: prepare, build, 20 training steps, evaluate, predict."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
+
+from msddf_jax import predict
+from msddf_jax.inference import load_for_inference
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# The command line and one device, as a user has it: eight virtual ones would each make every forgery.
+CONFIG = """
+import sys
+sys.path[:0] = {paths!r}
 from tiny import tiny_config
 
-from msddf_jax import train
-from msddf_jax.inference import load_for_inference
+
+def get_config(arg=None):
+    config = tiny_config({data!r}, steps=20).unlock()
+    config.data.image_size = 128
+    one = dict(name="faceforensics/c23_partial", methods=None)
+    config.data.train = dict(one, split="train")
+    config.evals = dict(
+        val=dict(one, split="validation"), faceswap=dict(one, split="test", methods=("faceswap",))
+    )
+    config.checkpoint_every = 20
+    return config.lock()
+"""
 
 pytestmark = pytest.mark.real_data
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    import os
-
     from data_prep import build, prepare
 
     if not (os.environ.get("MSDDF_REAL_DATA") and os.environ.get("MSDDF_MODELS")):
@@ -45,19 +65,13 @@ def test_99_percent_of_the_sampled_frames_have_a_face(prepared):
 
 
 def test_train_evaluate_and_predict(prepared):
-    import os
-
-    from msddf_jax import predict
-
-    config = tiny_config(prepared / "tfds", steps=20).copy_and_resolve_references().unlock()
-    config.data.image_size = 128
-    config.data.train = {"name": "faceforensics/c23_partial", "split": "train", "methods": None}
-    config.evals = {
-        "val": {"name": "faceforensics/c23_partial", "split": "validation", "methods": None},
-        "faceswap": {"name": "faceforensics/c23_partial", "split": "test", "methods": ("faceswap",)},
-    }
-    config.checkpoint_every = 20
-    results = train.train_and_evaluate(config.lock(), prepared / "run")
+    path = prepared / "tiny_run.py"
+    path.write_text(CONFIG.format(paths=[str(ROOT), str(ROOT / "tests")], data=str(prepared / "tfds")))
+    command = [sys.executable, "-m", "msddf_jax.main", f"--config={path}", f"--workdir={prepared / 'run'}"]
+    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    results = json.loads((prepared / "run" / "results.json").read_text())
     assert 0.0 <= results["faceswap/frame_auc"] <= 1.0 and results["faceswap/frame_num_fake"] == 32
     clips = pathlib.Path(os.environ["MSDDF_REAL_DATA"]) / "FaceForensics++"
     files = sorted([*clips.glob("original_sequences/**/634.mp4"), *clips.glob("manipulated_sequences/**/634_660.mp4")])

@@ -1,6 +1,5 @@
 """One flip for both twins, the transform on exactly one of them, its parts against OpenCV."""
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,25 +59,6 @@ def test_same_key_same_bits_in_any_batch_and_either_way(made):
     for name in out:
         np.testing.assert_array_equal(one[name], out[name][:1], err_msg=name)
         np.testing.assert_allclose(vectorised[name], out[name][:8], atol=2e-5, err_msg=name)
-
-
-def test_resampling_is_opencvs():
-    plane = np.random.default_rng(0).random((24, 32)).astype(np.float32)
-    for factor in (2, 4):
-        out = jax.jit(twins.resample)(plane[None], factor)[0]
-        small = cv2.resize(plane, (32 // factor, 24 // factor), interpolation=cv2.INTER_NEAREST)
-        reference = cv2.resize(small, (32, 24), interpolation=cv2.INTER_LINEAR)
-        np.testing.assert_allclose(out, reference, atol=1e-6)
-
-
-def test_sharpening_is_a_3x3_kernel():
-    plane = np.random.default_rng(0).random((24, 32)).astype(np.float32)
-    kernel = np.full((3, 3), -1.0)
-    kernel[1, 1] = 8.7
-    kernel = 0.4 * kernel
-    kernel[1, 1] += 0.6
-    reference = np.clip(cv2.filter2D(plane, -1, kernel), 0, 1)
-    np.testing.assert_allclose(twins.sharpen_planes(plane[None], 0.4, 0.7)[0], reference, atol=1e-5)
 
 
 def test_ranges_of_the_colour_change():

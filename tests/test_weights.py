@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from msddf_jax import trees
@@ -101,3 +102,16 @@ def test_the_environment_names_a_folder(tmp_path, monkeypatch):
     (tmp_path / "openai").mkdir()
     (tmp_path / "openai" / "model.safetensors").write_bytes(b"")
     assert load_initial.locate("weights/openai/model.safetensors") == tmp_path / "openai" / "model.safetensors"
+
+
+def test_what_is_saved_is_what_hugging_face_has(weight_file, tmp_path):
+    path, tensors = weight_file
+    hf_clip.save(tmp_path / "again.safetensors", hf_clip.load(path))
+    with safe_open(tmp_path / "again.safetensors", framework="numpy") as file:
+        written = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open has no iterator)
+    expected = {n: t for n, t in tensors.items() if n.startswith("vision_model.") and not n.endswith("position_ids")}
+    assert set(written) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(written[name], value, err_msg=name)
+    with pytest.raises(ValueError, match="'head/kernel'"):
+        hf_clip.save(tmp_path / "other.safetensors", {"head/kernel": np.zeros((2, 2))})

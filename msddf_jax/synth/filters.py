@@ -92,18 +92,3 @@ def gaussian_blur(image, kernel_size, sigma):
     rows = gaussian_matrix(height, kernel_size, sigma)
     cols = rows if height == width else gaussian_matrix(width, kernel_size, sigma)
     return apply_separable(image, rows, cols)
-
-
-def linear_resize_matrix(size_in, size_out):
-    """Matrix of `cv2.resize(..., INTER_LINEAR)` along one axis: half-pixel centres, no antialiasing.
-
-    Args:
-      size_in, size_out: int, pixels.
-
-    Returns:
-      [size_out, size_in] float32, each row sums to 1.
-    """
-    position = (jnp.arange(size_out, dtype=jnp.float32) + 0.5) * (size_in / size_out) - 0.5
-    position = jnp.clip(position, 0.0, size_in - 1.0)
-    distance = jnp.abs(position[:, None] - jnp.arange(size_in, dtype=jnp.float32)[None, :])
-    return jnp.maximum(1.0 - distance, 0.0)

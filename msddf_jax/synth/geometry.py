@@ -222,15 +222,17 @@ def resample_axes(planes, x, y):
     return take(rows, left, 2) * (1.0 - fx) + take(rows, right, 2) * fx
 
 
-def lerp_taps(position, size):
+def lerp_taps(position, size, xp=jnp):
     """Taps of linear interpolation at `position` float32 [n] on `size` pixels, borders repeated.
+
+    xp: `numpy` keeps taps that are known beforehand constants.
 
     Returns:
       low, high: int32 [n]; weight: float32 [n] of high.
     """
-    position = jnp.clip(position, 0.0, size - 1.0)
-    low = position.astype(jnp.int32)
-    return low, jnp.minimum(low + 1, size - 1), position - low
+    position = xp.clip(position, 0.0, size - 1.0)
+    low = position.astype(xp.int32)
+    return low, xp.minimum(low + 1, size - 1), position - low
 
 
 def draw_affine(key, height, width, shift=(0.03, 0.015), scale=0.95):

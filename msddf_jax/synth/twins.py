@@ -10,7 +10,7 @@ vanishes in the 8-bit tables there, is left out.
 import jax
 import jax.numpy as jnp
 
-from msddf_jax.synth import geometry
+from msddf_jax.synth import degrade, geometry
 
 
 def make_twins(key, image, landmarks, *, one_by_one=None, **cfg):
@@ -126,50 +126,14 @@ def alter(
     planes = jnp.clip(planes + shift[:, None, None], 0.0, 1.0)
     planes = jnp.clip(planes * (1.0 + contrast * tone[0]) + brightness * tone[1], 0.0, 1.0)
 
-    factor = jnp.array(factors)[jax.random.randint(factor_key, (), 0, len(factors))]
+    # Counted from 1: 0 would leave the image as it is. A factor that is known compiles to constant taps.
+    index = 1 + jax.random.randint(factor_key, (), 0, len(factors))
     share, light = jax.random.uniform(sharpen_key, (2,))
     share = sharpen[0] + (sharpen[1] - sharpen[0]) * share
     light = lightness[0] + (lightness[1] - lightness[0]) * light
     return jax.lax.cond(
         jax.random.bernoulli(which_key),
-        lambda p: resample(p, factor),
-        lambda p: sharpen_planes(p, share, light),
+        lambda p: degrade.choose_factor(p, index, tuple(factors), "nearest"),
+        lambda p: degrade.sharpen_planes(p, share, light),
         planes,
     )
-
-
-def resample(planes, factor):
-    """Down by `factor` int32 [] with the nearest pixel and up again bilinearly (cv2.resize, both).
-
-    Args:
-      planes: float32 [C, H, W], H and W divisible by the factor.
-
-    Returns:
-      float32 [C, H, W].
-    """
-
-    def taps(size):
-        small = size // factor
-        position = (jnp.arange(size) + 0.5) / factor - 0.5
-        position = jnp.clip(position, 0.0, small - 1.0)
-        low = position.astype(jnp.int32)
-        return low * factor, jnp.minimum(low + 1, small - 1) * factor, position - low
-
-    return geometry.resample_axes(planes, taps(planes.shape[2]), taps(planes.shape[1]))
-
-
-def sharpen_planes(planes, share, light):
-    """Mix with a Laplacian sharpening (albumentations' Sharpen): kernel of -1 with 8 + light at its centre.
-
-    Args:
-      planes: float32 [C, H, W] in [0, 1]; borders are reflected.
-      share: float32 [], weight of the sharpened image. light: float32 [].
-
-    Returns:
-      float32 [C, H, W] in [0, 1].
-    """
-    padded = jax.lax.optimization_barrier(jnp.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="reflect"))
-    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    rows = jax.lax.optimization_barrier(rows)
-    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]  # the 3x3 sum, centre included
-    return jnp.clip(planes * (1.0 + share * (8.0 + light)) - share * around, 0.0, 1.0)

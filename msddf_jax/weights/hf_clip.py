@@ -1,9 +1,10 @@
-"""CLIP's vision tower from a Hugging Face `model.safetensors` (CLIPModel or CLIPVisionModel)."""
+"""CLIP's vision tower from and to a Hugging Face `model.safetensors` (CLIPModel or CLIPVisionModel)."""
 
 import re
 
 import numpy as np
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 # Hugging Face name -> (ours, what to do with the array). Linear weights are [out, in] there and [in, out] here.
 _RULES = (
@@ -49,14 +50,56 @@ def load(path):
 
 def convert(name, value):
     """(our name, our array) of one tensor of the vision tower. Raises ValueError for a name that is not CLIP's."""
+    ours, kind = _rename(name)
+    if kind == "conv":
+        value = value.transpose(2, 3, 1, 0)
+    if kind == "linear" and ours.endswith("/kernel"):
+        value = value.T
+    return ours, np.ascontiguousarray(value, np.float32)
+
+
+def _rename(name):
+    """(our name, kind of tensor) of a Hugging Face name."""
     for pattern, ours, kind in _RULES:
         match = re.fullmatch(pattern, name)
-        if match is None:
-            continue
-        ours = match.expand(ours)
-        if kind == "conv":
-            value = value.transpose(2, 3, 1, 0)
-        if kind == "linear" and ours.endswith("/weight"):
-            ours, value = ours.removesuffix("weight") + "kernel", value.T
-        return ours, np.ascontiguousarray(value, np.float32)
+        if match is not None:
+            ours = match.expand(ours)
+            if kind == "linear" and ours.endswith("/weight"):
+                ours = ours.removesuffix("weight") + "kernel"
+            return ours, kind
     raise ValueError(f"{name!r} is no tensor of CLIP's vision tower")
+
+
+def save(path, flat):
+    """Write a vision tower under the names that `load` reads and CLIPVisionModel has.
+
+    Args:
+      path: of the safetensors file. flat: {our flat name: array}, of `models.clip.VisionTransformer`.
+
+    Raises:
+      ValueError: a name that is no parameter of the vision tower.
+    """
+    depth = len({name.split("/")[0] for name in flat if name.startswith("block_")})
+    theirs = {_rename(name)[0]: name for name in _theirs(depth)}
+    unknown = sorted(set(flat) - set(theirs))
+    if unknown:
+        raise ValueError(f"{unknown} are no parameters of CLIP's vision tower of {depth} blocks")
+    tensors = {}
+    for ours, value in flat.items():
+        kind, value = _rename(theirs[ours])[1], np.asarray(value, np.float32)
+        if kind == "conv":
+            value = value.transpose(3, 2, 0, 1)
+        if kind == "linear" and ours.endswith("/kernel"):
+            value = value.T
+        tensors[f"vision_model.{theirs[ours]}"] = np.ascontiguousarray(value)
+    save_file(tensors, path)
+
+
+def _theirs(depth):
+    """Every Hugging Face name of a vision tower of `depth` blocks."""
+    names = ["embeddings.class_embedding", "embeddings.patch_embedding.weight", "embeddings.position_embedding.weight"]
+    layers = [f"{ln}.{kind}" for ln in ("layer_norm1", "layer_norm2") for kind in ("weight", "bias")]
+    linear = [f"self_attn.{n}_proj" for n in ("q", "k", "v", "out")] + ["mlp.fc1", "mlp.fc2"]
+    layers += [f"{name}.{kind}" for name in linear for kind in ("weight", "bias")]
+    names += [f"{ln}.{kind}" for ln in ("pre_layrnorm", "post_layernorm") for kind in ("weight", "bias")]
+    return names + [f"encoder.layers.{i}.{layer}" for i in range(depth) for layer in layers]
