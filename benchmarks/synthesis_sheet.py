@@ -77,7 +77,7 @@ def result_columns(name, target, out):
     difference = jnp.clip(jnp.abs(out["image"] - target) * ENLARGED_DIFFERENCE, 0.0, 1.0)
     return [
         (f"{name}: map", jnp.repeat(out["map"], 3, -1)),
-        (f"{name}: image", out["image"]),
+        ("image", out["image"]),
         ("difference", difference),
     ]
 

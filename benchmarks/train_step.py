@@ -163,14 +163,19 @@ def main():
     parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--torch", action="store_true", help="also time transformers' CLIP (needs the [torch] extra)")
+    parser.add_argument("--torch_rows", type=int, default=8, help="images of the comparison with torch")
     parser.add_argument("--out", help="write the first table as JSON")
     args = parser.parse_args()
     variants = args.variants.split(",")
-    rows = [measure(v, args.batch_size, args.dtype, args.runs) for v in variants]
+    rows = []
+    for variant in variants:
+        rows.append(measure(variant, args.batch_size, args.dtype, args.runs))
+        # A large ViT takes long on a CPU: what is there is said at once.
+        print(*rows[-1], flush=True)
     header = ["ViT", "rows", "step s", "img/s", "GFLOP/s", "synth", "augment", "forward", "backward"]
     report(f"train step, {args.dtype}", header, rows, args.out)
     if args.torch:
-        rows = [measure_torch(v, 8, args.runs) for v in variants]
+        rows = [measure_torch(v, args.torch_rows, args.runs) for v in variants]
         report("ViT alone, forward and LN-only backward", ["ViT", "rows", "ours s", "torch s", "torch/ours"], rows)
 
 
