@@ -89,7 +89,7 @@ def test_a_face_without_landmarks_stays_real():
 def test_reals_alone_and_two_reals_a_group():
     alone = _synthesize(_batch((1, 0)), (1, 0))
     assert [compose.ROLES[r] for r in alone["role"]] == ["target_twin", "source_twin", "forgery"] * GROUPS
-    two = _synthesize(_batch((2, 1)), (2, 1), source_twin=False)
+    two = _synthesize(_batch((2, 1)), (2, 1), recipe="self_blend", source_twin=False)
     assert [compose.ROLES[r] for r in two["role"][:5]] == ["target_twin"] * 2 + ["forgery"] * 2 + ["dataset_fake"]
 
 
@@ -103,11 +103,18 @@ def test_twin_rows_point_at_each_other():
     assert (np.asarray(msddf._twin_rows(jnp.array([0, 2, 0, 2]))[1]) == -1).all()
 
 
-def test_the_identity_term_reverses_into_the_backbone():
+@pytest.fixture(scope="module")
+def drawn():
+    """(variant, model, images, parameters as they are drawn)."""
     config = tiny_config("nowhere")
     model = msddf.Model(**config.model.to_dict())
     image = jax.random.uniform(jax.random.key(0), (4, SIZE, SIZE, 3))
     params = jax.jit(lambda: model.init(jax.random.key(1), {"image": image}, train=False))()["params"]
+    return config.model.variant, model, image, params
+
+
+def test_the_identity_term_reverses_into_the_backbone(drawn):
+    _, model, image, params = drawn
 
     def loss(params, reversal):
         batch = {"image": image, "label": jnp.array([0, 1, 0, 1]), "reversal": reversal}
@@ -124,14 +131,12 @@ def test_the_identity_term_reverses_into_the_backbone():
     )
 
 
-def test_step_zero_equals_the_plain_backbone():
+def test_step_zero_equals_the_plain_backbone(drawn):
     """With the adapters untrained, the feature is CLIP's unit class feature to the last bit."""
-    config = tiny_config("nowhere")
-    model = msddf.Model(**config.model.to_dict())
-    image = jax.random.uniform(jax.random.key(0), (2, SIZE, SIZE, 3))
-    params = jax.jit(lambda: model.init(jax.random.key(1), {"image": image}, train=False))()["params"]
-    out = model.apply({"params": params}, {"image": image}, train=False)
-    plain = msddf.clip.VisionTransformer(config.model.variant, SIZE).apply({"params": params["backbone"]}, image)
+    variant, model, image, params = drawn
+    out = jax.jit(lambda p: model.apply({"params": p}, {"image": image}, train=False))(params)
+    plain = msddf.clip.VisionTransformer(variant, SIZE)
+    plain = jax.jit(lambda p: plain.apply({"params": p}, image))(params["backbone"])
     np.testing.assert_allclose(out["feature"], msddf.L.unit(plain["cls"]), atol=1e-6)
 
 
