@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import shutil
 
 import numpy as np
@@ -92,10 +93,12 @@ def test_real_has_an_empty_known_mask_and_a_fake_without_one_is_flagged(data_dir
 def test_record_that_rotted_on_disk_is_named(data_dir):
     source = _open(data_dir)
     raw = bytearray(source.readers[0][0])
-    # Within the pixels of the PNG: what stands behind it in the record differs from build to build.
-    start = raw.index(b"IDAT")
-    length = int.from_bytes(raw[start - 4 : start], "big")
-    raw[start + 4 : start + 4 + length] = bytes(length)
+    # Within the pixels of each PNG, the first of which may be a real's mask, which is not read: the order of the fields
+    # differs from build to build.
+    for match in re.finditer(b"IDAT", bytes(raw)):
+        start = match.start()
+        length = int.from_bytes(raw[start - 4 : start], "big")
+        raw[start + 4 : start + 4 + length] = bytes(length)
     rotten = dataclasses.replace(source, readers=([bytes(raw)],))
     with pytest.raises(ValueError, match=r"faceforensics/toy:train record 0: its (RGB|L) PNG does not decode"):
         rotten[0]
