@@ -12,11 +12,11 @@ METHODS = ("toy_swap", "toy_reenact", "toy_neural", "toy_texture")
 TRAINED_ON = "toy_neural"
 BACKBONE = "ablation/backbone.safetensors"
 
-# Everything is trained, the pretrained backbone at a tenth of the rate of what starts from nothing.
+# Everything is trained. On fakes alone a Ti/16 learns nothing at 2e-3 in 240 steps and learns at 3e-4.
 FINE_TUNE = (
     ("policy/.*", {"lr": 1e-3, "weight_decay": 0.0}),
-    ("detector/backbone/.*", {"lr": 5e-4, "weight_decay": 0.01}),
-    ("detector/.*", {"lr": 2e-3, "weight_decay": 0.01}),
+    ("detector/backbone/.*", {"lr": 3e-4, "weight_decay": 0.01}),
+    ("detector/.*", {"lr": 1e-3, "weight_decay": 0.01}),
 )
 # GenD's LN-tuning: every LayerNorm and the head.
 LN_TUNE = (
@@ -32,7 +32,7 @@ def get_msddf(method=None):
     if method not in METHODS:
         raise ValueError(f"an ablation trains on one of {METHODS}, got {method!r}")
     config = msddf.get_config("demo").unlock()
-    config.model.variant = "Mu/8"
+    config.model.variant = "Ti/16"
     config.init.path = BACKBONE
     config.optim.groups = FINE_TUNE
     config.data.train = eval_set("faceforensics/toy", "train", (method,))
@@ -44,9 +44,9 @@ def get_msddf(method=None):
     weights = msddf.get_config().loss_weights
     for name in ("feature_uniformity", "feature_alignment", "twin_cosine", "frequency_cosine"):
         config.loss_weights[name] = weights[name]
-    config.select.every = 100
-    config.checkpoint_every = 100
-    config.steps = 200
+    config.select.every = 120
+    config.checkpoint_every = 120
+    config.steps = 240
     return config
 
 

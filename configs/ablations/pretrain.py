@@ -17,7 +17,7 @@ def get_config(arg=None):
     # Below 0 nothing is reversed: the identity head trains the backbone.
     config.synth.reversal = -1.0
     config.loss_weights = {"identity_ce": 1.0}
-    config.optim.groups = (("detector/.*", {"lr": 2e-3, "weight_decay": 0.01}),)
+    config.optim.groups = (("detector/.*", {"lr": 5e-4, "weight_decay": 0.01}),)
     config.data.batch_size = 32
     config.select = None
     config.steps = 400
