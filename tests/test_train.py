@@ -191,3 +191,27 @@ def test_every_detector_is_found():
     assert load_detector("msddf").Model is not None
     with pytest.raises(ValueError, match="msddf"):
         load_detector("nothing")
+
+
+def test_a_pathwise_adversary_trains_in_the_same_step(toy_data, one_batch):
+    config = tiny_config(toy_data[1], steps=50).copy_and_resolve_references().unlock()
+    config.model.use_frequency = config.model.use_boundary = False
+    del config.loss_weights.boundary_bce
+    del config.loss_weights.frequency_cosine
+    config.augment.jpeg_prob = 0.0
+    config.policy.mode, config.policy.warmup, config.policy.exploration = "pathwise", 0.0, 0.0
+    config.policy.entropy_floor = 0.0
+    config.synth.blend = {"magnitude_on": ("alpha", "dynamic")}
+    config.optim.warmup_steps = 0
+    state = jax.jit(lambda: init_state(config))()
+    before = jax.device_get(trees.flatten(state.params))
+    step = jax.jit(make_train_step(config))
+    # The reversal starts at 0: the first step moves the detector alone.
+    for _ in range(3):
+        state, scalars = step(state, one_batch)
+    after = jax.device_get(trees.flatten(state.params))
+    assert all(np.isfinite(value).all() for value in after.values()) and np.isfinite(scalars["loss"])
+    for player in ("policy/values/kernel", "policy/trunk/", "detector/backbone/"):
+        moved = [name for name in after if name.startswith(player) and not np.array_equal(before[name], after[name])]
+        assert moved, player
+    assert {"policy/strength", "policy/feather", "policy/color"} <= set(scalars)
