@@ -177,7 +177,7 @@ def write_video(path, frames, fps=25, crf=18):
                 shape = image.shape
                 if image.ndim != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
                     raise ValueError(f"{path}: frames must be [H, W, 3] with even sides, got {shape}")
-                # One thread: the bytes do not depend on the number of cores.
+                # One thread: callers run a process a core.
                 options = {"crf": str(crf), "threads": "1"}
                 stream = container.add_stream("libx264", rate=fps, options=options)
                 stream.height, stream.width, stream.pix_fmt = shape[0], shape[1], "yuv420p"
