@@ -59,12 +59,7 @@ def test_frozen_parameters_stay_bit_identical_without_optimiser_memory(toy_data,
     config = tiny_config(toy_data[1], bare=True).copy_and_resolve_references().unlock()
     config.optim.groups = groups
     config.optim.warmup_steps = 0
-    state = jax.jit(lambda: init_state(config))()
-    before = jax.device_get(trees.flatten(state.params))
-    step = jax.jit(make_train_step(config))
-    for _ in range(2):
-        state, _ = step(state, one_batch)
-    after = jax.device_get(trees.flatten(state.params))
+    before, after, state, _ = _before_and_after(config, one_batch, 2)
     trained = optim.trainable_names(state.params, groups)
     frozen = [name for name, value in trained.items() if not value]
     assert any("attn/query/kernel" in name for name in frozen)
@@ -74,6 +69,16 @@ def test_frozen_parameters_stay_bit_identical_without_optimiser_memory(toy_data,
     # Two Adam moments for each trained scalar; what is left over are the integer step counts.
     held = sum(x.size for x in jax.tree.leaves(state.opt_state) if jnp.issubdtype(x.dtype, jnp.floating))
     assert held == 2 * sum(before[name].size for name, value in trained.items() if value)
+
+
+def _before_and_after(config, batch, steps):
+    """(parameters as drawn, parameters after, state, scalars of the last step)."""
+    state = jax.jit(lambda: init_state(config))()
+    before = jax.device_get(trees.flatten(state.params))
+    step = jax.jit(make_train_step(config))
+    for _ in range(steps):
+        state, scalars = step(state, batch)
+    return before, jax.device_get(trees.flatten(state.params)), state, scalars
 
 
 def _run_steps(config, batch, devices, steps):
@@ -203,13 +208,8 @@ def test_a_pathwise_adversary_trains_in_the_same_step(toy_data, one_batch):
     config.policy.entropy_floor = 0.0
     config.synth.blend = {"magnitude_on": ("alpha", "dynamic")}
     config.optim.warmup_steps = 0
-    state = jax.jit(lambda: init_state(config))()
-    before = jax.device_get(trees.flatten(state.params))
-    step = jax.jit(make_train_step(config))
     # The reversal starts at 0: the first step moves the detector alone.
-    for _ in range(3):
-        state, scalars = step(state, one_batch)
-    after = jax.device_get(trees.flatten(state.params))
+    before, after, _, scalars = _before_and_after(config, one_batch, 3)
     assert all(np.isfinite(value).all() for value in after.values()) and np.isfinite(scalars["loss"])
     for player in ("policy/values/kernel", "policy/trunk/", "detector/backbone/"):
         moved = [name for name in after if name.startswith(player) and not np.array_equal(before[name], after[name])]
