@@ -37,6 +37,13 @@ def test_linear_binary_head(features):
     np.testing.assert_allclose(scaled["logit"], out["logit"], atol=1e-5)
 
 
+def test_raw_binary_head_sees_the_length_of_the_feature(features):
+    out, variables, _ = _init(heads.BinaryHead("raw"), features)
+    params = variables["params"]["out"]
+    np.testing.assert_allclose(out["logits"], features @ params["kernel"] + params["bias"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(out["embedding"], axis=1), 1.0, rtol=1e-5)
+
+
 def test_cosine_binary_head(features):
     out, variables, count = _init(heads.BinaryHead("cosine", scale=16.0), features)
     directions = variables["params"]["directions"]
@@ -50,7 +57,7 @@ def test_cosine_binary_head(features):
 
 
 def test_unknown_binary_head_is_an_error(features):
-    with pytest.raises(ValueError, match="'linear' or 'cosine', got 'arc'"):
+    with pytest.raises(ValueError, match="'linear', 'raw' or 'cosine', got 'arc'"):
         _init(heads.BinaryHead("arc"), features)
 
 

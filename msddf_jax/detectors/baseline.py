@@ -38,9 +38,8 @@ class Model(nn.Module):
             self.variant, self.image_size, remat=self.remat, dtype=self.dtype, name="backbone"
         )
         feature = backbone(images)["cls"]
-        unit = heads.l2_normalize(feature)
-        out = heads.BinaryHead("linear", name="binary_head")(unit if self.normalize else feature)
-        return dict(out, feature=unit)
+        out = heads.BinaryHead("linear" if self.normalize else "raw", name="binary_head")(feature)
+        return dict(out, feature=out["embedding"])
 
 
 def synthesize(key, batch, *, progress, choose=None, **settings):

@@ -24,11 +24,12 @@ def _cosine(module, x, classes):
 
 
 class BinaryHead(nn.Module):
-    """Real or fake, from the L2-normalised feature.
+    """Real or fake, from the feature or from its direction.
 
     Attributes:
-      kind: "linear" = linear map of the unit feature, no temperature (GenD's LinearNorm); "cosine" = scaled
-        cosines with two class directions, for ArcMargin, whose margin the loss adds.
+      kind: "linear" = linear map of the unit feature, no temperature (GenD's LinearNorm); "raw" = linear map of the
+        feature as it is; "cosine" = scaled cosines with two class directions, for ArcMargin, whose margin the loss
+        adds.
       scale: factor on the cosines (s of ArcFace), "cosine" only.
     """
 
@@ -48,13 +49,13 @@ class BinaryHead(nn.Module):
         """
         embedding = l2_normalize(feature)
         out = {"embedding": embedding}
-        if self.kind == "linear":
-            logits = Linear(2, name="out")(embedding)
+        if self.kind in ("linear", "raw"):
+            logits = Linear(2, name="out")(embedding if self.kind == "linear" else feature.astype(jnp.float32))
         elif self.kind == "cosine":
             out["cosine"] = _cosine(self, feature.astype(jnp.float32), 2)
             logits = self.scale * out["cosine"]
         else:
-            raise ValueError(f"BinaryHead kind must be 'linear' or 'cosine', got {self.kind!r}")
+            raise ValueError(f"BinaryHead kind must be 'linear', 'raw' or 'cosine', got {self.kind!r}")
         return {**out, "logits": logits, "logit": logits[:, 1] - logits[:, 0]}
 
 
