@@ -1,4 +1,4 @@
-"""The backbone that every row starts from: taught to tell the training identities apart, on real frames alone.
+"""The backbone of the rows that freeze it: taught to tell the training identities apart, on real frames alone.
 
 It stands in for CLIP, which no tiny size of exists: it has learned faces and nothing about forgeries.
 """
