@@ -141,7 +141,8 @@ def to_ours(tensors, table):
         value = value.reshape(value.shape[entry.lead :])
         value = KINDS[entry.kind][0](value)
         for our_name, part in zip(_names(entry), value if entry.kind == "qkv" else [value], strict=True):
-            out[our_name] = np.ascontiguousarray(part)
+            # ascontiguousarray makes a scalar a vector of one.
+            out[our_name] = np.ascontiguousarray(part).reshape(part.shape)
     return out
 
 
@@ -151,7 +152,6 @@ def to_theirs(flat, table):
     for name, entry in table.items():
         parts = [np.asarray(flat[our_name], np.float32) for our_name in _names(entry)]
         value = KINDS[entry.kind][1](parts if entry.kind == "qkv" else parts[0])
-        # ascontiguousarray makes a scalar a vector of one.
         out[name] = np.ascontiguousarray(value).reshape((1,) * entry.lead + value.shape)
     return out
 
