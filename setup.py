@@ -29,6 +29,9 @@ INSTALL_REQUIRES = [
     "mediapipe>=0.10.20",  # Face Landmarker
     "pooch>=1.8",  # downloads with checksums
     "safetensors>=0.5",  # pretrained weights, read as data
+    "ml_dtypes>=0.5",  # bfloat16 in weight files
+    "huggingface_hub>=0.30",  # downloads of weights: cached, at a pinned revision
+    "tokenizers>=0.21",  # CLIP's text, from the vocabulary that the user downloads
     "tensorboard>=2.18",  # event files without TensorFlow
     "threadpoolctl>=3.5",  # one BLAS thread a worker process
     "tqdm>=4.66",  # progress bars
@@ -41,8 +44,8 @@ EXTRAS = {
     "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"],
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
-    # Only for converting and comparing weights; nothing imports torch at run time.
-    "torch": ["torch>=2.5", "transformers>=4.48"],
+    # The references of the parity tests and of benchmarks/; the package itself reads PyTorch's files without it.
+    "torch": ["torch>=2.5", "transformers>=4.48", "timm>=1.0.15", "open_clip_torch>=2.30"],
 }
 
 setup(

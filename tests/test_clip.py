@@ -11,23 +11,27 @@ from msddf_jax.models import clip
 from msddf_jax.models.clip import VARIANTS, VisionTransformer, grid_size, injection_blocks
 
 # Parameters by variant and image size. B/32, B/16, L/14 at 224: CLIPVisionModel of Hugging Face transformers
-# for openai/clip-vit-*; the rest by the formula of `_count`.
+# for openai/clip-vit-*; H/14: the same for LAION's; the rest by the formula of `_count`.
 PARAMETERS = {
     ("B/32", 224): 87_456_000,
     ("B/16", 224): 85_799_424,
     ("L/14", 224): 303_179_776,
     ("L/14", 336): 303_507_456,
+    ("H/14", 224): 630_766_080,
+    ("L/16", 224): 303_302_656,
     ("S/16", 224): 21_666_048,
     ("Ti/16", 224): 5_524_608,
     ("Ti/8", 64): 5_388_672,
     ("Mu/8", 64): 216_704,
 }
+# The plain ViT at 224, without classifier: timm's vit_{tiny,small,base,large}_patch16_224.
+PLAIN_PARAMETERS = {"Ti/16": 5_524_416, "S/16": 21_665_664, "B/16": 85_798_656, "L/16": 303_301_632}
 LAYER_NORM_PARAMETERS = {"B/16": 39_936, "L/14": 102_400}
 
 
 @functools.cache
-def _shapes(variant, image_size):
-    model = VisionTransformer(variant, image_size)
+def _shapes(variant, image_size, plain=False):
+    model = VisionTransformer(variant, image_size, **(clip.PLAIN_VIT if plain else {}))
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
@@ -47,6 +51,11 @@ def _count(variant, image_size):
 def test_parameter_count(variant, image_size):
     assert _count(variant, image_size) == PARAMETERS[variant, image_size]
     assert _size(_shapes(variant, image_size)) == PARAMETERS[variant, image_size]
+
+
+@pytest.mark.parametrize("variant", PLAIN_PARAMETERS)
+def test_parameter_count_of_the_plain_vit(variant):
+    assert _size(_shapes(variant, 224, plain=True)) == PLAIN_PARAMETERS[variant]
 
 
 def test_every_variant_has_a_pinned_count():
@@ -150,6 +159,7 @@ def test_remat_and_bfloat16(mu):
     out = apply(half)
     assert {name: value.dtype for name, value in out.items()} == {
         "cls": jnp.float32, "tokens": jnp.float32, "mid_tokens": jnp.bfloat16, "late_tokens": jnp.bfloat16,
+        "feature": jnp.float32, "spatial": jnp.bfloat16,
     }  # fmt: skip
     np.testing.assert_allclose(out["cls"], exact, atol=0.1)
 
@@ -160,6 +170,45 @@ def test_gradient_of_tokens_injected_at_the_last_block_reaches_the_class_token(m
     score = lambda zeros: model.apply({"params": params}, images, {3: zeros})["cls"].sum()
     grad = jax.jit(jax.grad(score))(jnp.zeros((2, 4, 64)))
     assert np.abs(grad).max(-1).min() > 0
+
+
+def test_feature_and_grid_of_the_backbone_contract(mu):
+    model, params, images, inject = mu
+    out = jax.jit(functools.partial(model.apply, train=True))({"params": params}, images, inject)
+    np.testing.assert_array_equal(out["feature"], out["cls"])
+    assert out["spatial"].shape == (2, 2, 2, 64)
+    np.testing.assert_array_equal(out["spatial"][:, 1, 0], out["late_tokens"][:, 2])
+
+
+def test_pixel_statistics_are_the_models(mu):
+    model, params, images, _ = mu
+    half = VisionTransformer("Mu/8", 16, pixel_mean=(0.5,) * 3, pixel_std=(0.25,) * 3)
+    # The same normalised pixels, whichever statistics they come from.
+    shown = (images - 0.5) / 0.25 * np.float32(clip.PIXEL_STD) + np.float32(clip.PIXEL_MEAN)
+    feature = lambda model, images: jax.jit(model.apply)({"params": params}, images)["feature"]
+    np.testing.assert_allclose(feature(half, images), feature(model, shown), atol=1e-4)
+
+
+def test_plain_vit_has_a_patch_bias_and_no_first_norm():
+    model = VisionTransformer("Mu/8", 16, class_position=False, **clip.PLAIN_VIT)
+    images = jnp.full((1, 16, 16, 3), 0.5)
+    params = random_params(model, images)["params"]
+    assert "ln_pre" not in params and params["pos_embed"].shape == (4, 64)
+    apply = jax.jit(model.apply)
+    feature = lambda params: apply({"params": params}, images)["feature"]
+    moved = dict(params, patch_embed_bias=params["patch_embed_bias"] + 1.0, pos_embed=params["pos_embed"] - 1.0)
+    # What the bias adds to every patch token, the positions take away again; the class token has neither.
+    np.testing.assert_allclose(feature(moved), feature(params), atol=1e-5)
+
+
+@pytest.mark.parametrize(("fields", "slope"), [({}, 1.702), ({"quick_gelu": False, "tanh_gelu": True}, None)])
+def test_activations(fields, slope):
+    mlp = clip.Mlp(1, fields.get("quick_gelu", True), jnp.float32, fields.get("tanh_gelu", False))
+    x = np.linspace(-3, 3, 8, dtype=np.float32)[:, None] * np.eye(1, 2, dtype=np.float32)
+    eye = {"fc_1": {"kernel": np.eye(2, 8), "bias": np.zeros(8)}, "fc_2": {"kernel": np.eye(8, 2), "bias": np.zeros(2)}}
+    tanh = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    expected = x / (1 + np.exp(-slope * x)) if slope else tanh
+    np.testing.assert_allclose(mlp.apply({"params": jax.tree.map(jnp.float32, eye)}, x), expected, atol=1e-6)
 
 
 def test_errors_name_both_sizes():
@@ -173,6 +222,8 @@ def test_errors_name_both_sizes():
         init(images[:, :16, :16], {4: jnp.zeros((1, 4, 64))})
     with pytest.raises(ValueError, match=r"\[1, 9, 64\], expected \[1, 4, 64\]"):
         init(images[:, :16, :16], {0: jnp.zeros((1, 9, 64))})
+    with pytest.raises(ValueError, match="two activations"):
+        jax.eval_shape(VisionTransformer("Mu/8", 16, tanh_gelu=True).init, key, images[:, :16, :16])
     with pytest.raises(ValueError, match="multiple of 16, got 100"):
         grid_size("B/16", 100)
     with pytest.raises(ValueError, match=r"'B/8'.*B/16"):

@@ -1,4 +1,7 @@
-"""CLIP's vision transformer (Radford et al., 2021) without its projection; sizes, and token injection."""
+"""CLIP's vision transformer (Radford et al., 2021) without its projection; sizes, and token injection.
+
+The plain ViT (Dosovitskiy et al., 2021; AugReg, DeiT) is the same tower with `PLAIN_VIT`'s settings.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,6 +16,8 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 LAYER_NORM_EPS = 1e-5
 MLP_RATIO = 4
+# Fields of `VisionTransformer` that make it a plain ViT as timm builds it.
+PLAIN_VIT = {"quick_gelu": False, "use_pre_norm": False, "patch_bias": True, "norm_eps": 1e-6}
 
 
 class Variant(NamedTuple):
@@ -24,8 +29,8 @@ class Variant(NamedTuple):
     patch: int
 
 
-# B/32, B/16 and L/14 are OpenAI's; Ti and S are DeiT's widths in the same architecture (no CLIP weights
-# exist for them); Mu is for tests.
+# B/32, B/16 and L/14 are OpenAI's, H/14 is LAION's; Ti, S and L/16 are sizes of the plain ViT (no CLIP weights exist
+# for them); Mu is for tests.
 VARIANTS = {
     "Mu/8": Variant(64, 4, 2, 8),
     "Ti/8": Variant(192, 12, 3, 8),
@@ -33,7 +38,9 @@ VARIANTS = {
     "S/16": Variant(384, 12, 6, 16),
     "B/32": Variant(768, 12, 12, 32),
     "B/16": Variant(768, 12, 12, 16),
+    "L/16": Variant(1024, 24, 16, 16),
     "L/14": Variant(1024, 24, 16, 14),
+    "H/14": Variant(1280, 32, 16, 14),
 }
 
 
@@ -91,17 +98,23 @@ class Linear(nn.Module):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-def layer_norm(dtype, name=None):
-    """LayerNorm over the last axis with CLIP's epsilon: statistics in float32, output in `dtype`."""
-    return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=dtype, use_fast_variance=False, name=name)
+def layer_norm(dtype, name=None, epsilon=LAYER_NORM_EPS):
+    """LayerNorm over the last axis, by default with CLIP's epsilon: statistics in float32, output in `dtype`."""
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention [B, N, d] -> [B, N, d]; scores and softmax in float32."""
+    """Multi-head self-attention [B, N, d] -> [B, N, d]; scores and softmax in float32.
+
+    causal: a token sees itself and those before it (the text tower). linear: module of the four projections, called
+    like `Linear`.
+    """
 
     heads: int
     depth: int
     dtype: Any
+    causal: bool = False
+    linear: Any = Linear
 
     @nn.compact
     def __call__(self, x):
@@ -109,30 +122,33 @@ class Attention(nn.Module):
         std = width**-0.5
         split = lambda t: t.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3)
         query, key, value = (
-            split(Linear(width, self.dtype, nn.initializers.normal(std), name=name)(x))
+            split(self.linear(width, self.dtype, nn.initializers.normal(std), name=name)(x))
             for name in ("query", "key", "value")
         )
         query = query * (width // self.heads) ** -0.5
         scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+        if self.causal:
+            scores = jnp.where(np.tri(length, dtype=bool), scores, -jnp.inf)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value)
         mixed = mixed.transpose(0, 2, 1, 3).reshape(batch, length, width)
         out_init = nn.initializers.normal(std * (2 * self.depth) ** -0.5)
-        return Linear(width, self.dtype, out_init, name="out")(mixed)
+        return self.linear(width, self.dtype, out_init, name="out")(mixed)
 
 
 class Mlp(nn.Module):
-    """Two linear maps around QuickGELU (x * sigmoid(1.702 x)), or exact GELU: [B, N, d] -> [B, N, d]."""
+    """Two linear maps around QuickGELU (x * sigmoid(1.702 x)), exact GELU or its tanh form: [B, N, d] -> [B, N, d]."""
 
     depth: int
     quick_gelu: bool
     dtype: Any
+    tanh_gelu: bool = False
 
     @nn.compact
     def __call__(self, x):
         width = x.shape[-1]
         x = Linear(MLP_RATIO * width, self.dtype, nn.initializers.normal((2 * width) ** -0.5), name="fc_1")(x)
-        x = x * jax.nn.sigmoid(1.702 * x) if self.quick_gelu else jax.nn.gelu(x, approximate=False)
+        x = x * jax.nn.sigmoid(1.702 * x) if self.quick_gelu else jax.nn.gelu(x, approximate=self.tanh_gelu)
         out_init = nn.initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
         return Linear(width, self.dtype, out_init, name="fc_2")(x)
 
@@ -144,12 +160,17 @@ class Block(nn.Module):
     depth: int
     quick_gelu: bool
     dtype: Any
+    tanh_gelu: bool = False
+    norm_eps: float = LAYER_NORM_EPS
+    causal: bool = False
+    attn_linear: Any = Linear
 
     @nn.compact
     def __call__(self, x):
-        x = x + Attention(self.heads, self.depth, self.dtype, name="attn")(layer_norm(self.dtype, "ln_1")(x))
-        x = x + Mlp(self.depth, self.quick_gelu, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_2")(x))
-        return x
+        y = layer_norm(self.dtype, "ln_1", self.norm_eps)(x)
+        x = x + Attention(self.heads, self.depth, self.dtype, self.causal, self.attn_linear, name="attn")(y)
+        y = layer_norm(self.dtype, "ln_2", self.norm_eps)(x)
+        return x + Mlp(self.depth, self.quick_gelu, self.dtype, self.tanh_gelu, name="mlp")(y)
 
 
 class VisionTransformer(nn.Module):
@@ -159,8 +180,17 @@ class VisionTransformer(nn.Module):
       variant: a name in `VARIANTS`.
       image_size: side of the square input in pixels, a multiple of the patch side.
       dtype: compute dtype; parameters, softmax and LayerNorm statistics stay float32.
-      quick_gelu: True for OpenAI's weights; False (exact GELU) for some open_clip towers.
+      quick_gelu: the activation the weights were trained with. True for OpenAI's, whoever hosts them; False (exact
+        GELU) for LAION's and most others of open_clip, whose names end in "-quickgelu" where it is True. Hugging
+        Face's config.json says it as `hidden_act`, open_clip's as `quick_gelu`.
       remat: recompute each block in the backward pass, for memory.
+      pixel_mean, pixel_std: of the preprocessing the weights were trained with, RGB in [0, 1].
+      use_pre_norm: LayerNorm before the first block (`ln_pre`); CLIP's has one, the plain ViT does not.
+      patch_bias: the patch embedding has a bias (`patch_embed_bias`); the plain ViT's has one.
+      class_position: the class token has a position embedding; big_vision's and DeiT III's has none.
+      norm_eps: epsilon of every LayerNorm; 1e-6 in the plain ViT.
+      tanh_gelu: GELU's tanh form, with which Flax's ViTs (AugReg, big_vision) were trained; timm runs the exact one.
+      attn_linear: module of the attention's projections, called like `Linear` (`models.low_rank`).
 
     Initial values follow CLIP's released code (std scaled by width and depth).
     """
@@ -170,34 +200,47 @@ class VisionTransformer(nn.Module):
     dtype: Any = jnp.float32
     quick_gelu: bool = True
     remat: bool = False
+    pixel_mean: tuple = PIXEL_MEAN
+    pixel_std: tuple = PIXEL_STD
+    use_pre_norm: bool = True
+    patch_bias: bool = False
+    class_position: bool = True
+    norm_eps: float = LAYER_NORM_EPS
+    tanh_gelu: bool = False
+    attn_linear: Any = Linear
 
     @nn.compact
-    def __call__(self, images, inject=None):
+    def __call__(self, images, inject=None, *, train=False):
         """Features of a batch.
 
         Args:
           images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
           inject: None, or a mapping from block index to [B, N, d] added to the patch tokens before that
             block; the class token sees them through attention only.
+          train: changes nothing here; every backbone is called with it.
 
         Returns:
           dict, with N = g * g patch tokens in row-major order:
-            cls [B, d] float32 and tokens [B, N, d] float32, after the last LayerNorm;
+            cls [B, d] float32 and tokens [B, N, d] float32, after the last LayerNorm; feature [B, d] is cls;
             mid_tokens [B, N, d], patch tokens after half of the blocks, no LayerNorm, `dtype`;
             late_tokens [B, N, d], patch tokens that enter the last block, `dtype`: what Grad-CAM weighs,
-            since the last block's own patch outputs do not reach the class token.
+            since the last block's own patch outputs do not reach the class token;
+            spatial [B, g, g, d], late_tokens as a grid.
 
         Raises:
           ValueError: unknown variant; images of another size or rank; an `inject` index without a block,
-            or tokens of another shape. TypeError: images that are not floating point.
+            or tokens of another shape; two activations. TypeError: images that are not floating point.
         """
+        del train
         width, depth, heads, patch = get_variant(self.variant)
         grid = grid_size(self.variant, self.image_size)
         self._check(images, inject, (images.shape[0], grid * grid, width), depth)
 
         x = self._embed(images, grid, patch, width)
-        x = layer_norm(self.dtype, "ln_pre")(x)
+        if self.use_pre_norm:
+            x = layer_norm(self.dtype, "ln_pre", self.norm_eps)(x)
         block = nn.remat(Block) if self.remat else Block
+        settings = {"tanh_gelu": self.tanh_gelu, "norm_eps": self.norm_eps, "attn_linear": self.attn_linear}
         out = {}
         for index in range(depth):
             if index == depth // 2:
@@ -207,12 +250,15 @@ class VisionTransformer(nn.Module):
                 x = x + jnp.pad(inject[index].astype(self.dtype), ((0, 0), (1, 0), (0, 0)))
             if index == depth - 1:
                 out["late_tokens"] = x[:, 1:]
-            x = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}")(x)
-        x = layer_norm(jnp.float32, "ln_post")(x)
-        return {"cls": x[:, 0], "tokens": x[:, 1:], **out}
+            x = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}", **settings)(x)
+        x = layer_norm(jnp.float32, "ln_post", self.norm_eps)(x)
+        spatial = out["late_tokens"].reshape(-1, grid, grid, width)
+        return {"cls": x[:, 0], "tokens": x[:, 1:], "feature": x[:, 0], "spatial": spatial, **out}
 
     def _check(self, images, inject, token_shape, depth):
         size = self.image_size
+        if self.quick_gelu and self.tanh_gelu:
+            raise ValueError("quick_gelu and tanh_gelu are two activations; set quick_gelu=False for tanh_gelu")
         if images.ndim != 4 or images.shape[1:] != (size, size, 3):
             raise ValueError(
                 f"CLIP {self.variant} was built for images [B, {size}, {size}, 3], got {list(images.shape)}"
@@ -231,14 +277,20 @@ class VisionTransformer(nn.Module):
         """Normalised images to [B, 1 + N, d]: class token first, position embedding added."""
         batch = images.shape[0]
         kernel = self.param("patch_embed", nn.initializers.lecun_normal(), (patch, patch, 3, width), jnp.float32)
-        normalised = (images.astype(jnp.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
+        normalised = (images.astype(jnp.float32) - np.float32(self.pixel_mean)) / np.float32(self.pixel_std)
         # A convolution whose stride is its size is a matrix product of cut-out patches.
         patches = normalised.astype(self.dtype).reshape(batch, grid, patch, grid, patch, 3)
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch * grid * grid, patch * patch * 3)
         tokens = patches @ kernel.reshape(-1, width).astype(self.dtype)
+        if self.patch_bias:
+            bias = self.param("patch_embed_bias", nn.initializers.zeros, (width,), jnp.float32)
+            tokens = tokens + bias.astype(self.dtype)
         normal = nn.initializers.normal(width**-0.5)
         class_token = self.param("class_token", normal, (width,), jnp.float32)
-        positions = self.param("pos_embed", normal, (1 + grid * grid, width), jnp.float32)
+        rows = self.class_position + grid * grid
+        positions = self.param("pos_embed", normal, (rows, width), jnp.float32).astype(self.dtype)
+        if not self.class_position:
+            positions = jnp.pad(positions, ((1, 0), (0, 0)))
         first = jnp.broadcast_to(class_token.astype(self.dtype), (batch, 1, width))
         x = jnp.concatenate([first, tokens.reshape(batch, grid * grid, width)], axis=1)
-        return x + positions.astype(self.dtype)
+        return x + positions

@@ -22,11 +22,15 @@ class Tensor(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """ours: name, or three names for "qkv". kind: a key of `KINDS`. lead: axes of size 1 in front of theirs."""
+    """ours: name, or the parts' names for "qkv" and "kv". kind: a key of `KINDS`.
+
+    lead: leading axes of size 1 in theirs. shape: theirs, for the kinds whose inverse cannot tell it from ours.
+    """
 
     ours: str | tuple
     kind: str = "same"
     lead: int = 0
+    shape: tuple = ()
 
 
 # kind -> (theirs to ours, ours to theirs), for one array. Linear weights are [out, in] there and [in, out] here,
@@ -42,6 +46,15 @@ KINDS = {
         lambda a: [part.T for part in np.split(a, 3)],
         lambda parts: np.concatenate([part.T for part in parts]),
     ),
+    # Key and value in one matrix [2 d, d], or one bias [2 d].
+    "kv": (
+        lambda a: [part.T for part in np.split(a, 2)],
+        lambda parts: np.concatenate([part.T for part in parts]),
+    ),
+    # Attention weights with the heads on an axis of their own: [in, heads, d / heads] and [heads, d / heads] there,
+    # or [heads, d / heads, out]. `Entry.shape` takes them apart again.
+    "heads_last": (lambda a: a.reshape(*a.shape[:-2], -1), lambda a: a),
+    "heads_first": (lambda a: a.reshape(-1, a.shape[-1]), lambda a: a),
     # One-element parameters that are vectors there and scalars here.
     "scalar": (lambda a: a.reshape(()), lambda a: a.reshape(1)),
 }
@@ -140,7 +153,7 @@ def to_ours(tensors, table):
         value = np.asarray(tensors[name].read(), np.float32)
         value = value.reshape(value.shape[entry.lead :])
         value = KINDS[entry.kind][0](value)
-        for our_name, part in zip(_names(entry), value if entry.kind == "qkv" else [value], strict=True):
+        for our_name, part in zip(_names(entry), value if isinstance(entry.ours, tuple) else [value], strict=True):
             # ascontiguousarray makes a scalar a vector of one.
             out[our_name] = np.ascontiguousarray(part).reshape(part.shape)
     return out
@@ -151,8 +164,8 @@ def to_theirs(flat, table):
     out = {}
     for name, entry in table.items():
         parts = [np.asarray(flat[our_name], np.float32) for our_name in _names(entry)]
-        value = KINDS[entry.kind][1](parts if entry.kind == "qkv" else parts[0])
-        out[name] = np.ascontiguousarray(value).reshape((1,) * entry.lead + value.shape)
+        value = KINDS[entry.kind][1](parts if isinstance(entry.ours, tuple) else parts[0])
+        out[name] = np.ascontiguousarray(value).reshape(entry.shape or (1,) * entry.lead + value.shape)
     return out
 
 
@@ -165,12 +178,14 @@ def _our_shapes(name, tensor, entry, where):
     empty = np.broadcast_to(np.float32(0), tensor.shape)
     if any(side != 1 for side in tensor.shape[: entry.lead]):
         raise ValueError(f"{where}: {name} has shape {tensor.shape}, expected {entry.lead} leading axes of size 1")
+    if entry.shape and tuple(tensor.shape) != entry.shape:
+        raise ValueError(f"{where}: {name} has shape {tensor.shape}, expected {entry.shape}")
     empty = np.broadcast_to(np.float32(0), tensor.shape[entry.lead :])
     try:
         value = KINDS[entry.kind][0](empty)
     except (ValueError, IndexError) as error:
         raise ValueError(f"{where}: {name} of shape {tensor.shape} is no {entry.kind} weight: {error}") from error
-    return [tuple(part.shape) for part in (value if entry.kind == "qkv" else [value])]
+    return [tuple(part.shape) for part in (value if isinstance(entry.ours, tuple) else [value])]
 
 
 def _nearest(name, others, side):
