@@ -17,11 +17,11 @@ import time
 
 import jax
 import numpy as np
+from safetensors.numpy import save_file
 
 from configs.ablations import base
 from msddf_jax import train, trees
 from msddf_jax.inference import load_for_inference
-from msddf_jax.weights import hf_clip
 
 # In the order of the table.
 ROWS = {
@@ -61,8 +61,8 @@ def pretrain(args):
         return
     workdir = pathlib.Path(args.out) / "pretrain"
     train.train_and_evaluate(load_config("pretrain", args, 0), workdir)
-    backbone = load_for_inference(workdir).params["params"]["backbone"]
-    hf_clip.save(path, trees.flatten(jax.device_get(backbone)))
+    backbone = {"params": {"backbone": load_for_inference(workdir).params["params"]["backbone"]}}
+    save_file({name: np.asarray(value) for name, value in trees.flatten(backbone).items()}, path)
 
 
 def summarize(results, method):

@@ -126,8 +126,10 @@ def get_config(arg=None):
         config.evals[method] = eval_set("faceforensics/c23", "test", (method,))
     # Best video AUC on the validation split; a test split is refused.
     config.select = ConfigDict({"eval": "val", "metric": "video_auc", "every": 2000})
-    # OpenAI's CLIP; an empty path starts from random weights.
-    config.init = ConfigDict({"path": "weights/openai/clip-vit-large-patch14/model.safetensors"})
+    # OpenAI's CLIP at a fixed commit, fetched at the first run; an empty path starts from random weights.
+    config.init = ConfigDict(
+        {"path": "hf://openai/clip-vit-large-patch14", "revision": "32bd64288804d66eefd0ccbe215aa642df71cc41"}
+    )
     config.model = _model("L/14", image_size=224, num_identities=720, rank=96)
     config.synth = _synth(config.data.group)
     config.policy = _policy()

@@ -129,10 +129,11 @@ def restore_last(manager, abstract_state):
     return step, restored["state"], restored["iterator"]["state"]
 
 
-def save_best(workdir, step, weights, value, name):
-    """Replace the weights in `<workdir>/best` by these, with the validation figure that chose them.
+def save_best(workdir, step, weights, choice):
+    """Replace the weights in `<workdir>/best` by these.
 
-    weights: {"params", "model_state"} of the detector. value: the figure. name: its name, "<eval>/<metric>".
+    weights: {"params", "model_state"} of the detector. choice: JSON object that says why these: the validation figure
+    {"<eval>/<metric>": value}, or where they were converted from.
     """
     root = pathlib.Path(workdir).absolute() / BEST
     with ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True)) as manager:
@@ -140,7 +141,7 @@ def save_best(workdir, step, weights, value, name):
             step,
             args=ocp.args.Composite(
                 weights=ocp.args.StandardSave(weights),
-                choice=ocp.args.JsonSave({"step": int(step), name: float(value)}),
+                choice=ocp.args.JsonSave({"step": int(step), **choice}),
             ),
             force=True,
         )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from msddf_jax import checkpoint
-from msddf_jax.train_step import ema_weights, init_state, make_predict_fn
+from msddf_jax.train_step import dummy_batch, ema_weights, init_state, make_model, make_predict_fn
 
 
 class Inference(NamedTuple):
@@ -28,17 +28,14 @@ def load_for_inference(workdir):
       ValueError: the checkpoint is of another config.
     """
     config = checkpoint.load_config(workdir)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.eval_shape(lambda: init_state(config))
-    state = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
-    weights = {"params": state.params["detector"], "model_state": state.model_state}
     folder = pathlib.Path(workdir)
     try:
-        best = checkpoint.restore_best(folder, weights)
+        best = checkpoint.restore_best(folder, _on_device(weight_shapes(config)))
         if best is not None:
             return Inference(config, make_predict_fn(config), best[1], int(best[0]), "best")
         last = None
         if (folder / checkpoint.LAST).exists():
+            state = _on_device(jax.eval_shape(lambda: init_state(config)))
             with checkpoint.make_manager(folder) as manager:
                 last = checkpoint.restore_last(manager, state)
     except (ValueError, KeyError) as error:
@@ -53,3 +50,17 @@ def load_for_inference(workdir):
             "training has not saved one yet: run `python -m msddf_jax.main` with this --workdir again"
         )
     return Inference(config, make_predict_fn(config), ema_weights(last[1]), int(last[0]), "last")
+
+
+def weight_shapes(config):
+    """{"params", "model_state"} of the detector as `jax.ShapeDtypeStruct`s, without tracing optimiser or adversary."""
+    _, model = make_model(config)
+    init = lambda: model.init(jax.random.key(0, impl="rbg"), dummy_batch(config), train=False)
+    variables = dict(jax.eval_shape(init))
+    return {"params": variables.pop("params"), "model_state": variables}
+
+
+def _on_device(shapes):
+    """The same tree, to be restored onto the first device."""
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)

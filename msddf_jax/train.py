@@ -77,7 +77,7 @@ def open_data(config):
     train_set = attempt(open_set(config.data.train), "config.data.train")
     eval_sets = {name: attempt(open_set(s), f"config.evals.{name}") for name, s in config.evals.items()}
     if config.init.path:
-        attempt(lambda: load_initial.locate(config.init.path), "config.init.path")
+        attempt(lambda: load_initial.locate(config.init), "config.init.path")
     if problems:
         lines = [f"  - {', '.join(names)}: {error}" for error, names in problems.items()]
         raise FileNotFoundError("this experiment cannot start:\n" + "\n".join(lines))
@@ -123,7 +123,7 @@ def fit(config, workdir, train_set, eval_sets):
 def make_state(config, mesh):
     """(state on the mesh, its shardings). Parameters are created in place: whole ones never sit on one device."""
     shapes = jax.eval_shape(lambda: init_state(config))
-    initial = load_initial.load(config, shapes.params["detector"]) if config.init.path else None
+    initial = load_weights(config, shapes) if config.init.path else None
     params = sharding.infer_sharding(shapes.params, config.sharding, mesh)
     whole = sharding.replicated(mesh)
     shardings = jax.tree.map(lambda _: whole, shapes).replace(params=params)
@@ -131,7 +131,25 @@ def make_state(config, mesh):
     shardings = shardings.replace(ema={name: by_name[name] for name in shapes.ema})
     if initial is None:
         return jax.jit(lambda: init_state(config), out_shardings=shardings)(), shardings
-    return jax.jit(lambda w: init_state(config, initial_params=w), out_shardings=shardings)(initial), shardings
+    return jax.jit(lambda w: init_state(config, initial=w), out_shardings=shardings)(initial), shardings
+
+
+def load_weights(config, shapes):
+    """{our flat name: array} of the detector that `config.init` gives, in the form that the detector keeps them.
+
+    shapes: the state as shapes. Raises ValueError for weights that the detector has no place for.
+    """
+    initial = load_initial.load(config)
+    detector = load_detector(config.detector)
+    if hasattr(detector, "from_backbone"):
+        initial = detector.from_backbone(initial, config.model)
+    there = trees.flatten({"params": shapes.params["detector"], **shapes.model_state})
+    trees.check_same_structure(
+        trees.unflatten({name: there[name] for name in initial if name in there}),
+        trees.unflatten(initial),
+        config.init.path,
+    )
+    return initial
 
 
 def abstract(state, shardings):
@@ -235,7 +253,7 @@ class Loop:
             raise ValueError(f"{name} is undefined (one class only); config.select needs a set with both classes")
         best = checkpoint.best_value(self.workdir, name)
         if best is None or value > best:
-            checkpoint.save_best(self.workdir, step, weights, value, name)
+            checkpoint.save_best(self.workdir, step, weights, {name: float(value)})
 
 
 def check_finite(step, scalars):

@@ -54,12 +54,12 @@ def dummy_batch(config, batch_size=1):
     return {"image": jnp.zeros((batch_size, size, size, 3), jnp.float32)}
 
 
-def init_state(config, *, initial_params=None):
+def init_state(config, *, initial=None):
     """(state, optimiser): the state as it stands before the first step. Pure in the config: trace it with `eval_shape`.
 
     Args:
-      config: the experiment. initial_params: nested dict of loaded detector weights that replace the drawn
-        ones, by name; it may hold a part of the tree only.
+      config: the experiment. initial: {"params/...": array, "batch_stats/...": array} of the detector, loaded values
+        that replace the drawn ones, by name; it may hold a part of them only.
     """
     _, model = make_model(config)
     key = jax.random.key(config.seed)
@@ -67,13 +67,12 @@ def init_state(config, *, initial_params=None):
     # as long to compile.
     init_key = jax.random.key(config.seed, impl="rbg")
     variables = model.init(trees.stream_key(init_key, "init", 0), dummy_batch(config), train=False)
+    if initial is not None:
+        flat = trees.flatten(dict(variables))
+        flat.update({name: jnp.asarray(value, flat[name].dtype) for name, value in initial.items()})
+        variables = trees.unflatten(flat)
     model_state, params = dict(variables), {"detector": dict(variables)["params"]}
     del model_state["params"]
-    if initial_params is not None:
-        flat = trees.flatten(params["detector"])
-        loaded = trees.flatten(initial_params)
-        flat.update({name: jnp.asarray(value, flat[name].dtype) for name, value in loaded.items()})
-        params["detector"] = trees.unflatten(flat)
     player = {}
     if config.policy.mode != "none":
         policy_key = trees.stream_key(init_key, "policy", 0)

@@ -40,8 +40,8 @@ def test_state_key_and_iterator_round_trip(tmp_path):
 def test_best_keeps_one_and_its_figure(tmp_path):
     weights = {"params": {"w": jnp.ones(3)}, "model_state": {}}
     assert checkpoint.best_value(tmp_path, "val/auc") is None
-    checkpoint.save_best(tmp_path, 5, weights, 0.7, "val/auc")
-    checkpoint.save_best(tmp_path, 9, jax.tree.map(lambda x: 2 * x, weights), 0.8, "val/auc")
+    checkpoint.save_best(tmp_path, 5, weights, {"val/auc": 0.7})
+    checkpoint.save_best(tmp_path, 9, jax.tree.map(lambda x: 2 * x, weights), {"val/auc": 0.8})
     assert checkpoint.best_value(tmp_path, "val/auc") == pytest.approx(0.8)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), weights)

@@ -20,7 +20,7 @@ LEVELS = (
     ("train_step", "evaluators"),
     ("inference",),
     ("evaluate",),
-    ("train", "predict"),
+    ("train", "predict", "export", "weights.__main__"),
     ("main",),
 )
 REMOVED = re.compile(

@@ -1,6 +1,8 @@
-"""A CLIP ViT with one linear layer: what every other detector has to beat.
+"""A backbone with one linear layer: what every other detector has to beat.
 
-Frozen but for the layer it is a linear probe; with the LayerNorms trained and the feature normalised it is GenD's
+With the networks of DeepfakeBench it is that benchmark's plain detectors (Xception, EfficientNet-B4, ResNet-34, Meso4,
+MesoInception, CLIP), and on self-blended images its SBI; configs/detectors/ has one config each. On a CLIP ViT, frozen
+but for the layer, it is a linear probe; with the LayerNorms trained and the feature normalised it is GenD's
 (WACV 2026) detector on CLIP, with its two metric losses; on self-blended images it trains as SBI (CVPR 2022) does.
 Which parameters are trained, on what, is in the config (`optim.groups`, `synth.recipe`).
 
@@ -8,38 +10,40 @@ Differs from GenD: forgeries and augmentation come from the train step; the rest
 result: GenD's own figures need its data and weights and stand in its paper; the README's tables are this project's.
 """
 
+import functools
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 
 from msddf_jax import losses as L
-from msddf_jax.models import clip, heads
+from msddf_jax.models import backbones, heads
 from msddf_jax.synth import compose
 
 
 class Model(nn.Module):
-    """CLIP ViT + binary head.
+    """Backbone + binary head.
 
-    variant: of `clip.VARIANTS`. image_size: of the ViT; other images are resized on the device.
+    family, variant, options: of `backbones.make`; options are the backbone's further fields, None for their defaults.
+    image_size: that the backbone sees; other images are resized on the device.
     normalize: whether the head sees the feature at unit length (GenD 2) or as it is.
     """
 
     variant: str
     image_size: int
+    family: str = "clip"
     normalize: bool = True
-    remat: bool = False
+    options: Any = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, batch, *, train):
         """{"image": float32 [B, H, W, 3] in [0, 1]} -> logit [B], logits [B, 2], feature [B, d] of unit length."""
-        del train
         images = compose.resize(batch["image"], self.image_size)
-        backbone = clip.VisionTransformer(
-            self.variant, self.image_size, remat=self.remat, dtype=self.dtype, name="backbone"
-        )
-        feature = backbone(images)["cls"]
-        out = heads.BinaryHead("linear" if self.normalize else "raw", name="binary_head")(feature)
-        return dict(out, feature=out["embedding"])
+        make = functools.partial(backbones.make, self.family, self.variant, self.image_size)
+        features = make(dtype=self.dtype, name="backbone", **(self.options or {}))(images, train=train)
+        out = heads.BinaryHead("linear" if self.normalize else "raw", name="binary_head")(features["feature"])
+        return dict(out, feature=out["embedding"], spatial=features["spatial"])
 
 
 def synthesize(key, batch, *, progress, choose=None, **settings):

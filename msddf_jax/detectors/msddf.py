@@ -9,6 +9,8 @@ labelled real, the strength target is what was blended (ratio x magnitude), and 
 instead of an Xception. Expected result: none is published; the README's tables are this project's own.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -30,6 +32,7 @@ class Model(nn.Module):
     use_frequency, use_boundary: the two modules.
     slerp_probability: chance that a feature moves along the great circle to another of its class, in training.
     binary_head: "linear", or "cosine" for ArcMargin.
+    options: further fields of `clip.VisionTransformer`, None for their defaults (LAION's weights: quick_gelu False).
     """
 
     variant: str
@@ -41,6 +44,7 @@ class Model(nn.Module):
     slerp_probability: float = 0.0
     binary_head: str = "linear"
     remat: bool = False
+    options: Any = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -74,9 +78,8 @@ class Model(nn.Module):
             )
             frequency_out = adapter(images, weight)
             out["frequency"] = frequency_out["pooled"]
-        backbone = clip.VisionTransformer(
-            self.variant, self.image_size, remat=self.remat, dtype=self.dtype, name="backbone"
-        )
+        settings = {"remat": self.remat, "dtype": self.dtype, **(self.options or {})}
+        backbone = clip.VisionTransformer(self.variant, self.image_size, name="backbone", **settings)
         features = backbone(images, inject=frequency_out["inject"] if frequency_out else None)
         fused = heads.FeatureFusion(name="fusion")(
             features["cls"],

@@ -1,0 +1,153 @@
+"""Predict: images a second of two published detectors, ours beside PyTorch's with the same weights, in the same run.
+
+    python -m benchmarks.inference [--models=gend,xception] [--batch_size=8] [--runs=5] [--dtype=float32] [--out=FILE]
+
+gend: CLIP ViT-L/14 at 224 px with GenD's head, beside transformers' CLIPVisionModel (sdpa attention).
+xception: at 256 px, beside timm's legacy_xception. Weights are drawn once and read by both; scores are compared before
+anything is timed. Both sides start from uint8 images, normalise, and end with P(fake). On an accelerator ours runs in
+bfloat16 by default; torch runs on the CPU where it has no CUDA. Needs the [torch] extra.
+"""
+
+import argparse
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.timing import medians, report
+from msddf_jax import trees
+from msddf_jax.detectors import baseline
+from msddf_jax.models import clip
+from msddf_jax.train_step import to_device_images
+from msddf_jax.weights import cnn_names, gend_names, table
+from tests import torch_reference
+
+
+def draw(model, image_size, seed=0):
+    """Variables of a model from NumPy, small enough that activations stay in range; variances near one."""
+    image = {"image": jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)}
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+    rng = np.random.default_rng(seed)
+    flat = {}
+    for name, leaf in trees.flatten(shapes).items():
+        one = name.endswith(("/scale", "/var"))
+        fan = int(np.prod(leaf.shape[:-1])) or 1
+        noise = rng.normal(size=leaf.shape) * (0.02 if one or len(leaf.shape) < 2 else fan**-0.5)
+        flat[name] = np.asarray(one + noise, np.float32)
+    return flat
+
+
+def torch_gend(theirs, variant):
+    """GenD as a torch function from pixels [B, 3, H, W] in [0, 1] to P(fake)."""
+    import torch
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    size = clip.VARIANTS[variant]
+    tower = CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=size.width,
+            intermediate_size=4 * size.width,
+            num_hidden_layers=size.depth,
+            num_attention_heads=size.heads,
+            image_size=224,
+            patch_size=size.patch,
+            attn_implementation="sdpa",
+        )
+    ).eval()
+    prefix = "feature_extractor."
+    state = {n.removeprefix(prefix): torch.from_numpy(v) for n, v in theirs.items() if n.startswith(prefix)}
+    own = set(tower.state_dict())
+    if not own & set(state):
+        # transformers 5 names the tower without "vision_model.".
+        state = {name.removeprefix("vision_model."): value for name, value in state.items()}
+    tower.load_state_dict(state)
+    weight, bias = (torch.from_numpy(theirs[f"model.linear.{leaf}"]) for leaf in ("weight", "bias"))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (clip.PIXEL_MEAN, clip.PIXEL_STD))
+
+    def run(pixels):
+        feature = tower(pixel_values=(pixels - mean) / std).pooler_output
+        feature = torch.nn.functional.normalize(feature, dim=-1)
+        return torch.softmax(feature @ weight.T + bias, -1)[:, 1]
+
+    return run
+
+
+def torch_xception(theirs):
+    """DeepfakeBench's Xception as a torch function from pixels in [0, 1] to P(fake)."""
+    import timm
+    import torch
+
+    network = timm.create_model("legacy_xception", num_classes=2).eval()
+    renamed = {n.removeprefix("backbone.").replace("last_linear", "fc"): v for n, v in theirs.items()}
+    missing = network.load_state_dict({n: torch.from_numpy(v) for n, v in renamed.items()}, strict=False)
+    left = [name for name in missing.missing_keys if not name.endswith("num_batches_tracked")]
+    if left or missing.unexpected_keys:
+        raise ValueError(f"timm's Xception misses {left} and does not know {missing.unexpected_keys}")
+    return lambda pixels: torch.softmax(network((pixels - 0.5) / 0.5), -1)[:, 1]
+
+
+def build(name, dtype):
+    """(image size, our jitted predict, variables, torch's function) of a detector."""
+    if name == "gend":
+        size, entries = 224, gend_names.gend("gend/clip", "L/14")
+        model = baseline.Model("L/14", size, normalize=True, dtype=dtype)
+    else:
+        source, size = cnn_names.SOURCES["xception/deepfakebench"], 256
+        entries = source.table("xception")
+        options = dict(source.fields)
+        model = baseline.Model("xception", size, family="xception", normalize=False, options=options, dtype=dtype)
+    flat = draw(model, size)
+    theirs = table.to_theirs(flat, entries)
+    reference = torch_gend(theirs, "L/14") if name == "gend" else torch_xception(theirs)
+
+    @jax.jit
+    def predict(variables, images):
+        out = model.apply(variables, to_device_images({"image": images}), train=False)
+        return jax.nn.sigmoid(out["logit"].astype(jnp.float32))
+
+    return size, predict, jax.device_put(trees.unflatten(flat)), reference
+
+
+def measure(name, batch_size, dtype, runs):
+    """One row: [detector, images, our img/s, torch's img/s, ours / torch's, largest difference of scores]."""
+    import torch
+
+    size, predict, variables, reference = build(name, dtype)
+    images = np.random.default_rng(1).integers(0, 256, (batch_size, size, size, 3), np.uint8)
+
+    def run_torch():
+        with torch.inference_mode():
+            pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+            return reference(pixels).numpy()
+
+    gap = float(np.abs(np.asarray(predict(variables, images)) - run_torch()).max())
+    times = medians({"ours": lambda: predict(variables, images), "torch": run_torch}, runs=runs)
+    ours, theirs = batch_size / times["ours"], batch_size / times["torch"]
+    return [name, batch_size, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}", f"{gap:.1e}"]
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="gend,xception")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=None, help="of torch; its own choice by default")
+    parser.add_argument("--out", help="write the table as JSON")
+    args = parser.parse_args()
+    torch_reference.prepare()
+    import torch
+
+    torch.set_num_threads(args.threads or os.cpu_count())
+    rows = []
+    for name in args.models.split(","):
+        rows.append(measure(name, args.batch_size, jnp.dtype(args.dtype), args.runs))
+        print(*rows[-1], flush=True)
+    header = ["detector", "images", "ours img/s", "torch img/s", "ours/torch", "largest difference"]
+    report(f"predict, {args.dtype}", header, rows, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""Meso4 (Afchar et al., WIFS 2018), from random weights as published.
+
+python -m msddf_jax.main --config configs/detectors/meso4.py --workdir runs/meso4
+"""
+
+from configs.detectors import common
+
+
+def get_config(arg=None):
+    """The experiment. `arg`: nothing, or "demo" for the embedded data set."""
+    common.check_arg(arg, "configs/detectors/meso4.py")
+    config = common.get_plain("meso", "meso4", image_size=256)
+    return (common.make_demo(config, image_size=256) if arg == "demo" else config).lock()

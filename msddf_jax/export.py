@@ -1,0 +1,250 @@
+"""A trained workdir in formats that others load: `python -m msddf_jax.export --workdir DIR --to DIR`.
+
+Writes into `--to`, each file's SHA-256 in `manifest.json`:
+  model.safetensors      every variable of the detector, float32, under this project's flat names
+  backbone.safetensors   the backbone under the names of Hugging Face's CLIPVisionModel, where it is a CLIP ViT
+  config.json            the experiment
+  model.stablehlo        `jax.export`: uint8 RGB crops [b, S, S, 3] -> {"score": [b], "map": [b, g, g]}, any b
+  run.py                 scores image files with model.stablehlo, without this project
+  README.md              model card
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import sys
+import tempfile
+
+import jax
+import jax.export
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import app, flags, logging
+from safetensors.numpy import save_file
+
+from msddf_jax import checkpoint, inference, model_card, trees
+from msddf_jax.models import clip
+from msddf_jax.weights import clip_names, table
+
+FORMAT, VERSION = "msddf_jax export", 1
+MANIFEST = "manifest.json"
+FILES = ("model.safetensors", "backbone.safetensors", "config.json", "model.stablehlo", "run.py", "README.md")
+# One artifact for all of them; the tensors in it are stored once.
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+RUN = '''"""Score aligned face crops: python run.py CROP.png ...; needs jax and flatbuffers, for image files pillow."""
+
+import pathlib
+import sys
+
+import jax.export
+import numpy as np
+
+model = jax.export.deserialize(bytearray(pathlib.Path(__file__).with_name("model.stablehlo").read_bytes()))
+side = model.in_avals[0].shape[1]
+
+
+def read(path):
+    """uint8 RGB [side, side, 3] of an image file, or of a .npy file that holds one."""
+    if path.endswith(".npy"):
+        image = np.load(path)
+    else:
+        from PIL import Image
+
+        image = np.asarray(Image.open(path).convert("RGB"))
+    if image.shape != (side, side, 3) or image.dtype != np.uint8:
+        sys.exit(f"{path}: expected a uint8 RGB crop {side} x {side}, got {image.dtype} {image.shape}")
+    return image
+
+
+paths = sys.argv[1:] or sys.exit(__doc__)
+for path, score in zip(paths, np.asarray(model.call(np.stack([read(p) for p in paths]))["score"])):
+    print(f"{score:.7f} {path}")
+'''
+
+
+def export_workdir(workdir, to):
+    """Write the chosen weights of a workdir to a folder in formats that others load.
+
+    Args:
+      workdir: of a training run, or of converted weights. to: a folder that is not there, is empty, or holds an
+        earlier export, which is replaced.
+
+    Returns:
+      {file name: SHA-256} of what was written, as in `manifest.json`.
+
+    Raises:
+      FileNotFoundError: no workdir, or no checkpoint in it. FileExistsError: a folder with other files in it.
+      ValueError: a checkpoint of another config. OSError: the files cannot be written.
+    """
+    workdir, to = pathlib.Path(workdir), pathlib.Path(to)
+    check_target(to)
+    model = inference.load_for_inference(workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    flat = flat_variables(model.params)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target: nothing of an earlier export is touched before all files are there.
+    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as scratch:
+        folder = pathlib.Path(scratch)
+        about = {"format": FORMAT, "format_version": VERSION, "config_sha256": config_hash(config)}
+        # One entry: safetensors writes several in an order of chance, and the same weights shall give the same bytes.
+        save_file(flat, folder / "model.safetensors", {"about": json.dumps(about)})
+        backbone = clip_backbone(model.config, flat)
+        if backbone is not None:
+            save_file(backbone, folder / "backbone.safetensors", {"format": "np"})
+        checkpoint.write_json(folder / "config.json", config)
+        artifact = make_artifact(model)
+        (folder / "model.stablehlo").write_bytes(artifact.serialize())
+        (folder / "run.py").write_text(RUN)
+        outputs = jax.tree.unflatten(artifact.out_tree, artifact.out_avals)
+        tower = None if backbone is None else clip_vision_config(model.config)
+        (folder / "README.md").write_text(describe(workdir, model, config, flat, outputs, tower))
+        sums = {name: _sha256(folder / name) for name in FILES if (folder / name).exists()}
+        checkpoint.write_json(folder / MANIFEST, {**about, "sha256": sums})
+        _move(folder, to)
+    return sums
+
+
+def check_target(to):
+    """Raise FileExistsError unless `to` can be written: not there, empty, or an export of this program."""
+    to = pathlib.Path(to)
+    if to.exists() and not to.is_dir():
+        raise FileExistsError(f"--to={to} is a file; name a folder")
+    if not to.is_dir() or not any(to.iterdir()):
+        return
+    try:
+        found = json.loads((to / MANIFEST).read_text()).get("format")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found != FORMAT:
+        raise FileExistsError(
+            f"--to={to} is not empty and holds no export of this program ({MANIFEST} with format {FORMAT!r}), so "
+            "nothing in it is replaced: name a new folder, or empty this one"
+        )
+
+
+def flat_variables(weights):
+    """{"params/...", "batch_stats/...": float32 array} of {"params", "model_state"}."""
+    flat = trees.flatten({"params": weights["params"], **weights["model_state"]})
+    return {name: np.asarray(jax.device_get(value), np.float32) for name, value in flat.items()}
+
+
+def clip_backbone(config, flat):
+    """{name in Hugging Face's CLIPVisionModel: array} of the backbone; None where it is no CLIP ViT.
+
+    config: the experiment. flat: {our flat name: array}. A ViT that has other parameters than CLIP's (no LayerNorm
+    before the blocks, factors in place of kernels) is none either.
+    """
+    if config.model.get("family", "clip") != "clip":
+        return None
+    entries = clip_names.hf_clip(config.model.variant, text=False)
+    ours = {name for name in flat if name.split("/")[1] == "backbone"}
+    if ours != {entry.ours for entry in entries.values()}:
+        return None
+    return table.to_theirs(flat, entries)
+
+
+def clip_vision_config(config):
+    """Fields of transformers' CLIPVisionConfig for the backbone that `clip_backbone` gives."""
+    size = clip.get_variant(config.model.variant)
+    options = config.model.get("options") or {}
+    quick, tanh = options.get("quick_gelu", True), options.get("tanh_gelu", False)
+    return {
+        "hidden_size": size.width,
+        "intermediate_size": clip.MLP_RATIO * size.width,
+        "num_hidden_layers": size.depth,
+        "num_attention_heads": size.heads,
+        "image_size": config.model.image_size,
+        "patch_size": size.patch,
+        "hidden_act": "quick_gelu" if quick else "gelu_pytorch_tanh" if tanh else "gelu",
+        "layer_norm_eps": options.get("norm_eps", clip.LAYER_NORM_EPS),
+    }
+
+
+def describe(workdir, model, config, flat, outputs, tower):
+    """The model card, from what the workdir says of itself."""
+    read = lambda name: json.loads((workdir / name).read_text()) if (workdir / name).exists() else None
+    return model_card.write_card(
+        config,
+        step=model.step,
+        origin=model.origin,
+        choice=read_choice(workdir) if model.origin == "best" else None,
+        results=read("results.json"),
+        versions={"training": read("versions.json"), "export": checkpoint.versions()},
+        num_parameters=sum(value.size for name, value in flat.items() if name.startswith("params/")),
+        has_map="map" in outputs,
+        tower=tower,
+    )
+
+
+def read_choice(workdir):
+    """What `best/` says of its weights: {"step": ..., "<eval>/<metric>": ...} or {"step", "converted_from", ...}."""
+    with ocp.CheckpointManager((workdir / checkpoint.BEST).absolute()) as manager:
+        args = ocp.args.Composite(choice=ocp.args.JsonRestore())
+        return manager.restore(manager.latest_step(), args=args)["choice"]
+
+
+def make_artifact(model):
+    """The detector as a `jax.export.Exported`: uint8 RGB [b, S, S, 3] -> {"score": [b], "map": [b, g, g] if any}.
+
+    S is config.data.image_size, b any size >= 1. Conversion to float, resizing to the model's own size, normalisation
+    and the weights are inside. Read back from a file: `jax.export.deserialize(bytearray(...)).call(images)`.
+    """
+    size = model.config.data.image_size
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
+    predict = jax.jit(lambda images: model.predict_fn(model.params, {"image": images}))
+    return jax.export.export(predict, platforms=PLATFORMS)(images)
+
+
+def config_hash(config):
+    """SHA-256 of a config (dict of JSON values), whatever the order of its fields."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _move(folder, to):
+    """The files of `folder` into `to`, in place of an earlier export; the manifest goes first and comes last."""
+    to.mkdir(exist_ok=True)
+    for name in (MANIFEST, *FILES):
+        (to / name).unlink(missing_ok=True)
+    for name in (*FILES, MANIFEST):
+        if (folder / name).exists():
+            os.replace(folder / name, to / name)
+
+
+def define_flags(values=flags.FLAGS):
+    """Defines the flags of the command; not at import, where they clash with those of other commands."""
+    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True, flag_values=values)
+    flags.DEFINE_string("to", None, "Folder for the exported files.", required=True, flag_values=values)
+
+
+def main(argv):
+    """Export one workdir. Returns the exit code: 0, or 1 with one line that says why."""
+    values = flags.FLAGS
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    # The checkpoint library reports every step of a restore; --verbosity=0 shows them.
+    if "verbosity" in values and not values["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    try:
+        sums = export_workdir(values.workdir, values.to)
+    except (ValueError, OSError) as error:
+        if logging.get_verbosity() >= logging.DEBUG:
+            raise
+        logging.error("%s: %s", type(error).__name__, error)
+        return 1
+    for name in sorted(sums):
+        print(f"{sums[name]}  {name}")
+    print(f"exported to {values.to}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

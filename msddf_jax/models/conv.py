@@ -1,0 +1,126 @@
+"""What the convolutional backbones share: input, convolutions padded as PyTorch pads, BatchNorm, pooling. NHWC.
+
+Padding is always given in pixels: "SAME" with a stride pads the other way round than PyTorch does.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+SMALLEST_IMAGE = 32
+# He et al. (2015). A depthwise kernel [k, k, 1, C] has k * k inputs for each output, hence "fan_in" there.
+HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+HE_NORMAL_DEPTHWISE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def get_variant(variants, name, family):
+    """The sizes called `name` of a backbone's table.
+
+    Raises:
+      ValueError: there are none of that name; the message lists the known ones.
+    """
+    if name not in variants:
+        raise ValueError(f"unknown {family} variant {name!r}; known: {', '.join(variants)}")
+    return variants[name]
+
+
+def normalized(images, image_size, mean, std, dtype, name):
+    """Images as a backbone's first convolution sees them.
+
+    Args:
+      images: [B, image_size, image_size, 3] float, RGB in [0, 1].
+      image_size: of the backbone, at least 32. mean, std: of each channel. dtype: of the result.
+      name: of the backbone, for messages.
+
+    Returns:
+      [B, image_size, image_size, 3] in `dtype`.
+
+    Raises:
+      ValueError: images of another size or rank, or an `image_size` that the strides would use up.
+      TypeError: images that are not floating point.
+    """
+    if image_size < SMALLEST_IMAGE:
+        raise ValueError(f"{name} needs an image_size of at least {SMALLEST_IMAGE}, got {image_size}")
+    if images.ndim != 4 or images.shape[1:] != (image_size, image_size, 3):
+        raise ValueError(f"{name} was built for images [B, {image_size}, {image_size}, 3], got {list(images.shape)}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be float in [0, 1], got {images.dtype}")
+    return ((images.astype(jnp.float32) - np.float32(mean)) / np.float32(std)).astype(dtype)
+
+
+def symmetric(pad):
+    """The same number of pixels on all four sides, as `lax` takes it."""
+    return ((pad, pad), (pad, pad))
+
+
+def conv(features, size, dtype, name, *, stride=1, padding=0, dilation=1, kernel_init=HE_NORMAL):
+    """Convolution of side `size` without bias; `padding`: pixels on each side, or ((top, bottom), (left, right))."""
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=symmetric(padding) if isinstance(padding, int) else padding,
+        kernel_dilation=dilation,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=kernel_init,
+        name=name,
+    )
+
+
+def batch_norm(train, dtype, name, *, epsilon=1e-5, momentum=0.9):
+    """BatchNorm over all axes but the last, with PyTorch's defaults: statistics in float32, output in `dtype`.
+
+    `momentum` is the share of the old statistics that stays (PyTorch's is the share of the new ones, 0.1).
+    The running variance collects the batch's own variance; PyTorch's collects n / (n - 1) of it, n = B * H * W. On the
+    smallest maps (8 x 8) that is a thousandth from 16 images on.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=momentum,
+        epsilon=epsilon,
+        dtype=dtype,
+        use_fast_variance=False,
+        name=name,
+    )
+
+
+def max_pool(x, size, stride, padding=0):
+    """Largest value in windows of side `size`; [B, H, W, C], incomplete windows dropped as PyTorch drops them."""
+    return nn.max_pool(x, (size, size), (stride, stride), symmetric(padding))
+
+
+def global_mean(x):
+    """[B, H, W, C] -> [B, C] float32."""
+    return x.astype(jnp.float32).mean((1, 2))
+
+
+class Depthwise(nn.Module):
+    """Depthwise convolution without bias, [B, H, W, C] -> [B, H', W', C]; parameter `kernel` [size, size, 1, C].
+
+    A sum of shifted images, each times its weight, in float32: XLA makes one loop of it, and a grouped convolution
+    of XLA's on a CPU takes between five and sixty times as long.
+
+    Attributes:
+      size: side of the kernel. stride: of the output. padding: ((top, bottom), (left, right)) pixels of zeros.
+      dtype: of the result.
+    """
+
+    size: int
+    stride: int = 1
+    padding: tuple = ((1, 1), (1, 1))
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", HE_NORMAL_DEPTHWISE, (self.size, self.size, 1, x.shape[-1]), jnp.float32)
+        padded = jnp.pad(x, ((0, 0), *self.padding, (0, 0))).astype(jnp.float32)
+        rows, columns = (side - self.size for side in padded.shape[1:3])
+        total = 0.0
+        for i in range(self.size):
+            for j in range(self.size):
+                cut = padded[:, i : i + rows + 1 : self.stride, j : j + columns + 1 : self.stride]
+                total = total + kernel[i, j, 0] * cut
+        return total.astype(self.dtype)

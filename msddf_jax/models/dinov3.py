@@ -1,0 +1,143 @@
+"""DINOv3's vision transformer (Siméoni et al., 2025): rotary positions, register tokens, LayerScale."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from msddf_jax.models import rope
+from msddf_jax.models.clip import Linear, layer_norm
+
+# ImageNet's statistics, RGB in [0, 1]: what the LVD-1689M checkpoints were trained with. Those of SAT-493M have others.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+REGISTERS = 4
+MLP_RATIO = 4
+_INIT = nn.initializers.truncated_normal(0.02)
+
+
+class Variant(NamedTuple):
+    """Sizes of one tower: width d, number of blocks, attention heads, patch side in pixels, gated MLP or not."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+    gated: bool = False
+
+
+# Mu is for tests.
+VARIANTS = {
+    "Mu/8": Variant(64, 2, 2, 8),
+    "Mu+/8": Variant(64, 2, 2, 8, gated=True),
+    "S/16": Variant(384, 12, 6, 16),
+    "S+/16": Variant(384, 12, 6, 16, gated=True),
+    "B/16": Variant(768, 12, 12, 16),
+    "L/16": Variant(1024, 24, 16, 16),
+}
+
+
+def get_variant(name):
+    """The `Variant` called `name`.
+
+    Raises:
+      ValueError: there is none of that name; the message lists the known ones.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"unknown DINOv3 variant {name!r}; known: {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
+class Mlp(nn.Module):
+    """Two linear maps around exact GELU, or SwiGLU where `gated`: [B, N, d] -> [B, N, d]."""
+
+    gated: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        width = x.shape[-1]
+        hidden = Linear(MLP_RATIO * width, self.dtype, _INIT, name="fc_1")(x)
+        if self.gated:
+            hidden = hidden * jax.nn.silu(Linear(MLP_RATIO * width, self.dtype, _INIT, name="gate")(x))
+        else:
+            hidden = jax.nn.gelu(hidden, approximate=False)
+        return Linear(width, self.dtype, _INIT, name="fc_2")(hidden)
+
+
+class Block(nn.Module):
+    """Pre-LN transformer block with LayerScale: [B, N, d] -> [B, N, d]."""
+
+    heads: int
+    gated: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, angles):
+        scale = lambda name: self.param(name, nn.initializers.ones, x.shape[-1:], jnp.float32).astype(self.dtype)
+        attention = rope.Attention(self.heads, False, False, self.dtype, _INIT, name="attn")
+        x = x + scale("scale_1") * attention(layer_norm(self.dtype, "ln_1")(x), angles)
+        return x + scale("scale_2") * Mlp(self.gated, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_2")(x))
+
+
+class VisionTransformer(nn.Module):
+    """DINOv3's backbone; the feature is the class token after the last LayerNorm.
+
+    Attributes:
+      variant: a name in `VARIANTS`.
+      image_size: side of the square input in pixels, any multiple of the patch side: no parameter depends on it.
+      dtype: compute dtype; parameters, rotations, softmax and LayerNorm statistics stay float32.
+      remat: recompute each block in the backward pass, for memory.
+      pixel_mean, pixel_std: of the preprocessing the weights were trained with, RGB in [0, 1].
+
+    Initial values follow Hugging Face's class. The random stretching of coordinates in pretraining is left out, and so
+    is the mask token, which only pretraining uses.
+    """
+
+    variant: str
+    image_size: int
+    dtype: Any = jnp.float32
+    remat: bool = False
+    pixel_mean: tuple = PIXEL_MEAN
+    pixel_std: tuple = PIXEL_STD
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        """Features of a batch.
+
+        Args:
+          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          train: changes nothing here; every backbone is called with it.
+
+        Returns:
+          dict: feature [B, d] float32; spatial [B, g, g, d], patch tokens that enter the last block, `dtype`.
+
+        Raises:
+          ValueError: unknown variant; images of another size or rank; a size that is no multiple of the patch.
+          TypeError: images that are not floating point.
+        """
+        del train
+        width, depth, heads, patch, gated = get_variant(self.variant)
+        rope.check_images(images, f"DINOv3 {self.variant}", self.image_size, patch)
+        grid = self.image_size // patch
+        x = self._embed(images, patch, width)
+        angles = np.pad(rope.dinov3_angles(grid, width // heads), ((1 + REGISTERS, 0), (0, 0)))
+        block = nn.remat(Block) if self.remat else Block
+        for index in range(depth):
+            last = x
+            x = block(heads, gated, self.dtype, name=f"block_{index}")(x, angles)
+        x = layer_norm(jnp.float32, "ln_post")(x)
+        return {"feature": x[:, 0], "spatial": last[:, 1 + REGISTERS :].reshape(-1, grid, grid, width)}
+
+    def _embed(self, images, patch, width):
+        """Images to [B, 1 + 4 + N, d]: class token, registers, patches."""
+        kernel = self.param("patch_embed", _INIT, (patch, patch, 3, width), jnp.float32)
+        bias = self.param("patch_embed_bias", nn.initializers.zeros, (width,), jnp.float32)
+        tokens = rope.embed_patches(images, kernel, self.pixel_mean, self.pixel_std, self.dtype)
+        class_token = self.param("class_token", _INIT, (width,), jnp.float32)
+        registers = self.param("register_tokens", _INIT, (REGISTERS, width), jnp.float32)
+        prefix = jnp.concatenate([class_token[None], registers]).astype(self.dtype)
+        prefix = jnp.broadcast_to(prefix, (images.shape[0], *prefix.shape))
+        return jnp.concatenate([prefix, tokens + bias.astype(self.dtype)], axis=1)

@@ -1,0 +1,207 @@
+"""EfficientNet B0 to B7 (Tan and Le, 2019) from one table, in the three paddings that published weights ask for."""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from msddf_jax.models import conv
+from msddf_jax.models.clip import Linear
+
+# Of the ImageNet weights; those trained with AdvProp and DeepfakeBench's take 0.5, SBI's official ones 0 and 1.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+# Of the widths: every number of channels is a multiple.
+WIDTH_STEP = 8
+SQUEEZE = 4
+STEM_WIDTH = 32
+HEAD_WIDTH = 1280
+# Published with every size; the rate grows linearly from 0 in the first block.
+DROP_CONNECT = 0.2
+
+
+class Variant(NamedTuple):
+    """Factors of B0's widths and depths, published image side, and dropout before the classifier."""
+
+    width: float
+    depth: float
+    resolution: int
+    dropout: float
+
+
+# Mu is for tests.
+VARIANTS = {
+    "B0": Variant(1.0, 1.0, 224, 0.2),
+    "B1": Variant(1.0, 1.1, 240, 0.2),
+    "B2": Variant(1.1, 1.2, 260, 0.3),
+    "B3": Variant(1.2, 1.4, 300, 0.3),
+    "B4": Variant(1.4, 1.8, 380, 0.4),
+    "B5": Variant(1.6, 2.2, 456, 0.4),
+    "B6": Variant(1.8, 2.6, 528, 0.5),
+    "B7": Variant(2.0, 3.1, 600, 0.5),
+    "Mu": Variant(0.25, 0.3, 64, 0.0),
+}
+
+
+class BlockPlan(NamedTuple):
+    """One block: expansion of the channels, side of the depthwise kernel, stride, channels before and after."""
+
+    expand: int
+    kernel: int
+    stride: int
+    before: int
+    after: int
+
+
+# B0's stages: blocks, expansion, kernel, stride of the first block, channels. Source: the paper's table 1.
+STAGES = (
+    (1, 1, 3, 1, 16),
+    (2, 6, 3, 2, 24),
+    (2, 6, 5, 2, 40),
+    (3, 6, 3, 2, 80),
+    (3, 6, 5, 1, 112),
+    (4, 6, 5, 2, 192),
+    (1, 6, 3, 1, 320),
+)
+PADDINGS = ("same", "static", "symmetric")
+
+
+def scale_width(channels, factor):
+    """`channels` times `factor`, rounded to the nearest multiple of 8 that is not below 90 % of it."""
+    wanted = channels * factor
+    rounded = max(WIDTH_STEP, int(wanted + WIDTH_STEP / 2) // WIDTH_STEP * WIDTH_STEP)
+    return rounded + WIDTH_STEP if rounded < 0.9 * wanted else rounded
+
+
+def stage_plans(variant):
+    """For each of the seven stages the list of its `BlockPlan`s. Raises ValueError for an unknown variant."""
+    width, depth, _, _ = conv.get_variant(VARIANTS, variant, "EfficientNet")
+    before, stages = scale_width(STEM_WIDTH, width), []
+    for blocks, expand, kernel, stride, channels in STAGES:
+        after = scale_width(channels, width)
+        stage = [BlockPlan(expand, kernel, stride, before, after)]
+        stage += [BlockPlan(expand, kernel, 1, after, after)] * (math.ceil(blocks * depth) - 1)
+        stages.append(stage)
+        before = after
+    return stages
+
+
+def same_padding(size, kernel, stride):
+    """(before, after) pixels with which a side of `size` gives ceil(size / stride): TensorFlow's "SAME"."""
+    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class Block(nn.Module):
+    """Inverted bottleneck: widen, depthwise convolution, squeeze and excitation, narrow; skip where shapes allow.
+
+    padding: ((top, bottom), (left, right)) of the depthwise convolution. drop: probability in training that an
+    image takes the skip connection only.
+    """
+
+    plan: BlockPlan
+    padding: tuple
+    epsilon: float
+    momentum: float
+    drop: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        expand, kernel, stride, before, after = self.plan
+        norm = lambda name: conv.batch_norm(train, self.dtype, name, epsilon=self.epsilon, momentum=self.momentum)
+        linear = lambda features, name, **kw: Linear(features, self.dtype, conv.HE_NORMAL, name=name, **kw)
+        y = x
+        if expand != 1:
+            y = jax.nn.silu(norm("norm_0")(linear(expand * before, "expand", use_bias=False)(y)))
+        y = conv.Depthwise(kernel, stride, self.padding, self.dtype, name="depthwise")(y)
+        y = jax.nn.silu(norm("norm_1")(y))
+        # Squeezed channels are counted from the block's input, before it is widened.
+        squeezed = jax.nn.silu(linear(max(1, before // SQUEEZE), "se_reduce")(conv.global_mean(y)))
+        y = y * jax.nn.sigmoid(linear(expand * before, "se_expand")(squeezed))[:, None, None]
+        y = norm("norm_2")(linear(after, "project", use_bias=False)(y))
+        if stride != 1 or before != after:
+            return y
+        # One draw an image.
+        return x + nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
+
+
+class EfficientNet(nn.Module):
+    """EfficientNet without its classifier.
+
+    Attributes:
+      variant: a name in `VARIANTS`.
+      image_size: side of the square input in pixels, at least 32; published ones in `VARIANTS`.
+      dtype: compute dtype; parameters and BatchNorm statistics stay float32.
+      pixel_mean, pixel_std: of each channel, what the weights were trained with.
+      padding: "same" = TensorFlow's, found from the image (timm's tf_efficientnet_*); "static" = the same, found once
+        from the variant's published resolution whatever the image is (efficientnet_pytorch, and with it SBI and
+        DeepfakeBench); "symmetric" = half the kernel on each side (timm's efficientnet_*).
+      stem_padding: None = as `padding` says; pixels on each side otherwise. DeepfakeBench replaces the stem
+        convolution by a new one with 0, so the ImageNet weights of the stem are lost there.
+      norm_eps, norm_momentum: of BatchNorm. 1e-3 and 0.99 in TensorFlow, efficientnet_pytorch; 1e-5 and 0.9 in timm's
+        efficientnet_*, 1e-3 and 0.9 in its tf_efficientnet_*.
+      dropout: of the feature in training; the published rates are in `VARIANTS`, DeepfakeBench has none.
+      drop_connect: probability that the last block is skipped in training, growing linearly from 0 in the first;
+        published, and in efficientnet_pytorch, SBI and DeepfakeBench: `DROP_CONNECT`. Both draw from the stream
+        "dropout".
+    """
+
+    variant: str
+    image_size: int
+    dtype: Any = jnp.float32
+    pixel_mean: tuple = PIXEL_MEAN
+    pixel_std: tuple = PIXEL_STD
+    padding: str = "static"
+    stem_padding: int | None = None
+    norm_eps: float = 1e-3
+    norm_momentum: float = 0.99
+    dropout: float = 0.0
+    drop_connect: float = 0.0
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        """Features of a batch.
+
+        Args:
+          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          train: BatchNorm takes the batch's statistics and updates the running ones (collection batch_stats); dropout
+            and skipped blocks, where their rates are not 0.
+
+        Returns:
+          dict: feature [B, d] float32, the mean of spatial (after dropout in training); spatial [B, h, w, d] in
+          `dtype`, after the last activation. d is 1280 for B0, 1792 for B4.
+
+        Raises:
+          ValueError: unknown variant or padding; images of another size or rank.
+          TypeError: images that are not floating point.
+        """
+        stages = stage_plans(self.variant)
+        if self.padding not in PADDINGS:
+            raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {self.padding!r}")
+        width, _, static, _ = VARIANTS[self.variant]
+        norm = lambda name: conv.batch_norm(train, self.dtype, name, epsilon=self.norm_eps, momentum=self.norm_momentum)
+        x = conv.normalized(images, self.image_size, self.pixel_mean, self.pixel_std, self.dtype, "EfficientNet")
+        pads = self._pads(x, static, 3, 2) if self.stem_padding is None else self.stem_padding
+        x = conv.conv(scale_width(STEM_WIDTH, width), 3, self.dtype, "stem", stride=2, padding=pads)(x)
+        x = jax.nn.silu(norm("stem_norm")(x))
+        static = math.ceil(static / 2)
+        plans = [plan for stage in stages for plan in stage]
+        for index, plan in enumerate(plans):
+            pads = self._pads(x, static, plan.kernel, plan.stride)
+            drop = self.drop_connect * index / len(plans)
+            x = Block(plan, pads, self.norm_eps, self.norm_momentum, drop, self.dtype, name=f"block_{index}")(x, train)
+            static = math.ceil(static / plan.stride)
+        x = Linear(scale_width(HEAD_WIDTH, width), self.dtype, conv.HE_NORMAL, use_bias=False, name="head")(x)
+        x = jax.nn.silu(norm("head_norm")(x))
+        feature = nn.Dropout(self.dropout, deterministic=not train)(conv.global_mean(x))
+        return {"feature": feature, "spatial": x}
+
+    def _pads(self, x, static, kernel, stride):
+        """((top, bottom), (left, right)) of a convolution of `x`, whose published side would be `static`."""
+        if self.padding == "symmetric":
+            return conv.symmetric(kernel // 2)
+        sides = x.shape[1:3] if self.padding == "same" else (static, static)
+        return tuple(same_padding(side, kernel, stride) for side in sides)

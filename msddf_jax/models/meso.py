@@ -1,0 +1,110 @@
+"""Meso-4 and MesoInception-4 (Afchar et al., 2018), as DeepfakeBench's PyTorch port defines them.
+
+What the port changed and its weights therefore need: convolutions of one width share one BatchNorm, convolutions have
+no bias, the classifier has two outputs, and the inception branches have no ReLU (the authors' Keras code has one after
+each convolution). The paper's 27,977 and 28,615 parameters are those without these changes.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from msddf_jax.models import conv
+from msddf_jax.models.clip import Linear
+
+# DeepfakeBench's.
+PIXEL_MEAN = (0.5, 0.5, 0.5)
+PIXEL_STD = (0.5, 0.5, 0.5)
+DROPOUT = 0.5
+LEAKY_SLOPE = 0.1
+FEATURES = 16
+# PyTorch's default, with which both are trained from nothing: uniform within 1 / sqrt(inputs).
+UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Variant(NamedTuple):
+    """Widths of the four branches of each inception block; width, kernel side, BatchNorm and pooling window of each
+    convolution after them."""
+
+    inception: tuple
+    convs: tuple
+
+
+VARIANTS = {
+    "meso4": Variant((), ((8, 3, 1, 2), (8, 5, 1, 2), (16, 5, 2, 2), (16, 5, 2, 4))),
+    "meso_inception4": Variant(((1, 4, 4, 2), (2, 4, 4, 2)), ((16, 5, 1, 2), (16, 5, 1, 4))),
+}
+
+
+class Inception(nn.Module):
+    """Four branches side by side, BatchNorm, max-pool 2: a 1x1 convolution, and three of 1x1 then 3x3, whose 3x3 is
+    dilated by 1, 2 and 3. [B, H, W, C] -> [B, H // 2, W // 2, sum of `widths`]."""
+
+    widths: tuple
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        linear = lambda width, name: Linear(width, self.dtype, UNIFORM, use_bias=False, name=name)
+        branches = [linear(self.widths[0], "branch_1")(x)]
+        for dilation, width in enumerate(self.widths[1:], 1):
+            y = linear(width, f"branch_{dilation + 1}_reduce")(x)
+            name = f"branch_{dilation + 1}"
+            y = conv.conv(width, 3, self.dtype, name, padding=dilation, dilation=dilation, kernel_init=UNIFORM)(y)
+            branches.append(y)
+        x = conv.batch_norm(train, self.dtype, "norm")(jnp.concatenate(branches, axis=-1))
+        return conv.max_pool(x, 2, 2)
+
+
+class Meso(nn.Module):
+    """Meso-4 or MesoInception-4 without the last linear layer.
+
+    Attributes:
+      variant: a name in `VARIANTS`.
+      image_size: side of the square input in pixels, at least 32; published at 256. The first linear layer has
+        16 * (image_size // 32)^2 inputs, so weights fit one size in steps of 32.
+      dtype: compute dtype; parameters and BatchNorm statistics stay float32.
+      pixel_mean, pixel_std: of each channel, what the weights were trained with.
+    """
+
+    variant: str
+    image_size: int
+    dtype: Any = jnp.float32
+    pixel_mean: tuple = PIXEL_MEAN
+    pixel_std: tuple = PIXEL_STD
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        """Features of a batch.
+
+        Args:
+          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          train: BatchNorm takes the batch's statistics and updates the running ones (collection batch_stats); dropout
+            of one half before the first linear layer and on the feature (stream "dropout").
+
+        Returns:
+          dict: feature [B, 16] float32, after the first linear layer and its leaky ReLU; spatial [B, h, w, 16] in
+          `dtype`, after the last pooling, 8 x 8 at 256.
+
+        Raises:
+          ValueError: unknown variant; images of another size or rank. TypeError: images that are not floating point.
+        """
+        inception, convs = conv.get_variant(VARIANTS, self.variant, "Meso")
+        x = conv.normalized(images, self.image_size, self.pixel_mean, self.pixel_std, self.dtype, "Meso")
+        for number, widths in enumerate(inception, 1):
+            x = Inception(widths, self.dtype, name=f"inception_{number}")(x, train)
+        norms = {}
+        for number, (width, kernel, norm, window) in enumerate(convs, 1):
+            if norm not in norms:
+                norms[norm] = conv.batch_norm(train, self.dtype, f"norm_{norm}")
+            name = f"conv_{number}"
+            x = conv.conv(width, kernel, self.dtype, name, padding=kernel // 2, kernel_init=UNIFORM)(x)
+            x = conv.max_pool(norms[norm](jax.nn.relu(x)), window, window)
+        # Channels first, the order in which the published weights number their inputs.
+        flat = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+        drop = lambda y: nn.Dropout(DROPOUT, deterministic=not train)(y)
+        feature = Linear(FEATURES, self.dtype, UNIFORM, name="fc_1")(drop(flat))
+        feature = drop(jax.nn.leaky_relu(feature.astype(jnp.float32), LEAKY_SLOPE))
+        return {"feature": feature, "spatial": x}

@@ -1,0 +1,135 @@
+"""The Perception Encoder's vision tower (PE-Core; Bolya et al., 2025), without its projection."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from msddf_jax.models import rope
+from msddf_jax.models.clip import Linear, Mlp, layer_norm
+
+PIXEL_MEAN = (0.5, 0.5, 0.5)
+PIXEL_STD = (0.5, 0.5, 0.5)
+POOL_HEADS = 8
+_INIT = nn.initializers.truncated_normal(0.02)
+
+
+class Variant(NamedTuple):
+    """Sizes of one tower: width d, blocks, attention heads, patch side in pixels, tokens a side in pretraining."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+    grid: int
+
+
+# The releases' own resolutions are grid x patch: 384 (T, S), 224 (B) and 336 (L). Mu is for tests.
+VARIANTS = {
+    "Mu/8": Variant(64, 2, 2, 8, 6),
+    "T/16": Variant(192, 12, 3, 16, 24),
+    "S/16": Variant(384, 12, 6, 16, 24),
+    "B/16": Variant(768, 12, 12, 16, 14),
+    "L/14": Variant(1024, 24, 16, 14, 24),
+}
+
+
+def get_variant(name):
+    """The `Variant` called `name`.
+
+    Raises:
+      ValueError: there is none of that name; the message lists the known ones.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"unknown Perception Encoder variant {name!r}; known: {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
+class Block(nn.Module):
+    """Pre-LN transformer block [B, N, d] -> [B, N, d]."""
+
+    heads: int
+    depth: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, angles):
+        attention = rope.Attention(self.heads, True, True, self.dtype, _INIT, name="attn")
+        x = x + attention(layer_norm(self.dtype, "ln_1")(x), angles)
+        return x + Mlp(self.depth, False, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_2")(x))
+
+
+class AttentionPool(nn.Module):
+    """Tokens [B, N, d] to a vector [B, d]: one learned query attends to all of them, then an MLP."""
+
+    depth: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        width = x.shape[-1]
+        linear = lambda name: Linear(width, self.dtype, _INIT, name=name)
+        latent = self.param("latent", nn.initializers.truncated_normal(width**-0.5), (width,), jnp.float32)
+        split = lambda t: rope.split_heads(t, POOL_HEADS)
+        query = linear("query")(jnp.broadcast_to(latent.astype(self.dtype), (x.shape[0], 1, width)))
+        y = rope.attend(split(query), split(linear("key")(x)), split(linear("value")(x)))
+        y = linear("out")(y)
+        return (y + Mlp(self.depth, False, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_mlp")(y)))[:, 0]
+
+
+class VisionTransformer(nn.Module):
+    """PE-Core's vision tower up to and including its attention pooling: what the projection to CLIP space sees.
+
+    Attributes:
+      variant: a name in `VARIANTS`.
+      image_size: side of the square input in pixels, a multiple of the patch side. The learned positions have its
+        grid; those of a release at another size are resampled. The rotary ones stretch by themselves.
+      dtype: compute dtype; parameters, rotations, softmax and LayerNorm statistics stay float32.
+      remat: recompute each block in the backward pass, for memory.
+      pixel_mean, pixel_std: of the preprocessing the weights were trained with, RGB in [0, 1].
+
+    Initial values follow timm's class, the MLPs CLIP's.
+    """
+
+    variant: str
+    image_size: int
+    dtype: Any = jnp.float32
+    remat: bool = False
+    pixel_mean: tuple = PIXEL_MEAN
+    pixel_std: tuple = PIXEL_STD
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        """Features of a batch.
+
+        Args:
+          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          train: changes nothing here; every backbone is called with it.
+
+        Returns:
+          dict: feature [B, d] float32; spatial [B, g, g, d], patch tokens that enter the last block, `dtype`.
+
+        Raises:
+          ValueError: unknown variant; images of another size or rank; a size that is no multiple of the patch.
+          TypeError: images that are not floating point.
+        """
+        del train
+        width, depth, heads, patch, reference = get_variant(self.variant)
+        rope.check_images(images, f"Perception Encoder {self.variant}", self.image_size, patch)
+        grid = self.image_size // patch
+        kernel = self.param("patch_embed", _INIT, (patch, patch, 3, width), jnp.float32)
+        tokens = rope.embed_patches(images, kernel, self.pixel_mean, self.pixel_std, self.dtype)
+        class_token = self.param("class_token", _INIT, (width,), jnp.float32).astype(self.dtype)
+        first = jnp.broadcast_to(class_token, (images.shape[0], 1, width))
+        positions = self.param("pos_embed", _INIT, (1 + grid * grid, width), jnp.float32)
+        x = jnp.concatenate([first, tokens], axis=1) + positions.astype(self.dtype)
+        x = layer_norm(self.dtype, "ln_pre")(x)
+        angles = np.pad(rope.pe_angles(grid, reference, width // heads), ((1, 0), (0, 0)))
+        block = nn.remat(Block) if self.remat else Block
+        for index in range(depth):
+            last = x
+            x = block(heads, depth, self.dtype, name=f"block_{index}")(x, angles)
+        x = layer_norm(self.dtype, "ln_post")(x)
+        pooled = AttentionPool(depth, self.dtype, name="pool")(x)
+        return {"feature": pooled.astype(jnp.float32), "spatial": last[:, 1:].reshape(-1, grid, grid, width)}

@@ -1,0 +1,90 @@
+"""ResNet with basic blocks (He et al., 2016): ResNet-34, as torchvision and timm define it."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from msddf_jax.models import conv
+from msddf_jax.models.clip import Linear
+
+# Of the ImageNet weights; DeepfakeBench gives its ResNet-34 mean and deviation 0.5.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+
+class Variant(NamedTuple):
+    """Channels and number of blocks of the four stages."""
+
+    widths: tuple
+    depths: tuple
+
+
+# Mu is for tests.
+VARIANTS = {
+    "resnet34": Variant((64, 128, 256, 512), (3, 4, 6, 3)),
+    "Mu": Variant((8, 16, 24, 32), (1, 2, 1, 1)),
+}
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a skip connection, which is a linear map where size or channels change."""
+
+    width: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        y = conv.conv(self.width, 3, self.dtype, "conv_1", stride=self.stride, padding=1)(x)
+        y = jax.nn.relu(conv.batch_norm(train, self.dtype, "norm_1")(y))
+        y = conv.conv(self.width, 3, self.dtype, "conv_2", padding=1)(y)
+        y = conv.batch_norm(train, self.dtype, "norm_2")(y)
+        if self.stride != 1 or x.shape[-1] != self.width:
+            x = x[:, :: self.stride, :: self.stride]
+            x = Linear(self.width, self.dtype, conv.HE_NORMAL, use_bias=False, name="skip")(x)
+            x = conv.batch_norm(train, self.dtype, "skip_norm")(x)
+        return jax.nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """ResNet without its classifier.
+
+    Attributes:
+      variant: a name in `VARIANTS`.
+      image_size: side of the square input in pixels, at least 32; published at 224, in DeepfakeBench at 256.
+      dtype: compute dtype; parameters and BatchNorm statistics stay float32.
+      pixel_mean, pixel_std: of each channel, what the weights were trained with.
+    """
+
+    variant: str
+    image_size: int
+    dtype: Any = jnp.float32
+    pixel_mean: tuple = PIXEL_MEAN
+    pixel_std: tuple = PIXEL_STD
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        """Features of a batch.
+
+        Args:
+          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          train: BatchNorm takes the batch's statistics and updates the running ones (collection batch_stats).
+
+        Returns:
+          dict: feature [B, 512] float32, the mean of spatial; spatial [B, h, w, 512] in `dtype`, 8 x 8 at 256.
+
+        Raises:
+          ValueError: unknown variant; images of another size or rank. TypeError: images that are not floating point.
+        """
+        widths, depths = conv.get_variant(VARIANTS, self.variant, "ResNet")
+        x = conv.normalized(images, self.image_size, self.pixel_mean, self.pixel_std, self.dtype, "ResNet")
+        x = conv.conv(widths[0], 7, self.dtype, "conv_1", stride=2, padding=3)(x)
+        x = jax.nn.relu(conv.batch_norm(train, self.dtype, "norm_1")(x))
+        x = conv.max_pool(x, 3, 2, padding=1)
+        for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), 1):
+            for index in range(depth):
+                stride = 2 if stage > 1 and index == 0 else 1
+                x = Block(width, stride, self.dtype, name=f"stage_{stage}_{index}")(x, train)
+        return {"feature": conv.global_mean(x), "spatial": x}

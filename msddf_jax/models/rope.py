@@ -1,0 +1,126 @@
+"""Rotary position encoding on a square token grid, the attention that uses it, and the patch embedding before it.
+
+Shared by DINOv3 and the Perception Encoder: both rotate queries and keys by angles that depend on row and column, each
+with its own coordinates, frequencies and pairing of channels.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from msddf_jax.models.clip import Linear
+
+
+def check_images(images, name, size, patch):
+    """Raise ValueError for images that are not [B, size, size, 3] or a size that `patch` does not divide.
+
+    Images that are not floating point raise TypeError. name: of the tower, for the message.
+    """
+    if size < patch or size % patch:
+        raise ValueError(f"{name} needs an image_size that is a multiple of {patch}, got {size}")
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+        raise ValueError(f"{name} was built for images [B, {size}, {size}, 3], got {list(images.shape)}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be float in [0, 1], got {images.dtype}")
+
+
+def dinov3_angles(grid, head_width, theta=100.0):
+    """Angles of DINOv3: [g * g, head_width / 2] float32, the row's frequencies first, then the column's.
+
+    Patch centres run over (-1, 1) whatever the grid, so the encoding stretches with the image.
+    """
+    centres = 2 * (np.arange(grid) + 0.5) / grid - 1
+    bands = 2 * np.pi * theta ** -(np.arange(head_width // 4) * 4 / head_width)
+    return _axial(centres, centres, bands)
+
+
+def pe_angles(grid, reference, head_width, theta=10_000.0):
+    """Angles of the Perception Encoder: [g * g, head_width / 2] float32, the column's frequencies first.
+
+    Positions count from 1 and are scaled so that any grid spans that of pretraining, `reference` tokens a side.
+    """
+    positions = (np.arange(grid) + 1) * reference / grid
+    bands = theta ** -(np.arange(head_width // 4) * 4 / head_width)
+    return _axial(positions, positions, bands, column_first=True)
+
+
+def _axial(rows, columns, bands, column_first=False):
+    row, column = np.meshgrid(rows, columns, indexing="ij")
+    axes = (column, row) if column_first else (row, column)
+    return np.concatenate([axis.reshape(-1, 1) * bands for axis in axes], axis=-1).astype(np.float32)
+
+
+def rotate(x, angles, interleaved):
+    """Rotate pairs of channels by their token's angles, in float32.
+
+    Args:
+      x: [..., N, D]. angles: [N, D / 2].
+      interleaved: a pair is channels (2 i, 2 i + 1); otherwise (i, i + D / 2).
+
+    Returns:
+      [..., N, D] in the dtype of `x`.
+    """
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    wide = x.astype(jnp.float32)
+    if interleaved:
+        first, second = wide[..., 0::2], wide[..., 1::2]
+    else:
+        first, second = jnp.split(wide, 2, axis=-1)
+    parts = (first * cos - second * sin, second * cos + first * sin)
+    if interleaved:
+        return jnp.stack(parts, axis=-1).reshape(x.shape).astype(x.dtype)
+    return jnp.concatenate(parts, axis=-1).astype(x.dtype)
+
+
+def attend(query, key, value):
+    """Scaled dot-product attention of split heads [B, h, N, D] -> [B, N, h * D]; scores and softmax in float32."""
+    query = query * query.shape[-1] ** -0.5
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(scores, axis=-1).astype(value.dtype), value)
+    return mixed.transpose(0, 2, 1, 3).reshape(mixed.shape[0], mixed.shape[2], -1)
+
+
+def split_heads(x, heads):
+    """[B, N, h * D] -> [B, h, N, D]."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention [B, N, d] -> [B, N, d] whose queries and keys are rotated.
+
+    key_bias: whether the key projection has a bias. interleaved: see `rotate`.
+    """
+
+    heads: int
+    key_bias: bool
+    interleaved: bool
+    dtype: Any
+    kernel_init: Any
+
+    @nn.compact
+    def __call__(self, x, angles):
+        """angles: [N, d / heads / 2]; zero for class and register tokens, which stay as they are."""
+        width = x.shape[-1]
+        linear = lambda name, bias=True: Linear(width, self.dtype, self.kernel_init, bias, name=name)
+        query = rotate(split_heads(linear("query")(x), self.heads), angles, self.interleaved)
+        key = rotate(split_heads(linear("key", self.key_bias)(x), self.heads), angles, self.interleaved)
+        value = split_heads(linear("value")(x), self.heads)
+        return linear("out")(attend(query, key, value))
+
+
+def embed_patches(images, kernel, mean, std, dtype):
+    """Images [B, H, W, 3] in [0, 1], normalised, cut and projected: [B, N, d], row-major, in `dtype`.
+
+    Args:
+      kernel: [patch, patch, 3, d]. mean, std: of the preprocessing, RGB.
+    """
+    patch, width = kernel.shape[0], kernel.shape[-1]
+    batch, grid = images.shape[0], images.shape[1] // patch
+    images = ((images.astype(jnp.float32) - np.float32(mean)) / np.float32(std)).astype(dtype)
+    # A convolution whose stride is its size is a matrix product of cut-out patches.
+    patches = images.reshape(batch, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5)
+    tokens = patches.reshape(batch * grid * grid, -1) @ kernel.reshape(-1, width).astype(dtype)
+    return tokens.reshape(batch, grid * grid, width)

@@ -1,0 +1,145 @@
+"""What a weight file is, and a published detector as a workdir that predicts.
+
+python -m msddf_jax.weights hf://openai/clip-vit-base-patch16                     # says what it is
+python -m msddf_jax.weights hf://yermandy/GenD_CLIP_L_14 --to runs/gend           # ready for msddf_jax.predict
+python -m msddf_jax.weights clip.safetensors --to weights/clip.safetensors        # a backbone under our own names
+"""
+
+import importlib
+import pathlib
+import re
+import sys
+
+import jax
+import numpy as np
+from absl import app, flags
+from safetensors.numpy import save_file
+
+from msddf_jax import checkpoint, trees
+from msddf_jax.train_step import init_state
+from msddf_jax.weights import files, hub, identify, load_initial, table
+
+# The experiment that a published detector becomes, by its format; its model is what the file says.
+CONFIGS = {
+    "meso/deepfakebench": "meso4",
+    "xception/deepfakebench": "xception",
+    "efficientnet/deepfakebench": "efficientnetb4",
+    "efficientnet/sbi": "sbi",
+    "resnet/deepfakebench": "resnet34",
+    "clip/deepfakebench": "clip",
+}
+
+
+def convert(source, to=None, *, revision=None, wanted=None, skip=()):
+    """Say what a weight file is and, with `to`, write it: a detector as a workdir, a backbone as .safetensors.
+
+    Args:
+      source: of `hub.locate`. to: a folder that is not there yet, or for a backbone a path ending in .safetensors.
+      revision: of `hub.locate`. wanted: of `identify.identify`. skip: of `table.check`.
+
+    Returns:
+      the lines of the description.
+
+    Raises:
+      FileNotFoundError, ValueError: see `hub.locate`, `identify.identify`, `table.check`; a target of the wrong kind.
+      FileExistsError: a target that is there already.
+    """
+    path = hub.locate(source, revision)
+    tensors = files.open_tensors(path)
+    if identify.is_own(tensors):
+        raise ValueError(f"{path} has this project's own names already: use it as config.init.path as it is")
+    found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=wanted)
+    lines = describe(path, tensors, found)
+    if to is None:
+        # Without a target it is checked all the same: what fits is said, what does not is an error.
+        _backbone(path, tensors, found, skip, read=False)
+        return lines
+    to = pathlib.Path(to)
+    if to.exists() and (to.is_file() or any(to.iterdir())):
+        raise FileExistsError(f"{to} is there already; name another --to")
+    if found.detector is None:
+        if to.suffix != ".safetensors":
+            raise ValueError(f"{path} is a backbone without a classifier: name a .safetensors file in --to, got {to}")
+        flat = _backbone(path, tensors, found, skip, read=True)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        save_file(flat, to)
+        return [*lines, f"written: {to}, for config.init.path"]
+    write_workdir(to, found, path, tensors, skip)
+    return [*lines, f"written: {to}, for python -m msddf_jax.predict --workdir {to}"]
+
+
+def describe(path, tensors, found):
+    """Lines that say what a file is."""
+    count = sum(int(np.prod(tensors[name].shape)) for name in found.table if name in tensors)
+    kind = f"detector ({found.detector})" if found.detector else "backbone"
+    options = ", ".join(f"{k}={v}" for k, v in sorted(found.options.items())) or "none"
+    lines = [
+        f"{path}: {found.format}, {kind}, {found.family} {found.variant}, {count:,} numbers read",
+        f"sha-256 {hub.sha256(path)}",
+        f"options: {options}",
+    ]
+    if found.assumed:
+        lines.append(f"assumed, since neither the tensors nor a config beside them tell: {', '.join(found.assumed)}")
+    return lines
+
+
+def _image_size(found, config=None):
+    return found.image_size or (config.model.image_size if config else 224)
+
+
+def _backbone(path, tensors, found, skip, read):
+    """{our flat name: array} of the backbone, at the resolution that the file is for; {} where not `read`."""
+    entries, skipped = identify.backbone_only(found)
+    shapes = load_initial.backbone_shapes(found.family, found.variant, _image_size(found), found.options)
+    table.check(tensors, entries, shapes, path, (*skipped, *skip))
+    return table.to_ours(tensors, entries) if read else {}
+
+
+def detector_config(found):
+    """The locked config of a published detector: its experiment in configs/detectors, its model as the file says."""
+    name = CONFIGS.get(found.format, found.format.split("/")[0])
+    # By name and at run time: the package does not depend on experiments, this command offers them.
+    config = importlib.import_module(f"configs.detectors.{name}").get_config().unlock()
+    config.model.variant = found.variant
+    if found.detector == "baseline":
+        config.model.family, config.model.normalize = found.family, found.normalize
+        config.model.options = dict(found.options)
+    if found.image_size:
+        config.model.image_size = config.augment.image_size = found.image_size
+    config.init.path = ""
+    return config.lock()
+
+
+def write_workdir(workdir, found, path, tensors, skip):
+    """A workdir with the detector's config and weights, as training leaves one, at step 0."""
+    config = detector_config(found)
+    shapes = jax.eval_shape(lambda: init_state(config))
+    expected = trees.flatten({"params": shapes.params["detector"], **shapes.model_state})
+    fitted = load_initial.fit_positions(tensors, found.table, expected)
+    table.check(fitted, found.table, expected, path, (*found.skip, *skip))
+    variables = trees.unflatten(table.to_ours(fitted, found.table))
+    weights = {"params": variables.pop("params"), "model_state": variables}
+    checkpoint.save_config(workdir, config)
+    checkpoint.save_best(workdir, 0, weights, {"converted_from": found.format, "sha256": hub.sha256(path)})
+
+
+def main(argv):
+    """Command line."""
+    if len(argv) != 2:
+        sys.exit(f"one weight file is expected, got {len(argv) - 1}; see --help")
+    values = flags.FLAGS
+    try:
+        for pattern in values.skip:
+            re.compile(pattern)
+        lines = convert(argv[1], values.to, revision=values.revision, wanted=values.format, skip=tuple(values.skip))
+    except (FileNotFoundError, FileExistsError, ValueError, re.error) as error:
+        sys.exit(f"error: {error}")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("to", None, "A new workdir for a detector, a .safetensors file for a backbone.")
+    flags.DEFINE_string("revision", None, "Commit of the hub repository.")
+    flags.DEFINE_string("format", None, "Format of the file, where its names leave more than one.")
+    flags.DEFINE_multi_string("skip", [], "Regex of tensors that may be there and are not wanted.")
+    app.run(main)

@@ -1,0 +1,356 @@
+"""Names of the convolutional backbones' weights in the files that others publish: ImageNet's and DeepfakeBench's.
+
+`SOURCES` has one line for each kind of file; `find` says which of them a file's names and shapes fit. Adding a kind is
+a function that makes its table, one that gives a few telling shapes, and a line.
+
+Ours are the plain detector's: `backbone`, and `binary_head/out` where the file's classifier has two outputs of its own.
+ImageNet's classifiers are skipped; the table functions take `head` for those who want one.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from msddf_jax.models import efficientnet, meso, resnet, xception
+from msddf_jax.weights.table import Entry, batch_norm, conv, linear
+
+BACKBONE = "backbone"
+HEAD = "params/binary_head/out"
+# In front of every name where the model was saved inside torch's DataParallel.
+PARALLEL = "module."
+HALF = {"pixel_mean": (0.5, 0.5, 0.5), "pixel_std": (0.5, 0.5, 0.5)}
+IMAGENET = {"pixel_mean": (0.485, 0.456, 0.406), "pixel_std": (0.229, 0.224, 0.225)}
+ZERO_ONE = {"pixel_mean": (0.0, 0.0, 0.0), "pixel_std": (1.0, 1.0, 1.0)}
+
+
+class Source(NamedTuple):
+    """One kind of file.
+
+    table: variant -> {their name: Entry}. recognise: {their name: shape} -> variant or None. family: module of
+    `models`. fields: of that module's backbone, besides variant, image_size and dtype, with which the weights give what
+    they gave there. skip: regexes of their names that may be there and are not wanted (`table.check`).
+    """
+
+    table: Callable
+    recognise: Callable
+    family: str
+    fields: Mapping
+    skip: tuple = ()
+
+
+class Match(NamedTuple):
+    """A source that fits a file: its key in `SOURCES`, variant, and table and skip with the file's own prefix."""
+
+    source: str
+    variant: str
+    table: dict
+    skip: tuple
+
+
+def find(shapes):
+    """Every source that a file's names and shapes fit, as `Match`es in the order of `SOURCES`.
+
+    None fits: an empty list. Two fit for timm's EfficientNets only, whose names and shapes do not tell "timm_tf" from
+    "timm" (they differ in padding and epsilon): the model's name has to.
+
+    Args:
+      shapes: {their name: shape}. All names may have `PARALLEL` in front.
+    """
+    prefix = PARALLEL if shapes and all(name.startswith(PARALLEL) for name in shapes) else ""
+    bare = {name.removeprefix(prefix): tuple(shape) for name, shape in shapes.items()}
+    found = []
+    for key, source in SOURCES.items():
+        variant = source.recognise(bare)
+        if variant is not None:
+            table = {prefix + name: entry for name, entry in source.table(variant).items()}
+            found.append(Match(key, variant, table, tuple(re.escape(prefix) + skip for skip in source.skip)))
+    return found
+
+
+def _recogniser(variants, telling):
+    """The first of `variants` whose `telling(variant)` {name: shape} are all in the file, as a function of shapes."""
+
+    def recognise(shapes):
+        for variant in variants:
+            if all(tuple(shapes.get(name, ())) == shape for name, shape in telling(variant).items()):
+                return variant
+        return None
+
+    return recognise
+
+
+def _pointwise(theirs, ours):
+    """A convolution of one pixel without bias, which is a linear map here."""
+    return {f"{theirs}.weight": Entry(f"params/{ours}/kernel", "conv_to_linear")}
+
+
+def _conv(theirs, ours):
+    return conv(theirs, f"params/{ours}", bias=False)
+
+
+def _head(theirs, head):
+    return linear(theirs, head) if head else {}
+
+
+# Xception
+
+
+def xception_table(variant, prefix="", flat_pointwise=False, classifier="fc", head=None):
+    """Names of the PyTorch port of Xception.
+
+    Args:
+      variant: of `models.xception.VARIANTS`. prefix: in front of their names.
+      flat_pointwise: pointwise weights are [out, in], as the first published file has them, not [out, in, 1, 1].
+      classifier: their name of it. head: our name of it, None without.
+    """
+    kind = "linear" if flat_pointwise else "conv_to_linear"
+
+    def separable(theirs, ours):
+        pointwise = {f"{prefix}{theirs}.pointwise.weight": Entry(f"params/{BACKBONE}/{ours}/pointwise/kernel", kind)}
+        return _conv(f"{prefix}{theirs}.conv1", f"{BACKBONE}/{ours}/depthwise") | pointwise
+
+    out = {}
+    for number in (1, 2):
+        out |= _conv(f"{prefix}conv{number}", f"{BACKBONE}/conv_{number}")
+        out |= batch_norm(f"{prefix}bn{number}", f"{BACKBONE}/norm_{number}")
+    before = xception.VARIANTS[variant].stem[1]
+    for number, plan in enumerate(xception.block_plans(variant), 1):
+        theirs, ours = f"block{number}", f"block_{number}"
+        for index in range(len(plan.widths)):
+            # Theirs counts the activations between: ReLU, convolution, norm; the first block begins without a ReLU.
+            place = 3 * index + plan.first_relu
+            out |= separable(f"{theirs}.rep.{place}", f"{ours}/sep_{index}")
+            out |= batch_norm(f"{prefix}{theirs}.rep.{place + 1}", f"{BACKBONE}/{ours}/norm_{index}")
+        if plan.stride != 1 or before != plan.widths[-1]:
+            out |= _pointwise(f"{prefix}{theirs}.skip", f"{BACKBONE}/{ours}/skip")
+            out |= batch_norm(f"{prefix}{theirs}.skipbn", f"{BACKBONE}/{ours}/skip_norm")
+        before = plan.widths[-1]
+    for number in (3, 4):
+        out |= separable(f"conv{number}", f"sep_{number}")
+        out |= batch_norm(f"{prefix}bn{number}", f"{BACKBONE}/norm_{number}")
+    return out | _head(prefix + classifier, head)
+
+
+def _xception_shapes(variant, prefix="", flat_pointwise=False):
+    stem, entry, middle, widths = xception.VARIANTS[variant]
+    last = (widths[2], widths[1])
+    return {
+        f"{prefix}conv1.weight": (stem[0], 3, 3, 3),
+        f"{prefix}block{len(entry) + middle + 1}.skip.weight": (widths[0], entry[-1], 1, 1),
+        f"{prefix}conv4.pointwise.weight": last if flat_pointwise else (*last, 1, 1),
+    }
+
+
+# EfficientNet
+
+
+def efficientnet_table(variant, prefix="", classifier="_fc", head=None):
+    """Names of efficientnet_pytorch, which SBI and DeepfakeBench use too.
+
+    Args:
+      variant: of `models.efficientnet.VARIANTS`. prefix: in front of their names, the classifier's excepted.
+      classifier: their full name of it. head: our name of it, None without.
+    """
+    out = _conv(f"{prefix}_conv_stem", f"{BACKBONE}/stem") | batch_norm(f"{prefix}_bn0", f"{BACKBONE}/stem_norm")
+    plans = [plan for stage in efficientnet.stage_plans(variant) for plan in stage]
+    for index, plan in enumerate(plans):
+        theirs, ours = f"{prefix}_blocks.{index}.", f"{BACKBONE}/block_{index}"
+        if plan.expand != 1:
+            out |= _pointwise(f"{theirs}_expand_conv", f"{ours}/expand")
+            out |= batch_norm(f"{theirs}_bn0", f"{ours}/norm_0")
+        out |= _conv(f"{theirs}_depthwise_conv", f"{ours}/depthwise")
+        out |= batch_norm(f"{theirs}_bn1", f"{ours}/norm_1")
+        out |= _squeeze(f"{theirs}_se_reduce", f"{theirs}_se_expand", ours)
+        out |= _pointwise(f"{theirs}_project_conv", f"{ours}/project")
+        out |= batch_norm(f"{theirs}_bn2", f"{ours}/norm_2")
+    out |= _pointwise(f"{prefix}_conv_head", f"{BACKBONE}/head")
+    out |= batch_norm(f"{prefix}_bn1", f"{BACKBONE}/head_norm")
+    return out | _head(classifier, head)
+
+
+def timm_efficientnet_table(variant, head=None):
+    """Names of timm's efficientnet_b* and tf_efficientnet_b*. head: our name of the classifier, None without."""
+    out = _conv("conv_stem", f"{BACKBONE}/stem") | batch_norm("bn1", f"{BACKBONE}/stem_norm")
+    number = 0
+    for stage, plans in enumerate(efficientnet.stage_plans(variant)):
+        for index, plan in enumerate(plans):
+            theirs, ours = f"blocks.{stage}.{index}.", f"{BACKBONE}/block_{number}"
+            names = ["conv_dw", "conv_pw"] if plan.expand == 1 else ["conv_pw", "conv_dw", "conv_pwl"]
+            if plan.expand != 1:
+                out |= _pointwise(theirs + names[0], f"{ours}/expand")
+                out |= batch_norm(f"{theirs}bn1", f"{ours}/norm_0")
+            out |= _conv(f"{theirs}conv_dw", f"{ours}/depthwise") | _pointwise(theirs + names[-1], f"{ours}/project")
+            out |= batch_norm(f"{theirs}bn{len(names) - 1}", f"{ours}/norm_1")
+            out |= batch_norm(f"{theirs}bn{len(names)}", f"{ours}/norm_2")
+            out |= _squeeze(f"{theirs}se.conv_reduce", f"{theirs}se.conv_expand", ours)
+            number += 1
+    out |= _pointwise("conv_head", f"{BACKBONE}/head") | batch_norm("bn2", f"{BACKBONE}/head_norm")
+    return out | _head("classifier", head)
+
+
+def _squeeze(reduce, expand, ours):
+    """Squeeze and excitation: two convolutions of one pixel with bias."""
+    out = {}
+    for theirs, name in ((reduce, "se_reduce"), (expand, "se_expand")):
+        out |= _pointwise(theirs, f"{ours}/{name}") | {f"{theirs}.bias": Entry(f"params/{ours}/{name}/bias")}
+    return out
+
+
+def _efficientnet_shapes(variant, prefix=""):
+    stem, last, head, index, _ = _efficientnet_sizes(variant)
+    return {
+        f"{prefix}_conv_stem.weight": (stem, 3, 3, 3),
+        f"{prefix}_blocks.{index}._bn2.weight": (last,),
+        f"{prefix}_conv_head.weight": (head, last, 1, 1),
+    }
+
+
+def _timm_efficientnet_shapes(variant):
+    stem, last, head, _, depths = _efficientnet_sizes(variant)
+    # The deepest stage tells the sizes of one width from each other.
+    stage = max(range(len(depths)), key=depths.__getitem__)
+    return {
+        "conv_stem.weight": (stem, 3, 3, 3),
+        f"blocks.{stage}.{depths[stage] - 1}.bn3.weight": (efficientnet.stage_plans(variant)[stage][-1].after,),
+        f"blocks.6.{depths[6] - 1}.bn3.weight": (last,),
+        "conv_head.weight": (head, last, 1, 1),
+    }
+
+
+def _efficientnet_sizes(variant):
+    """(stem channels, channels of the last block, of the head, index of the last block, blocks of each stage)."""
+    width, stages = efficientnet.VARIANTS[variant].width, efficientnet.stage_plans(variant)
+    depths = [len(stage) for stage in stages]
+    scale = lambda channels: efficientnet.scale_width(channels, width)
+    last = stages[-1][-1].after
+    return scale(efficientnet.STEM_WIDTH), last, scale(efficientnet.HEAD_WIDTH), sum(depths) - 1, depths
+
+
+# ResNet
+
+
+def _resnet_parts(sequential):
+    """Their names of the first convolution, its norm, and the four stages."""
+    # DeepfakeBench put the children in a sequence; 2 and 3 are the ReLU and the pooling.
+    return ("0", "1", "4", "5", "6", "7") if sequential else ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+
+
+def resnet_table(variant, prefix="", sequential=False, classifier="fc", head=None):
+    """Names of torchvision's and timm's ResNet with basic blocks.
+
+    Args:
+      variant: of `models.resnet.VARIANTS`. prefix: in front of their names, the classifier's excepted.
+      sequential: numbered children, as DeepfakeBench has them.
+      classifier: their full name of it. head: our name of it, None without.
+    """
+    first, norm, *stages = _resnet_parts(sequential)
+    out = _conv(prefix + first, f"{BACKBONE}/conv_1") | batch_norm(prefix + norm, f"{BACKBONE}/norm_1")
+    depths = resnet.VARIANTS[variant].depths
+    for stage, (name, depth) in enumerate(zip(stages, depths, strict=True), 1):
+        for index in range(depth):
+            theirs, ours = f"{prefix}{name}.{index}", f"{BACKBONE}/stage_{stage}_{index}"
+            for part in (1, 2):
+                out |= _conv(f"{theirs}.conv{part}", f"{ours}/conv_{part}")
+                out |= batch_norm(f"{theirs}.bn{part}", f"{ours}/norm_{part}")
+            if index == 0 and stage > 1:
+                out |= _pointwise(f"{theirs}.downsample.0", f"{ours}/skip")
+                out |= batch_norm(f"{theirs}.downsample.1", f"{ours}/skip_norm")
+    return out | _head(classifier, head)
+
+
+def _resnet_shapes(variant, prefix="", sequential=False):
+    first, _, *stages = _resnet_parts(sequential)
+    widths, depths = resnet.VARIANTS[variant]
+    out = {f"{prefix}{first}.weight": (widths[0], 3, 7, 7)}
+    for name, width, depth in zip(stages, widths, depths, strict=True):
+        out[f"{prefix}{name}.{depth - 1}.conv2.weight"] = (width, width, 3, 3)
+    return out
+
+
+# Meso
+
+
+def meso_table(variant, prefix="", head=None):
+    """Names of DeepfakeBench's Meso4 and MesoInception4 (their spelling of "Incption").
+
+    Args:
+      variant: of `models.meso.VARIANTS`. prefix: in front of their names. head: our name of `fc2`, None without.
+    """
+    inception, convs = meso.VARIANTS[variant]
+    out = {}
+    for number in range(1, len(inception) + 1):
+        theirs, ours = f"{prefix}Incption{number}_", f"{BACKBONE}/inception_{number}"
+        out |= _pointwise(f"{theirs}conv1", f"{ours}/branch_1")
+        for branch in (2, 3, 4):
+            out |= _pointwise(f"{theirs}conv{branch}_1", f"{ours}/branch_{branch}_reduce")
+            out |= _conv(f"{theirs}conv{branch}_2", f"{ours}/branch_{branch}")
+        out |= batch_norm(f"{theirs}bn", f"{ours}/norm")
+    for number, (_, _, norm, _) in enumerate(convs, 1):
+        out |= _conv(f"{prefix}conv{number}", f"{BACKBONE}/conv_{number}")
+        out |= batch_norm(f"{prefix}bn{norm}", f"{BACKBONE}/norm_{norm}")
+    return out | linear(f"{prefix}fc1", f"params/{BACKBONE}/fc_1") | _head(f"{prefix}fc2", head)
+
+
+def _meso_shapes(variant, prefix=""):
+    inception, convs = meso.VARIANTS[variant]
+    width, kernel, _, _ = convs[0]
+    before = sum(inception[-1]) if inception else 3
+    # The published side, 256: 8 x 8 positions of 16 channels.
+    return {f"{prefix}conv1.weight": (width, before, kernel, kernel), f"{prefix}fc1.weight": (meso.FEATURES, 1024)}
+
+
+def _source(family, variants, table, shapes, fields, skip=(), **arguments):
+    """A `Source`; `arguments` go to `table`, those that `shapes` knows to both."""
+    known = {name: value for name, value in arguments.items() if name in ("prefix", "sequential", "flat_pointwise")}
+    recognise = _recogniser(variants, functools.partial(shapes, **known))
+    return Source(functools.partial(table, **arguments), recognise, family, fields, skip)
+
+
+_XCEPTION = ("xception", xception.VARIANTS, xception_table, _xception_shapes)
+_EFFICIENTNET = ("efficientnet", efficientnet.VARIANTS, efficientnet_table, _efficientnet_shapes)
+_TIMM_EFFICIENTNET = ("efficientnet", efficientnet.VARIANTS, timm_efficientnet_table, _timm_efficientnet_shapes)
+_RESNET = ("resnet", resnet.VARIANTS, resnet_table, _resnet_shapes)
+_MESO = ("meso", meso.VARIANTS, meso_table, _meso_shapes)
+_CLASSIFIER = (r"(fc|last_linear|_fc|classifier)\.(weight|bias)",)
+# In DeepfakeBench's backbones for detectors that compress the features; the plain ones do not run it.
+_ADJUST = (r"backbone\.adjust_channel\..*",)
+
+SOURCES = {
+    # xception-b5690688.pth, which DeepfakeBench starts from.
+    "xception/cadene": _source(*_XCEPTION, HALF, _CLASSIFIER, flat_pointwise=True),
+    # timm's legacy_xception, pretrainedmodels' xception, xception-43020ad28.pth.
+    "xception/timm": _source(*_XCEPTION, HALF, _CLASSIFIER),
+    "xception/deepfakebench": _source(
+        *_XCEPTION, HALF, _ADJUST, prefix="backbone.", classifier="last_linear", head=HEAD
+    ),
+    # efficientnet_pytorch's own ImageNet files. Those trained with AdvProp have the same names and take HALF.
+    "efficientnet/lukemelas": _source(*_EFFICIENTNET, dict(IMAGENET, padding="static"), _CLASSIFIER),
+    # SBI's official checkpoint (FFc23.tar), under its key "model".
+    "efficientnet/sbi": _source(
+        *_EFFICIENTNET, dict(ZERO_ONE, padding="static"), prefix="net.", classifier="net._fc", head=HEAD
+    ),
+    # DeepfakeBench's EfficientNet-B4. Its SBI has the same names, takes IMAGENET, and a third output as configured
+    # there.
+    "efficientnet/deepfakebench": _source(
+        *_EFFICIENTNET,
+        dict(HALF, padding="static", stem_padding=0),
+        _ADJUST,
+        prefix="backbone.efficientnet.",
+        classifier="backbone.last_layer",
+        head=HEAD,
+    ),
+    "efficientnet/timm": _source(
+        *_TIMM_EFFICIENTNET,
+        dict(IMAGENET, padding="symmetric", norm_eps=1e-5, norm_momentum=0.9),
+        _CLASSIFIER,
+    ),
+    "efficientnet/timm_tf": _source(
+        *_TIMM_EFFICIENTNET, dict(IMAGENET, padding="same", norm_eps=1e-3, norm_momentum=0.9), _CLASSIFIER
+    ),
+    "resnet/torchvision": _source(*_RESNET, IMAGENET, _CLASSIFIER),
+    "resnet/deepfakebench": _source(
+        *_RESNET, HALF, _ADJUST, prefix="backbone.resnet.", sequential=True, classifier="backbone.fc", head=HEAD
+    ),
+    "meso/deepfakebench": _source(*_MESO, HALF, prefix="backbone.", head=HEAD),
+}  # fmt: skip

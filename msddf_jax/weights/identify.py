@@ -1,0 +1,199 @@
+"""Which model a weight file is of, by the names and shapes in it: one place that knows every format there is."""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from msddf_jax.weights import clip_names, cnn_names, dinov3_names, effort_names, gend_names, pe_names
+from msddf_jax.weights.table import Entry, linear, prefixed
+
+# What `msddf_jax.export` writes: our own names.
+OWN = ("params/", "batch_stats/")
+DEEPFAKEBENCH_CLIP = "clip/deepfakebench"
+CONFIG_NAMES = ("config.json", "open_clip_config.json")
+# Fields of a backbone that the tensors of DeepfakeBench's and timm's files cannot tell and a config may state.
+_PIXELS = ("pixel_mean", "pixel_std")
+
+
+class Found(NamedTuple):
+    """A recognised file.
+
+    format: its kind, in words. family, variant, options: of `models.backbones.make`. image_size: that its position
+    embeddings are for, None where any will do. table, skip: of `weights.table`. detector: the detector whose head is in
+    the file ("baseline", "effort"), None for a backbone alone. normalize: of the baseline's head. assumed: the options
+    that neither the tensors nor a config beside them tell.
+    """
+
+    format: str
+    family: str
+    variant: str
+    options: Mapping
+    image_size: int | None
+    table: Mapping
+    skip: tuple = ()
+    detector: str | None = None
+    normalize: bool = False
+    assumed: tuple = ()
+
+
+def identify(tensors, where, *, stated=None, wanted=None):
+    """What a file is.
+
+    Args:
+      tensors: {their name: Tensor}. where: the file, for the message.
+      stated: what the JSON files beside it say (`read_configs`), or None.
+      wanted: its format, where names and shapes leave more than one; None to find it.
+
+    Returns:
+      Found.
+
+    Raises:
+      ValueError: no format fits, or several do; with those that are known.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    found = [candidate for candidate in _candidates(shapes, stated) if wanted in (None, candidate.format)]
+    if len(found) == 1:
+        return found[0]
+    names = sorted(shapes)
+    if not found:
+        asked = f" as {wanted}" if wanted else ""
+        raise ValueError(
+            f"{where} is not recognised{asked}: {len(names)} tensors, {', '.join(names[:4])}, ... Known formats: "
+            f"{', '.join(known_formats())}"
+        )
+    raise ValueError(
+        f"{where} may be {' or '.join(f.format for f in found)}, which have the same names and shapes and differ in "
+        "what they compute. Say which: --format on the command line, config.init.format in a config"
+    )
+
+
+def known_formats():
+    """Names of every format."""
+    clip = [f"clip/{name}" for name in clip_names.FORMATS]
+    return [
+        *clip,
+        *cnn_names.SOURCES,
+        "dinov3/hf",
+        "pe/timm",
+        *gend_names.FORMATS,
+        *effort_names.FORMATS,
+        DEEPFAKEBENCH_CLIP,
+    ]
+
+
+def _candidates(shapes, stated):
+    """Every `Found` that fits; the most specific alone where one contains another."""
+    for special in (gend_names.find, effort_names.find, _deepfakebench_clip):
+        found = special(shapes)
+        if found:
+            return [Found(**found)]
+    out = []
+    clip = clip_names.recognise(shapes, stated if _is_clip_config(stated) else None)
+    if clip is not None:
+        table, skip = clip_names.table_of(clip)
+        options = {k: v for k, v in clip_names.model_fields(clip).items() if k not in ("variant", "image_size")}
+        out.append(
+            Found(
+                f"clip/{clip['format']}",
+                "clip",
+                clip["variant"],
+                options,
+                clip["image_size"],
+                table,
+                skip,
+                assumed=tuple(clip["assumed"]),
+            )
+        )
+    for match in cnn_names.find(shapes):
+        source = cnn_names.SOURCES[match.source]
+        whole = any(name.startswith(cnn_names.HEAD) for name in map(_first, match.table.values()))
+        out.append(
+            Found(
+                match.source,
+                source.family,
+                match.variant,
+                dict(source.fields),
+                None,
+                match.table,
+                match.skip,
+                "baseline" if whole else None,
+                assumed=_PIXELS,
+            )
+        )
+    for name, module, make in (("dinov3/hf", dinov3_names, "hf_dinov3"), ("pe/timm", pe_names, "timm_pe")):
+        variant = module.recognise(shapes)
+        if variant is not None:
+            family = name.split("/")[0]
+            out.append(Found(name, family, variant, {}, None, getattr(module, make)(variant), module.SKIP))
+    return out
+
+
+def _deepfakebench_clip(shapes):
+    """Fields of `Found` for DeepfakeBench's "clip": Hugging Face's vision tower and one linear layer."""
+    start = "module.backbone." if any(name.startswith("module.") for name in shapes) else "backbone."
+    head = f"{start.removesuffix('backbone.')}head"
+    tower = clip_names.recognise({n.removeprefix(start): s for n, s in shapes.items() if n.startswith(start)})
+    if tower is None or tower["format"] != "hf_clip_tower" or f"{head}.weight" not in shapes:
+        return None
+    table, skip = clip_names.table_of(tower)
+    return {
+        "format": DEEPFAKEBENCH_CLIP,
+        "family": "clip",
+        "variant": tower["variant"],
+        # Its pictures are normalised with 0.5 and not with CLIP's statistics.
+        "options": {"quick_gelu": tower["quick_gelu"], **cnn_names.HALF},
+        "image_size": tower["image_size"],
+        "table": prefixed(table, start) | linear(head, cnn_names.HEAD),
+        "skip": tuple(re.escape(start) + pattern for pattern in skip),
+        "detector": "baseline",
+        "assumed": ("quick_gelu", *_PIXELS),
+    }
+
+
+def _first(entry):
+    return entry.ours if isinstance(entry.ours, str) else entry.ours[0]
+
+
+def _is_clip_config(stated):
+    keys = ("model_cfg", "architecture", "image_mean", "preprocess_cfg", "pretrained_cfg")
+    return bool(stated) and (str(stated.get("model_type", "")).startswith("clip") or any(k in stated for k in keys))
+
+
+def is_own(names):
+    """Whether a file has our own names, as `msddf_jax.export` writes them."""
+    return bool(names) and all(name.startswith(OWN) for name in names)
+
+
+def own_table(names):
+    """The table of a file with our own names."""
+    return {name: Entry(name) for name in names}
+
+
+def read_configs(path):
+    """The JSON configs beside a weight file, merged; None where there is none.
+
+    Raises:
+      ValueError: a file that is no JSON object.
+    """
+    merged = {}
+    for name in CONFIG_NAMES:
+        file = pathlib.Path(path).parent / name
+        if not file.is_file():
+            continue
+        try:
+            content = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{file} is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{file} holds a {type(content).__name__}, expected an object")
+        merged |= content
+    return merged or None
+
+
+def backbone_only(found):
+    """(table, skip) for the backbone in a file: what belongs to heads is skipped by name."""
+    table = {name: entry for name, entry in found.table.items() if _first(entry).split("/")[1] == "backbone"}
+    rest = tuple(re.escape(name) for name in found.table if name not in table)
+    return table, (*found.skip, *rest)
