@@ -1,6 +1,9 @@
 """A trained workdir, ready to score: config, weights, and a function from images to scores."""
 
+import os
 import pathlib
+import platform
+import zlib
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +53,32 @@ def load_for_inference(workdir):
             "training has not saved one yet: run `python -m msddf_jax.main` with this --workdir again"
         )
     return Inference(config, make_predict_fn(config), ema_weights(last[1]), int(last[0]), "last")
+
+
+def use_compilation_cache(folder):
+    """Keep compiled code in `folder` for the next process; where JAX itself is told of one, that one stays.
+
+    Args:
+      folder: "~" is the home folder; in it, each kind of CPU has a folder of its own. "" does nothing.
+
+    Returns:
+      the folder that is used, or None.
+    """
+    if jax.config.jax_compilation_cache_dir or not folder:
+        return jax.config.jax_compilation_cache_dir
+    folder = os.path.join(os.path.expanduser(folder), _instruction_set())
+    jax.config.update("jax_compilation_cache_dir", folder)
+    return folder
+
+
+def _instruction_set():
+    """A name for what this CPU can run: home folders are shared by machines that differ in it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            features = next(line for line in file if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        features = platform.processor()
+    return f"{platform.machine()}-{zlib.crc32(features.encode()):08x}"
 
 
 def weight_shapes(config):

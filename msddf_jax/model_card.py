@@ -100,8 +100,9 @@ def _backbone(tower, config):
         "```python\n"
         "from safetensors.torch import load_file\n"
         "from transformers import CLIPVisionConfig, CLIPVisionModel\n"
-        f"model = CLIPVisionModel(CLIPVisionConfig({fields}))\n"
-        'model.load_state_dict(load_file("backbone.safetensors"))\n```'
+        f"config = CLIPVisionConfig({fields})\n"
+        'weights = load_file("backbone.safetensors")\n'
+        "model = CLIPVisionModel.from_pretrained(None, config=config, state_dict=weights)\n```"
     )
 
 

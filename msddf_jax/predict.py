@@ -28,6 +28,7 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".web
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # `metrics.THRESHOLD`; importing it from there would load scikit-learn, a third of the time that a start takes.
 THRESHOLD = 0.5
+COMPILATION_CACHE = "~/.cache/msddf_jax/xla"
 # Faces of one image that are scored, largest first; a video is one tracked face.
 MAX_IMAGE_FACES = 16
 
@@ -361,6 +362,12 @@ def define_flags(values=flags.FLAGS):
     )
     flags.DEFINE_integer("num_frames", 32, "Frames sampled evenly from a video.", lower_bound=1, **keys)
     flags.DEFINE_integer("batch_size", 32, "Faces scored at once.", lower_bound=1, **keys)
+    flags.DEFINE_string(
+        "compilation_cache",
+        COMPILATION_CACHE,
+        "Folder that keeps compiled code for the next call; '' for none. $JAX_COMPILATION_CACHE_DIR comes first.",
+        **keys,
+    )
     flags.DEFINE_integer("max_overlays", 8, "Heat-map overlays a file, at most.", lower_bound=0, **keys)
 
 
@@ -373,6 +380,7 @@ def main(argv):
     # The checkpoint library reports every step of a restore; --verbosity=0 shows them.
     if "verbosity" in values and not values["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    inference.use_compilation_cache(values.compilation_cache)
     try:
         records = predict_files(
             inference.load_for_inference(values.workdir),

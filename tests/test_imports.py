@@ -20,7 +20,7 @@ LEVELS = (
     ("train_step", "evaluators"),
     ("inference",),
     ("evaluate",),
-    ("train", "predict", "export", "weights.__main__"),
+    ("train", "predict", "export", "model_card", "weights.__main__"),
     ("main",),
 )
 REMOVED = re.compile(

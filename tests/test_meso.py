@@ -28,13 +28,18 @@ PUBLISHED = {
 }
 
 
+def _twin(variant, **settings):
+    twin = TWINS[variant](**settings)
+    return twins.randomise(twin, twin.stages)
+
+
 def _file(twin):
     return {f"backbone.{name}": value for name, value in twin.state_dict().items()}
 
 
 @pytest.mark.parametrize("variant", TWINS)
 def test_equals_the_twin_stage_by_stage(variant):
-    twin = twins.randomise(TWINS[variant]())
+    twin = _twin(variant)
     model, variables, flat = parity.convert(_file(twin), "meso/deepfakebench", variant, 256)
     images = twins.draw_images(2, 256)
     with torch.no_grad():
@@ -78,7 +83,7 @@ def test_odd_sizes_drop_what_a_window_does_not_fill(variant):
     images = twins.draw_images(1, 75)
     model = meso.Meso(variant, 75)
     out = jax.jit(model.apply)(parity.draw_variables(model), images)
-    twin = twins.randomise(TWINS[variant]())
+    twin = _twin(variant)
     with torch.no_grad():
         theirs = twin.stages(twins.as_input(images, HALF, HALF))[-1]
     assert out["spatial"].shape == parity.nhwc(theirs).shape == (1, 2, 2, 16)
@@ -87,7 +92,7 @@ def test_odd_sizes_drop_what_a_window_does_not_fill(variant):
 @pytest.mark.parametrize("variant", TWINS)
 def test_training_statistics(variant):
     # Without dropout, whose draws differ; it comes after every norm.
-    twin = twins.randomise(TWINS[variant](dropout=0.0))
+    twin = _twin(variant, dropout=0.0)
     model, variables, _ = parity.convert(_file(twin), "meso/deepfakebench", variant, 256)
     images = twins.draw_images(2, 256)
     table = cnn_names.meso_table(variant)

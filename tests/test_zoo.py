@@ -15,15 +15,17 @@ NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__",
 
 # Parameters with a classifier of two outputs: the published count of the backbone + 2 (d + 1). Sources: Xception,
 # EfficientNet and ResNet: timm's and torchvision's counts with 1000 classes (22,855,952; 19,341,616; 21,797,672) less
-# 1000 (d + 1); Meso: the layers of the paper's table by hand; CLIP: OpenAI's towers (85,799,424; 303,179,776).
+# 1000 (d + 1); Meso: DeepfakeBench's layers by hand; CLIP: OpenAI's towers (85,799,424; 303,179,776).
 PARAMETERS = {
     "clip": 85_799_424 + 2 * 769,
     "efficientnetb4": 19_341_616 - 1000 * 1793 + 2 * 1793,
     # Each of the 4 x 24 projections of 1024 x 1024 is kept whole beside a u, s and v of rank 1.
     "effort": 303_179_776 + 4 * 24 * (1024 + 1 + 1024) + 2 * 1025,
     "gend": 303_179_776 + 2 * 1025,
-    "meso4": 27_977 + 2,
-    "mesoinception": 28_615 + 2,
+    # 216 + 1600 + 3200 + 6400 (convolutions) + 16 + 32 (two norms, each used twice) + 16400 + 34.
+    "meso4": 27_898,
+    # Blocks of 379 and 480, convolutions 4800 + 6400, one norm 32, 16400 + 34.
+    "mesoinception": 28_525,
     "resnet34": 21_797_672 - 1000 * 513 + 2 * 513,
     "sbi": 19_341_616 - 1000 * 1793 + 2 * 1793,
     "xception": 22_855_952 - 1000 * 2049 + 2 * 2049,

@@ -19,6 +19,8 @@ BACKBONE = "backbone"
 HEAD = "params/binary_head/out"
 # In front of every name where the model was saved inside torch's DataParallel.
 PARALLEL = "module."
+# In place of a shape: the file must not have the tensor. Sizes of one width differ in what comes after the last block.
+ABSENT = ()
 HALF = {"pixel_mean": (0.5, 0.5, 0.5), "pixel_std": (0.5, 0.5, 0.5)}
 IMAGENET = {"pixel_mean": (0.485, 0.456, 0.406), "pixel_std": (0.229, 0.224, 0.225)}
 ZERO_ONE = {"pixel_mean": (0.0, 0.0, 0.0), "pixel_std": (1.0, 1.0, 1.0)}
@@ -69,11 +71,11 @@ def find(shapes):
 
 
 def _recogniser(variants, telling):
-    """The first of `variants` whose `telling(variant)` {name: shape} are all in the file, as a function of shapes."""
+    """The first of `variants` of which a file has all that `telling(variant)` says, as a function of its shapes."""
 
     def recognise(shapes):
         for variant in variants:
-            if all(tuple(shapes.get(name, ())) == shape for name, shape in telling(variant).items()):
+            if all(tuple(shapes.get(name, ABSENT)) == shape for name, shape in telling(variant).items()):
                 return variant
         return None
 
@@ -198,33 +200,28 @@ def _squeeze(reduce, expand, ours):
 
 
 def _efficientnet_shapes(variant, prefix=""):
-    stem, last, head, index, _ = _efficientnet_sizes(variant)
+    width, stages = efficientnet.VARIANTS[variant].width, efficientnet.stage_plans(variant)
+    last, blocks = stages[-1][-1].after, sum(map(len, stages))
     return {
-        f"{prefix}_conv_stem.weight": (stem, 3, 3, 3),
-        f"{prefix}_blocks.{index}._bn2.weight": (last,),
-        f"{prefix}_conv_head.weight": (head, last, 1, 1),
+        f"{prefix}_conv_stem.weight": (efficientnet.scale_width(efficientnet.STEM_WIDTH, width), 3, 3, 3),
+        f"{prefix}_blocks.{blocks - 1}._bn2.weight": (last,),
+        f"{prefix}_blocks.{blocks}._bn2.weight": ABSENT,
+        f"{prefix}_conv_head.weight": (efficientnet.scale_width(efficientnet.HEAD_WIDTH, width), last, 1, 1),
     }
 
 
 def _timm_efficientnet_shapes(variant):
-    stem, last, head, _, depths = _efficientnet_sizes(variant)
-    # The deepest stage tells the sizes of one width from each other.
-    stage = max(range(len(depths)), key=depths.__getitem__)
-    return {
-        "conv_stem.weight": (stem, 3, 3, 3),
-        f"blocks.{stage}.{depths[stage] - 1}.bn3.weight": (efficientnet.stage_plans(variant)[stage][-1].after,),
-        f"blocks.6.{depths[6] - 1}.bn3.weight": (last,),
-        "conv_head.weight": (head, last, 1, 1),
-    }
-
-
-def _efficientnet_sizes(variant):
-    """(stem channels, channels of the last block, of the head, index of the last block, blocks of each stage)."""
     width, stages = efficientnet.VARIANTS[variant].width, efficientnet.stage_plans(variant)
-    depths = [len(stage) for stage in stages]
-    scale = lambda channels: efficientnet.scale_width(channels, width)
     last = stages[-1][-1].after
-    return scale(efficientnet.STEM_WIDTH), last, scale(efficientnet.HEAD_WIDTH), sum(depths) - 1, depths
+    out = {
+        "conv_stem.weight": (efficientnet.scale_width(efficientnet.STEM_WIDTH, width), 3, 3, 3),
+        "conv_head.weight": (efficientnet.scale_width(efficientnet.HEAD_WIDTH, width), last, 1, 1),
+    }
+    for number, stage in enumerate(stages):
+        wide = stage[-1].expand * stage[-1].before
+        out[f"blocks.{number}.{len(stage) - 1}.conv_dw.weight"] = (wide, 1, stage[0].kernel, stage[0].kernel)
+        out[f"blocks.{number}.{len(stage)}.conv_dw.weight"] = ABSENT
+    return out
 
 
 # ResNet
@@ -265,6 +262,7 @@ def _resnet_shapes(variant, prefix="", sequential=False):
     out = {f"{prefix}{first}.weight": (widths[0], 3, 7, 7)}
     for name, width, depth in zip(stages, widths, depths, strict=True):
         out[f"{prefix}{name}.{depth - 1}.conv2.weight"] = (width, width, 3, 3)
+        out[f"{prefix}{name}.{depth}.conv2.weight"] = ABSENT
     return out
 
 
