@@ -35,6 +35,7 @@ ROWS = {
     "msddf": "MSDDF, REINFORCE",
     "msddf_pathwise": "MSDDF, pathwise",
     "msddf_reals": "MSDDF, reals only",
+    "msddf_reals_uniform": "MSDDF, reals only, no adversary",
     "no_frequency": "MSDDF - Freq-Adapter",
     "no_boundary": "MSDDF - Boundary Mining",
     "no_identity": "MSDDF - identity reversal",

@@ -29,8 +29,7 @@ PUBLISHED = {
 
 
 def _twin(variant, **settings):
-    twin = TWINS[variant](**settings)
-    return twins.randomise(twin, twin.stages)
+    return twins.randomise(TWINS[variant](**settings))
 
 
 def _file(twin):

@@ -147,31 +147,27 @@ def _mesos(x, plan):
     return out
 
 
-def randomise(model, forward=None, seed=0):
-    """Draw every tensor, BatchNorm's statistics near those of noise, as training leaves them; `model` in eval mode.
+def randomise(model, seed=0):
+    """Draw every tensor, BatchNorm's statistics too, so that each of them matters; `model` in eval mode.
 
-    Statistics drawn freely let the signal of a deep network grow by thousands, and with it the rounding: two orders
-    of the same sums then differ by more than the tests allow. forward: called instead of `model`.
+    The spread of BatchNorm's factors is where signals neither grow by thousands from block to block, and rounding with
+    them (two orders of the same sums then differ by more than the tests allow), nor die out before the end.
     """
     rng = np.random.default_rng(seed)
-    draw = {"weight": lambda shape: rng.uniform(0.5, 1.5, shape), "bias": lambda shape: rng.normal(0, 0.1, shape)}
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
+    draw = {
+        "weight": lambda shape: rng.uniform(0.8, 1.2, shape),
+        "bias": lambda shape: rng.normal(0, 0.1, shape),
+        "running_mean": lambda shape: rng.normal(0, 0.1, shape),
+        "running_var": lambda shape: rng.uniform(0.5, 1.5, shape),
+    }
     with torch.no_grad():
-        for name, tensor in model.named_parameters():
+        for name, tensor in model.state_dict().items():
             shape, leaf = tuple(tensor.shape), name.rsplit(".", 1)[-1]
-            kernel = leaf == "weight" and len(shape) > 1
-            # A weight [outputs, inputs, ...] scaled to its inputs.
-            value = rng.normal(0, (2 / math.prod(shape[1:])) ** 0.5, shape) if kernel else draw[leaf](shape)
-            tensor.copy_(torch.from_numpy(np.asarray(value, np.float32)))
-        for norm in norms:
-            norm.momentum = 1.0
-        (forward or model.train())(torch.from_numpy(rng.normal(size=(8, 3, 64, 64)).astype(np.float32)))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            jitter = lambda low, high, norm=norm: torch.from_numpy(rng.uniform(low, high, norm.num_features)).float()
-            norm.running_mean += jitter(-0.2, 0.2) * norm.running_var.sqrt()
-            norm.running_var *= jitter(0.7, 1.4)
+            if leaf in draw:
+                kernel = leaf == "weight" and len(shape) > 1
+                # A weight [outputs, inputs, ...] scaled to its inputs.
+                value = rng.normal(0, (2 / math.prod(shape[1:])) ** 0.5, shape) if kernel else draw[leaf](shape)
+                tensor.copy_(torch.from_numpy(np.asarray(value, np.float32)))
     return model.eval()
 
 

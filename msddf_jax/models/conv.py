@@ -6,6 +6,7 @@ Padding is always given in pixels: "SAME" with a stride pads the other way round
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -117,10 +118,10 @@ class Depthwise(nn.Module):
     def __call__(self, x):
         kernel = self.param("kernel", HE_NORMAL_DEPTHWISE, (self.size, self.size, 1, x.shape[-1]), jnp.float32)
         padded = jnp.pad(x, ((0, 0), *self.padding, (0, 0))).astype(jnp.float32)
-        rows, columns = (side - self.size for side in padded.shape[1:3])
-        total = 0.0
+        batch, rows, columns, channels = padded.shape
+        step, total = (1, self.stride, self.stride, 1), 0.0
         for i in range(self.size):
             for j in range(self.size):
-                cut = padded[:, i : i + rows + 1 : self.stride, j : j + columns + 1 : self.stride]
-                total = total + kernel[i, j, 0] * cut
+                end = (batch, rows - self.size + i + 1, columns - self.size + j + 1, channels)
+                total = total + kernel[i, j, 0] * jax.lax.slice(padded, (0, i, j, 0), end, step)
         return total.astype(self.dtype)
