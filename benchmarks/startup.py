@@ -3,10 +3,10 @@
     python -m benchmarks.startup [--variant=B/16] [--runs=3] [--image=FACE.png] [--out=FILE]
 
 Each run is a process of its own, `python -m msddf_jax.predict` on a workdir with drawn weights (MSDDF, 224 px crops,
-float32). "cold": no persistent compilation cache; "warm": the cache that one call before it filled. Files are in the system's
-file cache in both. `--image` goes through YuNet and MediaPipe, whose model files have to be there ($MSDDF_MODELS);
-without it a drawn picture with landmarks beside it is scored, which leaves those two out. CPU seconds are those of all
-threads, user and system: on a busy machine they say more than wall seconds.
+float32). "cold": no persistent compilation cache; "warm": the cache that one call before it filled. Files are in the
+system's file cache in both. `--image` goes through YuNet and MediaPipe, whose model files have to be there
+($MSDDF_MODELS); without it a drawn picture with landmarks beside it is scored, which leaves those two out. CPU seconds
+are those of all threads, user and system: on a busy machine they say more than wall seconds.
 """
 
 import argparse

@@ -55,8 +55,10 @@ def _published(variant, image_size):
     module.head = torch.nn.Linear(width, 2)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        for name, parameter in module.named_parameters():
+            # A singular value of 1 beside kernels of norm 1.6, so that the rest counts at every width.
+            scale = 1.0 if name.endswith("S_residual") else 0.8 * width**-0.5
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     return module, {name: value.numpy() for name, value in module.state_dict().items()}
 
 

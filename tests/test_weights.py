@@ -220,3 +220,15 @@ def test_headers_are_checked_before_numbers_are_read(weight_file, monkeypatch):
     monkeypatch.setattr(files, "open_tensors", lambda _: {n: t._replace(read=fail) for n, t in opened.items()})
     with pytest.raises(ValueError, match=r"post_layernorm\.weight has shape \(65,\)"):
         load_initial.load(_config(path))
+
+
+def test_a_backbone_for_another_resolution_is_described_and_written(tmp_path):
+    from msddf_jax.weights import pe_names, table
+
+    # timm's PE towers are for 336 or 384 px; ours are written at 224.
+    shapes = load_initial.backbone_shapes("pe", "T/16", 384, {})
+    flat = {name: np.full(leaf.shape, 0.5, np.float32) for name, leaf in shapes.items()}
+    save_file(table.to_theirs(flat, pe_names.timm_pe("T/16")), tmp_path / "pe.safetensors")
+    assert "pe/timm, backbone, pe T/16, 6,042,240 numbers" in command.convert(str(tmp_path / "pe.safetensors"))[0]
+    command.convert(str(tmp_path / "pe.safetensors"), str(tmp_path / "own.safetensors"))
+    assert load_file(tmp_path / "own.safetensors")["params/backbone/pos_embed"].shape == (14 * 14 + 1, 192)

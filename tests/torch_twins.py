@@ -150,12 +150,13 @@ def _mesos(x, plan):
 def randomise(model, seed=0):
     """Draw every tensor, BatchNorm's statistics too, so that each of them matters; `model` in eval mode.
 
-    The spread of BatchNorm's factors is where signals neither grow by thousands from block to block, and rounding with
-    them (two orders of the same sums then differ by more than the tests allow), nor die out before the end.
+    The spread of BatchNorm's factors is where deep networks keep signals of their size. From 0.8 to 1.2 an
+    EfficientNet-B4's grow by thousands, and timm's own float32 differs from its float64 by up to 0.7 of the largest
+    value; from 0.5 to 1.0 the image no longer reaches the feature. Here it is 1e-6, and two images differ by 1e-2 up.
     """
     rng = np.random.default_rng(seed)
     draw = {
-        "weight": lambda shape: rng.uniform(0.8, 1.2, shape),
+        "weight": lambda shape: rng.uniform(0.7, 1.1, shape),
         "bias": lambda shape: rng.normal(0, 0.1, shape),
         "running_mean": lambda shape: rng.normal(0, 0.1, shape),
         "running_var": lambda shape: rng.uniform(0.5, 1.5, shape),

@@ -50,9 +50,10 @@ def convert(source, to=None, *, revision=None, wanted=None, skip=()):
         raise ValueError(f"{path} has this project's own names already: use it as config.init.path as it is")
     found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=wanted)
     lines = describe(path, tensors, found)
+    make = _detector if found.detector else _backbone
     if to is None:
         # Without a target it is checked all the same: what fits is said, what does not is an error.
-        _backbone(path, tensors, found, skip, read=False)
+        make(path, tensors, found, skip, read=False)
         return lines
     to = pathlib.Path(to)
     if to.exists() and (to.is_file() or any(to.iterdir())):
@@ -83,15 +84,23 @@ def describe(path, tensors, found):
     return lines
 
 
-def _image_size(found, config=None):
-    return found.image_size or (config.model.image_size if config else 224)
-
-
 def _backbone(path, tensors, found, skip, read):
     """{our flat name: array} of the backbone, at the resolution that the file is for; {} where not `read`."""
     entries, skipped = identify.backbone_only(found)
-    shapes = load_initial.backbone_shapes(found.family, found.variant, _image_size(found), found.options)
-    table.check(tensors, entries, shapes, path, (*skipped, *skip))
+    shapes = load_initial.backbone_shapes(found.family, found.variant, found.image_size or 224, found.options)
+    return _fitted(path, tensors, entries, shapes, (*skipped, *skip), read)
+
+
+def _detector(path, tensors, found, skip, read):
+    """{our flat name: array} of a whole detector at its config's resolution; {} where not `read`."""
+    shapes = jax.eval_shape(lambda: init_state(detector_config(found)))
+    expected = trees.flatten({"params": shapes.params["detector"], **shapes.model_state})
+    return _fitted(path, tensors, found.table, expected, (*found.skip, *skip), read)
+
+
+def _fitted(path, tensors, entries, expected, skip, read):
+    tensors = load_initial.fit_positions(tensors, entries, expected)
+    table.check(tensors, entries, expected, path, skip)
     return table.to_ours(tensors, entries) if read else {}
 
 
@@ -113,11 +122,7 @@ def detector_config(found):
 def write_workdir(workdir, found, path, tensors, skip):
     """A workdir with the detector's config and weights, as training leaves one, at step 0."""
     config = detector_config(found)
-    shapes = jax.eval_shape(lambda: init_state(config))
-    expected = trees.flatten({"params": shapes.params["detector"], **shapes.model_state})
-    fitted = load_initial.fit_positions(tensors, found.table, expected)
-    table.check(fitted, found.table, expected, path, (*found.skip, *skip))
-    variables = trees.unflatten(table.to_ours(fitted, found.table))
+    variables = trees.unflatten(_detector(path, tensors, found, skip, read=True))
     weights = {"params": variables.pop("params"), "model_state": variables}
     checkpoint.save_config(workdir, config)
     checkpoint.save_best(workdir, 0, weights, {"converted_from": found.format, "sha256": hub.sha256(path)})

@@ -1,0 +1,78 @@
+"""What a start of predict must not do: load what it does not need, or compile again what it compiled before."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+from tiny import tiny_config
+
+from msddf_jax import inference, metrics, predict
+from msddf_jax.train_step import init_state
+
+
+def test_predict_loads_no_scikit_learn_and_calls_fake_what_the_metrics_do():
+    code = (
+        "import sys, msddf_jax.predict; print(sorted({'sklearn', 'tensorflow_datasets', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert predict.THRESHOLD == metrics.THRESHOLD
+
+
+def test_weight_shapes_are_the_detectors():
+    config = tiny_config("data", bare=True)
+    state = jax.eval_shape(lambda: init_state(config))
+    expected = {"params": state.params["detector"], "model_state": state.model_state}
+    assert inference.weight_shapes(config) == expected
+
+
+@pytest.fixture
+def no_cache(monkeypatch):
+    """JAX without a compilation cache, and as it was afterwards."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_the_cache_folder_is_the_users_own_unless_jax_has_one(no_cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert inference.use_compilation_cache("") is None
+    folder = inference.use_compilation_cache(predict.COMPILATION_CACHE)
+    assert os.path.dirname(folder) == str(tmp_path / ".cache" / "msddf_jax" / "xla")
+    assert jax.config.jax_compilation_cache_dir == folder
+    # What JAX was told before, by $JAX_COMPILATION_CACHE_DIR or otherwise, stays.
+    assert inference.use_compilation_cache(str(tmp_path / "other")) == folder
+
+
+def test_another_instruction_set_has_a_cache_of_its_own(no_cache, tmp_path, monkeypatch):
+    here = inference.use_compilation_cache(str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.setattr(inference.zlib, "crc32", lambda data: 1)
+    assert inference.use_compilation_cache(str(tmp_path)) != here
+
+
+SECOND_START = """
+import sys, jax, jax.numpy as jnp
+from msddf_jax import inference
+inference.use_compilation_cache(sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+events = []
+jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
+jax.jit(lambda x: jnp.sin(x) * 2)(jnp.ones(3)).block_until_ready()
+print(sum("cache_hits" in e for e in events), sum("cache_misses" in e for e in events))
+"""
+
+
+def test_a_second_process_takes_compiled_code_from_the_folder(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    counts = []
+    for _ in range(2):
+        command = [sys.executable, "-c", SECOND_START, str(tmp_path / "cache")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        counts.append(tuple(map(int, done.stdout.split())))
+    assert counts[0][0] == 0 and counts[0][1] > 0
+    assert counts[1][0] == counts[0][1] and counts[1][1] == 0
