@@ -32,6 +32,8 @@ MANIFEST = "manifest.json"
 FILES = ("model.safetensors", "backbone.safetensors", "config.json", "model.stablehlo", "run.py", "README.md")
 # One artifact for all of them; the tensors in it are stored once.
 PLATFORMS = ("cpu", "cuda", "tpu")
+# FlatBuffers, the format of `jax.export`, counts bytes in 31 bits; some are left for the program itself.
+MAX_ARTIFACT_BYTES = 2**31 - 2**24
 
 RUN = '''"""Score aligned face crops: python run.py CROP.png ...; needs jax and flatbuffers, for image files pillow."""
 
@@ -76,7 +78,8 @@ def export_workdir(workdir, to):
 
     Raises:
       FileNotFoundError: no workdir, or no checkpoint in it. FileExistsError: a folder with other files in it.
-      ValueError: a checkpoint of another config. OSError: the files cannot be written.
+      ValueError: a checkpoint of another config; weights that `jax.export` cannot hold. OSError: the files cannot be
+        written.
     """
     workdir, to = pathlib.Path(workdir), pathlib.Path(to)
     check_target(to)
@@ -89,10 +92,11 @@ def export_workdir(workdir, to):
         folder = pathlib.Path(scratch)
         about = {"format": FORMAT, "format_version": VERSION, "config_sha256": config_hash(config)}
         # One entry: safetensors writes several in an order of chance, and the same weights shall give the same bytes.
-        save_file(flat, folder / "model.safetensors", {"about": json.dumps(about)})
+        _save(flat, folder / "model.safetensors", {"about": json.dumps(about)})
         backbone = clip_backbone(model.config, flat)
         if backbone is not None:
-            save_file(backbone, folder / "backbone.safetensors", {"format": "np"})
+            # transformers reads files of this "format" alone.
+            _save(backbone, folder / "backbone.safetensors", {"format": "pt"})
         checkpoint.write_json(folder / "config.json", config)
         artifact = make_artifact(model)
         (folder / "model.stablehlo").write_bytes(artifact.serialize())
@@ -191,6 +195,12 @@ def make_artifact(model):
     S is config.data.image_size, b any size >= 1. Conversion to float, resizing to the model's own size, normalisation
     and the weights are inside. Read back from a file: `jax.export.deserialize(bytearray(...)).call(images)`.
     """
+    num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
+    if num_bytes > MAX_ARTIFACT_BYTES:
+        raise ValueError(
+            f"the weights take {num_bytes:,} bytes; jax.export holds {MAX_ARTIFACT_BYTES:,} at most, so "
+            "this detector cannot be exported: use its workdir"
+        )
     size = model.config.data.image_size
     (batch,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
@@ -201,6 +211,12 @@ def make_artifact(model):
 def config_hash(config):
     """SHA-256 of a config (dict of JSON values), whatever the order of its fields."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _save(tensors, path, metadata):
+    save_file(tensors, path, metadata)
+    # safetensors writes for the owner alone; what is exported is for others.
+    path.chmod(0o644)
 
 
 def _sha256(path):

@@ -89,11 +89,8 @@ def write_card(config, *, step, origin, choice, results, versions, num_parameter
 
 
 def _backbone(tower, config):
-    alone = (
-        " Tokens that other modules of this detector inject are not part of it."
-        if config["detector"] == "msddf"
-        else ""
-    )
+    injects = config["model"].get("use_frequency", False)
+    alone = " The tokens that the frequency adapter injects are not part of it." if injects else ""
     fields = ", ".join(f"{key}={value!r}" for key, value in tower.items())
     return (
         f"The backbone alone, in transformers (its `pooler_output` is the class token's feature).{alone}\n\n"
@@ -140,7 +137,7 @@ def _choice(step, origin, choice, config):
     select = config.get("select") or {}
     settings = (config.get("evals") or {}).get(select.get("eval")) or {}
     split = f", split `{settings['split']}` of `{settings['name']}`" if settings else ""
-    return f"The running averages of step {step}, best by {', '.join(figures)}{split}. Test sets took no part in it."
+    return f"The running averages of step {step}, best by {', '.join(figures)}{split}."
 
 
 def _results(config, results, step, origin):

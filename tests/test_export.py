@@ -80,6 +80,7 @@ def test_names_and_values_are_the_checkpoints(exported, model):
 def test_the_manifest_has_the_sum_of_every_file(exported):
     manifest = json.loads((exported[1] / "manifest.json").read_text())
     there = {path.name for path in exported[1].iterdir()}
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in exported[1].iterdir())
     assert there == {"manifest.json", *manifest["sha256"]} == {"manifest.json", *export.FILES}
     for name, digest in manifest["sha256"].items():
         assert hashlib.sha256((exported[1] / name).read_bytes()).hexdigest() == digest
@@ -208,6 +209,13 @@ def test_an_earlier_export_is_replaced_and_nothing_else(exported, config, tmp_pa
         export.export_workdir(exported[0], tmp_path / "new" / "out")
     assert {p.name: p.read_bytes() for p in (tmp_path / "new" / "out").iterdir()} == before
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
+
+
+def test_weights_that_the_format_cannot_hold_are_refused_at_once(config):
+    # Shapes alone: nothing is traced or allocated before the check.
+    leaf = np.broadcast_to(np.float32(0), (2**29,))
+    with pytest.raises(ValueError, match="take 2,147,483,648 bytes"):
+        export.make_artifact(inference.Inference(config, None, {"params": leaf}, 0, "best"))
 
 
 class FakeArtifact:
