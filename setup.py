@@ -31,6 +31,7 @@ INSTALL_REQUIRES = [
     "safetensors>=0.5",  # pretrained weights, read as data
     "ml_dtypes>=0.5",  # bfloat16 in weight files
     "huggingface_hub>=0.30",  # downloads of weights: cached, at a pinned revision
+    "flatbuffers>=24",  # what jax.export writes
     "tokenizers>=0.21",  # CLIP's text, from the vocabulary that the user downloads
     "tensorboard>=2.18",  # event files without TensorFlow
     "threadpoolctl>=3.5",  # one BLAS thread a worker process

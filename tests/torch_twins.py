@@ -151,8 +151,9 @@ def randomise(model, seed=0):
     """Draw every tensor, BatchNorm's statistics too, so that each of them matters; `model` in eval mode.
 
     The spread of BatchNorm's factors is where deep networks keep signals of their size. From 0.8 to 1.2 an
-    EfficientNet-B4's grow by thousands, and timm's own float32 differs from its float64 by up to 0.7 of the largest
-    value; from 0.5 to 1.0 the image no longer reaches the feature. Here it is 1e-6, and two images differ by 1e-2 up.
+    EfficientNet-B4's grow by thousands, and timm's own float32 differs from its float64 by up to three quarters of the
+    largest value; from 0.5 to 1.0 the image no longer reaches the feature. Here rounding is 1e-6 and two images differ
+    by 7e-3 and more.
     """
     rng = np.random.default_rng(seed)
     draw = {
