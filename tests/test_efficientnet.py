@@ -91,7 +91,7 @@ def _compare(source, variant, side):
 
 
 # Mu's published side is 64. 49 -> 25 -> 13 -> 7 asks for other padding before a stride of 2 than 64 -> 32 -> 16 -> 8.
-@pytest.mark.parametrize(("source", "side"), [("lukemelas", 49), ("deepfakebench", 70), ("timm", 49), ("timm_tf", 49)])
+@pytest.mark.parametrize(("source", "side"), [("deepfakebench", 49), ("timm", 49), ("timm_tf", 49)])
 def test_small_one_equals_the_reference(source, side):
     assert _compare(source, "Mu", side) <= 1e-4
 
@@ -113,9 +113,7 @@ def test_full_size_equals_the_reference(source, variant, side):
     assert _compare(source, variant, side) <= 1e-4
 
 
-@pytest.mark.parametrize(
-    "variant", [v if v in ("B0", "B4") else pytest.param(v, marks=pytest.mark.parity) for v in PARAMETERS]
-)
+@pytest.mark.parametrize("variant", [v if v == "B4" else pytest.param(v, marks=pytest.mark.parity) for v in PARAMETERS])
 def test_parameter_count(variant):
     width = FEATURES[variant]
     assert parity.count_parameters(EfficientNet(variant, 32)) + 1000 * width + 1000 == PARAMETERS[variant]
@@ -162,6 +160,7 @@ def test_same_padding_by_hand():
     assert same_padding(7, 3, 1) == (1, 1)
 
 
+@pytest.mark.parity
 def test_training_statistics():
     twin, _, state = _reference("lukemelas", "Mu")
     model, variables, _ = parity.convert(state, "efficientnet/lukemelas", "Mu", 64)

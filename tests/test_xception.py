@@ -93,6 +93,7 @@ def test_classifier_is_read_where_it_is_wanted(reference):
     assert set(table) - set(cnn_names.xception_table("xception")) == {"last_linear.weight", "last_linear.bias"}
 
 
+@pytest.mark.parity
 def test_training_statistics(reference):
     model, variables, _ = parity.convert(reference.state_dict(), "xception/timm", "xception", 48)
     table = cnn_names.xception_table("xception")
