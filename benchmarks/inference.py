@@ -24,8 +24,11 @@ from msddf_jax.weights import cnn_names, gend_names, table
 from tests import torch_reference
 
 
-def draw(model, image_size, seed=0):
-    """Variables of a model from NumPy, small enough that activations stay in range; variances near one."""
+def draw(model, image_size, head=1.0, seed=0):
+    """Variables of a model from NumPy, small enough that activations stay in range; variances near one.
+
+    head: factor on the classifier, such that scores differ from picture to picture: equal ones would compare nothing.
+    """
     image = {"image": jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)}
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
     rng = np.random.default_rng(seed)
@@ -34,8 +37,7 @@ def draw(model, image_size, seed=0):
         one = name.endswith(("/scale", "/var"))
         fan = int(np.prod(leaf.shape[:-1])) or 1
         noise = rng.normal(size=leaf.shape) * (0.02 if one or len(leaf.shape) < 2 else fan**-0.5)
-        # A head large enough that scores differ from picture to picture: equal ones would compare nothing.
-        noise = noise * 30 if name == "params/binary_head/out/kernel" else noise
+        noise = noise * head if name == "params/binary_head/out/kernel" else noise
         flat[name] = np.asarray(one + noise, np.float32)
     return flat
 
@@ -99,7 +101,8 @@ def build(name, dtype):
         entries = source.table("xception")
         options = dict(source.fields)
         model = baseline.Model("xception", size, family="xception", normalize=False, options=options, dtype=dtype)
-    flat = draw(model, size)
+    # GenD's head sees a unit vector.
+    flat = draw(model, size, head=30.0 if name == "gend" else 1.0)
     theirs = table.to_theirs(flat, entries)
     reference = torch_gend(theirs, "L/14") if name == "gend" else torch_xception(theirs)
 

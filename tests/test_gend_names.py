@@ -97,9 +97,11 @@ def _reference(source, variant, image_size):
     detector.model = torch.nn.Module()
     detector.model.linear = torch.nn.Linear(backbones.FAMILIES[_family(source)][0].VARIANTS[variant].width, 2)
     generator = torch.Generator().manual_seed(0)
+    # Below 1 / sqrt(width): larger, a wide network multiplies rounding from layer to layer, in torch as well.
+    scale = min(0.05, 0.5 * detector.model.linear.in_features**-0.5)
     with torch.no_grad():
         for parameter in detector.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     detector.eval()
     # The releases were saved by a version whose DINOv3 has no "model" between backbone and layers.
     tensors = {n.replace("backbone.model.layer", "backbone.layer"): t.numpy() for n, t in detector.state_dict().items()}
