@@ -52,12 +52,12 @@ def get_plain(family, variant, *, image_size, normalize=False, options=None):
     return config
 
 
-def make_demo(config, *, image_size=96, lr=1e-3):
+def make_demo(config, *, lr=1e-3):
     """The same detector on the embedded data set, from random weights, in minutes on two cores."""
     demo = msddf.get_config("demo")
     for name in ("dtype", "data", "evals", "select", "augment", "steps", "ema", "log_every", "checkpoint_every"):
         config[name] = demo[name]
-    config.model.image_size = config.augment.image_size = image_size
+    config.model.image_size = config.augment.image_size = demo.model.image_size
     config.init.path = ""
     config.optim.groups = ((r"detector/.*", {"lr": lr, "weight_decay": 0.01}),)
     config.optim.warmup_steps = 20

@@ -10,4 +10,4 @@ def get_config(arg=None):
     """The experiment. `arg`: nothing, or "demo" for the embedded data set."""
     common.check_arg(arg, "configs/detectors/meso4.py")
     config = common.get_plain("meso", "meso4", image_size=256)
-    return (common.make_demo(config, image_size=256) if arg == "demo" else config).lock()
+    return (common.make_demo(config) if arg == "demo" else config).lock()
