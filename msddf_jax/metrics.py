@@ -11,8 +11,8 @@ import numpy as np
 from sklearn import metrics as sk
 from sklearn.exceptions import UndefinedMetricWarning
 
-# A score strictly above it is called fake (DeepfakeBench).
-THRESHOLD = 0.5
+from msddf_jax.data import schema
+
 TNR_TARGETS = (0.90, 0.95, 0.99)
 NAMES = ("auc", "eer", "ap", "accuracy", *(f"tnr{round(100 * target)}" for target in TNR_TARGETS))
 
@@ -79,7 +79,7 @@ def average_precision(scores, labels):
 
 
 def accuracy(scores, labels):
-    """Share of correct calls at `THRESHOLD`: a score strictly above 0.5 is called fake.
+    """Share of correct calls at `schema.THRESHOLD`: a score strictly above 0.5 is called fake.
 
     The threshold is fixed before the test set is seen; GenD's is fitted to the test set (its EER threshold).
 
@@ -94,7 +94,7 @@ def accuracy(scores, labels):
     outside = np.flatnonzero((scores < 0.0) | (scores > 1.0))
     if outside.size:
         raise ValueError(f"score {outside[0]} is {scores[outside[0]]}: accuracy needs probabilities in [0, 1]")
-    return float(np.mean((scores > THRESHOLD) == (labels == 1)))
+    return float(np.mean((scores > schema.THRESHOLD) == (labels == 1)))
 
 
 def tnr_at_tpr(scores, labels, target):

@@ -20,14 +20,14 @@ import PIL.Image
 from absl import app, flags, logging
 from tqdm import tqdm
 
+# Not `metrics`: it loads scikit-learn, a third of the time that a start takes.
 from msddf_jax import inference, plots
+from msddf_jax.data import schema
 from msddf_jax.faces import detect, extract, fetch, video
 from msddf_jax.faces import landmarks as face_landmarks
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# `metrics.THRESHOLD`; importing it from there would load scikit-learn, a third of the time that a start takes.
-THRESHOLD = 0.5
 COMPILATION_CACHE = "~/.cache/msddf_jax/xla"
 # Faces of one image that are scored, largest first; a video is one tracked face.
 MAX_IMAGE_FACES = 16
@@ -248,8 +248,8 @@ def _summarize(item, scores):
     return {
         "kind": "image" if item.info is None else "video",
         "score": score,
-        "label": "fake" if score > THRESHOLD else "real",
-        "threshold": THRESHOLD,
+        "label": "fake" if score > schema.THRESHOLD else "real",
+        "threshold": schema.THRESHOLD,
         "frames_sampled": len(sampled),
         "frames_used": len(faces),
         # Where a face was found and gave no landmarks, at least that one.

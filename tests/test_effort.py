@@ -111,12 +111,12 @@ def test_full_size_published_detector_gives_the_same_logits():
 
 def test_other_models_are_not_recognised():
     shapes = {name: (64, 64) for name in effort_names.effort("Mu/8")}
-    assert effort_names.recognise(shapes) is None
+    assert effort_names.find(shapes) is None
     shapes["backbone.embeddings.patch_embedding.weight"] = (64, 3, 8, 8)
     shapes["backbone.embeddings.position_embedding.weight"] = (17, 64)
-    assert effort_names.recognise(shapes) == "Mu/8"
+    assert effort_names.find(shapes)["variant"] == "Mu/8"
     plain = {name.replace("weight_main", "weight"): shape for name, shape in shapes.items()}
-    assert effort_names.recognise(plain) is None
+    assert effort_names.find(plain) is None
 
 
 def test_parameter_count():

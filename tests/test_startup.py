@@ -8,17 +8,16 @@ import jax
 import pytest
 from tiny import tiny_config
 
-from msddf_jax import inference, metrics, predict
+from msddf_jax import inference, predict
 from msddf_jax.train_step import init_state
 
 
-def test_predict_loads_no_scikit_learn_and_calls_fake_what_the_metrics_do():
+def test_predict_loads_no_scikit_learn():
     code = (
         "import sys, msddf_jax.predict; print(sorted({'sklearn', 'tensorflow_datasets', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
-    assert predict.THRESHOLD == metrics.THRESHOLD
 
 
 def test_weight_shapes_are_the_detectors():

@@ -232,3 +232,22 @@ def test_a_backbone_for_another_resolution_is_described_and_written(tmp_path):
     assert "pe/timm, backbone, pe T/16, 6,042,240 numbers" in command.convert(str(tmp_path / "pe.safetensors"))[0]
     command.convert(str(tmp_path / "pe.safetensors"), str(tmp_path / "own.safetensors"))
     assert load_file(tmp_path / "own.safetensors")["params/backbone/pos_embed"].shape == (14 * 14 + 1, 192)
+
+
+def test_deepfakebench_clip_becomes_a_workdir(tmp_path):
+    tensors = {
+        name.replace("vision_model.", "backbone."): value
+        for name, value in _hugging_face(depth=4, width=64, tokens=17, patch=8).items()
+    }
+    tensors |= {"head.weight": np.full((2, 64), 0.25, np.float32), "head.bias": np.ones(2, np.float32)}
+    save_file(tensors, tmp_path / "clip_best.safetensors")
+    assert "clip/deepfakebench, detector (baseline)" in command.convert(str(tmp_path / "clip_best.safetensors"))[0]
+    command.convert(str(tmp_path / "clip_best.safetensors"), str(tmp_path / "workdir"))
+    model = inference.load_for_inference(tmp_path / "workdir")
+    params = model.params["params"]
+    assert params["binary_head"]["out"]["kernel"].shape == (64, 2)
+    np.testing.assert_array_equal(
+        params["backbone"]["block_1"]["mlp"]["fc_2"]["kernel"], tensors["backbone.encoder.layers.1.mlp.fc2.weight"].T
+    )
+    # The public code normalises with 0.5, whatever the weights were pretrained with.
+    assert tuple(model.config.model.options.pixel_std) == (0.5, 0.5, 0.5)

@@ -35,7 +35,8 @@ def get_msddf(method=None):
     config = msddf.get_config("demo").unlock()
     config.model.variant = "Ti/16"
     # Not from the pretrained backbone: from there everything trained stays at chance, since its features follow the
-    # person (52.9 seen, 50.9 unseen, where random weights reach 92.2 and 63.8; "fine_tuning", seed 0).
+    # person (52.9 seen, 50.9 unseen, where random weights reach 92.2 and 63.8; "fine_tuning", seed 0; the first two in
+    # a trial with this path set, which no row repeats).
     config.init.path = ""
     config.optim.groups = FINE_TUNE
     config.data.train = eval_set("faceforensics/toy", "train", (method,))

@@ -15,6 +15,8 @@ import numpy as np
 
 NUM_LANDMARKS = 81
 LABELS = ("real", "fake")
+# A score strictly above it is called fake (DeepfakeBench).
+THRESHOLD = 0.5
 
 # Stored as integers in built data sets: append only, never reorder.
 METHODS = (

@@ -10,13 +10,11 @@ import pathlib
 import re
 import sys
 
-import jax
 import numpy as np
 from absl import app, flags
 from safetensors.numpy import save_file
 
-from msddf_jax import checkpoint, trees
-from msddf_jax.train_step import init_state
+from msddf_jax import checkpoint, inference, trees
 from msddf_jax.weights import files, hub, identify, load_initial, table
 
 # The experiment that a published detector becomes, by its format; its model is what the file says.
@@ -93,8 +91,8 @@ def _backbone(path, tensors, found, skip, read):
 
 def _detector(path, tensors, found, skip, read):
     """{our flat name: array} of a whole detector at its config's resolution; {} where not `read`."""
-    shapes = jax.eval_shape(lambda: init_state(detector_config(found)))
-    expected = trees.flatten({"params": shapes.params["detector"], **shapes.model_state})
+    shapes = inference.weight_shapes(detector_config(found))
+    expected = trees.flatten({"params": shapes["params"], **shapes["model_state"]})
     return _fitted(path, tensors, found.table, expected, (*found.skip, *skip), read)
 
 

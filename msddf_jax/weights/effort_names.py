@@ -39,12 +39,6 @@ def effort(variant, prefix=""):
     return {prefix + theirs: entry for theirs, entry in out.items()}
 
 
-def recognise(shapes):
-    """The variant in `clip.VARIANTS` whose Effort detector has these {name: shape}; None for another model."""
-    found = find(shapes)
-    return found and found["variant"]
-
-
 def find(shapes):
     """Fields of `identify.Found` for a file with these {name: shape}, None where it is no Effort detector."""
     prefix = PARALLEL if any(name.startswith(PARALLEL) for name in shapes) else ""
