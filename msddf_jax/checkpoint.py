@@ -14,12 +14,17 @@ LAST, BEST = "checkpoints", "best"
 
 
 def write_json(path, value):
-    """Write JSON atomically: a reader sees the old file or the new one, never half of one."""
+    """Write JSON as `write_bytes` does."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_bytes(path, data):
+    """Write a file atomically: a reader sees the old file or the new one, never half of one."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -39,8 +44,10 @@ def versions():
     }
 
 
-def save_config(workdir, config):
+def save_config(workdir, config, allowed_leakage=()):
     """Write config.json and versions.json. If a config is there already, it must be the same one.
+
+    allowed_leakage: lines that versions.json keeps: where training met a test split, and was told to go on.
 
     Fields that say where things are or how often to report may change between runs (`data.data_dir`,
     `data.num_threads`, `mesh`, `sharding`, `evals`, `log_every`, `init`); what shapes the parameters may not.
@@ -61,7 +68,8 @@ def save_config(workdir, config):
             )
     if jax.process_index() == 0:
         write_json(path, ours)
-        write_json(workdir / "versions.json", versions())
+        about = {"allowed_leakage": list(allowed_leakage)} if allowed_leakage else {}
+        write_json(workdir / "versions.json", {**versions(), **about})
 
 
 def load_config(workdir):

@@ -1,5 +1,8 @@
 """A trained workdir, ready to score: config, weights, and a function from images to scores."""
 
+import hashlib
+import importlib.metadata
+import json
 import os
 import pathlib
 import platform
@@ -7,8 +10,10 @@ import zlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
+from absl import logging
 
-from msddf_jax import checkpoint
+from msddf_jax import checkpoint, trees
 from msddf_jax.train_step import dummy_batch, ema_weights, init_state, make_model, make_predict_fn
 
 
@@ -23,8 +28,12 @@ class Inference(NamedTuple):
     origin: str
 
 
-def load_for_inference(workdir):
+def load_for_inference(workdir, program_cache=None):
     """The weights of a workdir: those chosen on validation where there are any, else the newest averages.
+
+    Args:
+      workdir: of a training run. program_cache: folder that keeps the traced model for the next process, which half of
+        a start goes into; None traces it.
 
     Raises:
       FileNotFoundError: not a workdir, or no checkpoint in it.
@@ -32,10 +41,14 @@ def load_for_inference(workdir):
     """
     config = checkpoint.load_config(workdir)
     folder = pathlib.Path(workdir)
+    if program_cache is None:
+        shapes, predict_fn = weight_shapes(config), make_predict_fn(config)
+    else:
+        shapes, predict_fn = _kept_shapes(config, program_cache), _kept_predict_fn(config, program_cache)
     try:
-        best = checkpoint.restore_best(folder, _on_device(weight_shapes(config)))
+        best = checkpoint.restore_best(folder, _on_device(shapes))
         if best is not None:
-            return Inference(config, make_predict_fn(config), best[1], int(best[0]), "best")
+            return Inference(config, predict_fn, best[1], int(best[0]), "best")
         last = None
         if (folder / checkpoint.LAST).exists():
             state = _on_device(jax.eval_shape(lambda: init_state(config)))
@@ -52,7 +65,7 @@ def load_for_inference(workdir):
             f"no checkpoint in {folder} (looked in {folder / checkpoint.BEST} and {folder / checkpoint.LAST}); "
             "training has not saved one yet: run `python -m msddf_jax.main` with this --workdir again"
         )
-    return Inference(config, make_predict_fn(config), ema_weights(last[1]), int(last[0]), "last")
+    return Inference(config, predict_fn, ema_weights(last[1]), int(last[0]), "last")
 
 
 def use_compilation_cache(folder):
@@ -79,6 +92,60 @@ def _instruction_set():
     except (OSError, StopIteration):
         features = platform.processor()
     return f"{platform.machine()}-{zlib.crc32(features.encode()):08x}"
+
+
+def _kept_shapes(config, folder):
+    """`weight_shapes`, read from `folder` where a process before has left them there."""
+    path = pathlib.Path(folder) / f"weights-{_program_key(config)}.json"
+    try:
+        flat = json.loads(path.read_text())
+        shapes = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in flat.items()}
+        return {"params": {}, "model_state": {}} | trees.unflatten(shapes)
+    except FileNotFoundError:
+        pass
+    except (ValueError, TypeError) as error:
+        logging.warning("%s is damaged (%s): made anew", path, error)
+    shapes = weight_shapes(config)
+    flat = {name: [leaf.shape, leaf.dtype.name] for name, leaf in trees.flatten(shapes).items()}
+    checkpoint.write_json(path, flat)
+    return shapes
+
+
+def _kept_predict_fn(config, folder):
+    """`make_predict_fn`, its StableHLO kept in `folder`, a file for each size of batch: no model is traced again."""
+    key, programs = _program_key(config), {}
+
+    def predict(weights, batch):
+        shape = batch["image"].shape
+        if shape not in programs:
+            path = pathlib.Path(folder) / f"predict-{key}-{'x'.join(map(str, shape))}.stablehlo"
+            programs[shape] = jax.jit(_kept_program(config, path, weights, batch).call)
+        return programs[shape](weights, batch)
+
+    return predict
+
+
+def _kept_program(config, path, weights, batch):
+    try:
+        return jax.export.deserialize(bytearray(path.read_bytes()))
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # FlatBuffers has no error of its own for what is cut short
+        logging.warning("%s is damaged (%s: %s): made anew", path, type(error).__name__, error)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (weights, batch))
+    program = jax.export.export(make_predict_fn(config))(*shapes)
+    checkpoint.write_bytes(path, program.serialize())
+    return program
+
+
+def _program_key(config):
+    """A name that changes with whatever the traced model depends on: config, sources, libraries, kind of device."""
+    digest = hashlib.sha256(config.to_json_best_effort().encode())
+    for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")]
+    digest.update(" ".join([*versions, jax.default_backend()]).encode())
+    return digest.hexdigest()[:24]
 
 
 def weight_shapes(config):

@@ -9,19 +9,22 @@ line with `error` {code, message} and the others go on; the exit code is 1 where
 import collections
 import contextlib
 import errno
+import importlib
 import io
 import json
 import os
 import pathlib
 import sys
+import threading
 
 import numpy as np
 import PIL.Image
 from absl import app, flags, logging
 from tqdm import tqdm
 
-# Not `metrics`: it loads scikit-learn, a third of the time that a start takes.
-from msddf_jax import inference, plots
+# Not `metrics`, which loads scikit-learn, and `plots`, which loads matplotlib, only when it is needed: a quarter of the
+# time that a start takes.
+from msddf_jax import inference
 from msddf_jax.data import schema
 from msddf_jax.faces import detect, extract, fetch, video
 from msddf_jax.faces import landmarks as face_landmarks
@@ -282,6 +285,8 @@ def _no_frames(drops):
 
 def _draw(record, item, maps, out, folder, max_overlays):
     """Draws the pictures of one file into `out / folder`; returns their paths below `out` for its line."""
+    from msddf_jax import plots  # not above: see the imports
+
     with _writing(out / folder):
         (out / folder).mkdir(parents=True, exist_ok=True)
         for old in [*(out / folder).glob("overlay_*.png"), out / folder / "timeline.png"]:
@@ -371,6 +376,18 @@ def define_flags(values=flags.FLAGS):
     flags.DEFINE_integer("max_overlays", 8, "Heat-map overlays a file, at most.", lower_bound=0, **keys)
 
 
+def _import_ahead(landmarks):
+    """Import what is needed last, in a thread, while the weights are read from the disk."""
+    names = ["msddf_jax.plots", *(["mediapipe.tasks.python"] if landmarks == "mediapipe" else [])]
+
+    def run():
+        with contextlib.suppress(ImportError):  # it comes again, and is told, where the module is needed
+            for name in names:
+                importlib.import_module(name)
+
+    threading.Thread(target=run).start()
+
+
 def main(argv):
     """Score files. Returns the exit code: 0, or 1 where no file was scored, with one line that says why."""
     values = flags.FLAGS
@@ -380,10 +397,11 @@ def main(argv):
     # The checkpoint library reports every step of a restore; --verbosity=0 shows them.
     if "verbosity" in values and not values["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    inference.use_compilation_cache(values.compilation_cache)
+    _import_ahead(values.landmarks)
+    program_cache = inference.use_compilation_cache(values.compilation_cache) or None
     try:
         records = predict_files(
-            inference.load_for_inference(values.workdir),
+            inference.load_for_inference(values.workdir, program_cache),
             argv[1:],
             values.out,
             landmarks=values.landmarks,

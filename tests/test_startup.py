@@ -5,17 +5,17 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 from tiny import tiny_config
 
-from msddf_jax import inference, predict
-from msddf_jax.train_step import init_state
+from msddf_jax import checkpoint, inference, predict
+from msddf_jax.train_step import ema_weights, init_state
 
 
-def test_predict_loads_no_scikit_learn():
-    code = (
-        "import sys, msddf_jax.predict; print(sorted({'sklearn', 'tensorflow_datasets', 'torch'} & set(sys.modules)))"
-    )
+def test_predict_loads_only_what_it_needs():
+    absent = "{'sklearn', 'tensorflow_datasets', 'torch', 'matplotlib'}"
+    code = f"import sys, msddf_jax.predict; print(sorted({absent} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -75,3 +75,54 @@ def test_a_second_process_takes_compiled_code_from_the_folder(tmp_path):
         counts.append(tuple(map(int, done.stdout.split())))
     assert counts[0][0] == 0 and counts[0][1] > 0
     assert counts[1][0] == counts[0][1] and counts[1][1] == 0
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workdir")
+    config = tiny_config("data", bare=True)
+    checkpoint.save_config(folder, config)
+    checkpoint.save_best(folder, 3, ema_weights(init_state(config)), {"val/video_auc": 0.5})
+    return folder
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+
+
+def _scores(workdir, cache=None):
+    model = inference.load_for_inference(workdir, cache)
+    size = model.config.data.image_size
+    return np.asarray(model.predict_fn(model.params, {"image": IMAGES[:, :size, :size]})["score"])
+
+
+def test_a_second_start_does_not_trace_the_model(workdir, tmp_path, monkeypatch):
+    expected = _scores(workdir)
+    np.testing.assert_allclose(_scores(workdir, tmp_path), expected, rtol=0, atol=1e-6)
+    names = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
+    assert names == ["predict", "weights"]
+
+    def traced(*_):
+        raise AssertionError("the model was made again")
+
+    monkeypatch.setattr(inference, "make_model", traced)
+    monkeypatch.setattr(inference, "make_predict_fn", traced)
+    np.testing.assert_allclose(_scores(workdir, tmp_path), expected, rtol=0, atol=1e-6)
+
+
+def test_damaged_programs_are_told_and_made_anew(workdir, tmp_path, caplog):
+    expected = _scores(workdir, tmp_path)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    np.testing.assert_array_equal(_scores(workdir, tmp_path), expected)
+    assert sum("is damaged" in record.getMessage() for record in caplog.records) == 2
+    caplog.clear()
+    np.testing.assert_array_equal(_scores(workdir, tmp_path), expected)
+    assert not caplog.records
+
+
+def test_programs_are_of_one_config(workdir):
+    config = checkpoint.load_config(workdir)
+    other = checkpoint.load_config(workdir)
+    other.data.image_size *= 2
+    assert inference._program_key(config) == inference._program_key(checkpoint.load_config(workdir))
+    assert inference._program_key(config) != inference._program_key(other)
