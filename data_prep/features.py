@@ -18,6 +18,7 @@ from msddf_jax.faces.landmarks import from_dlib_order
 NO_LANDMARKS = np.full((schema.NUM_LANDMARKS, 2), -1, np.float32)
 NO_BBOX = np.full(4, -1, np.float32)
 NO_MATRIX = np.zeros((2, 3), np.float32)
+NO_ATTRIBUTES = np.full(len(schema.ATTRIBUTES), np.nan, np.float32)
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY(?:\x01\x00..|\x02\x00....)"
     rb"\{'descr': '([<>|](?:[iu][1248]|f[248]))', 'fortran_order': (True|False), 'shape': \(%d, 2\), \} *\n"
@@ -37,7 +38,9 @@ def record_features():
       unknown. video_id: unique within data set and compression. pair_id: video_id of the real partner, ""
       on reals. group_id: videos that must share a split.
       source_identity, target_identity: "ff:071", "" unknown. frame_index: in the original video.
-      num_frames_video: frames that decode, -1 unknown. source_path: of the image, relative to manual_dir.
+      num_frames_video: frames that decode, -1 unknown. perturbation: what was done to the video afterwards
+      (DeeperForensics' variants), "" nothing. attributes: [12] float32, `schema.ATTRIBUTES`, 0 or 1, NaN
+      unknown. source_path: of the image, relative to manual_dir.
     """
     return tfds.features.FeaturesDict(
         {
@@ -59,9 +62,43 @@ def record_features():
             "frame_index": tfds.features.Scalar(np.int32),
             "num_frames_video": tfds.features.Scalar(np.int32),
             "compression": tfds.features.ClassLabel(names=list(schema.COMPRESSIONS)),
+            "perturbation": tfds.features.Text(),
+            "attributes": tfds.features.Tensor(shape=(len(schema.ATTRIBUTES),), dtype=np.float32),
             "source_path": tfds.features.Text(),
         }
     )
+
+
+_OF_FRAME = ("image", "mask", "has_mask", "landmarks", "has_landmarks", "bbox", "align_matrix", "frame_index")
+
+
+def clip_features(length):
+    """The features of a clip: those of `record_features`, what belongs to a frame under `frames`, [length, ...]."""
+    whole = record_features()
+    of_frame = {name: whole[name] for name in _OF_FRAME}
+    of_clip = {name: feature for name, feature in whole.items() if name not in _OF_FRAME}
+    return tfds.features.FeaturesDict({**of_clip, "frames": tfds.features.Sequence(of_frame, length=length)})
+
+
+def group_clips(frames, length):
+    """Clips of `length` consecutive frames, from the frames of one video.
+
+    Args:
+      frames: iterable of dicts as `encode_frame` gives them, by frame index. length: frames of a clip.
+
+    Yields:
+      dicts with the features of `clip_features`; clips do not overlap. A run of frames shorter than `length`, and what
+      is left of a longer one, is left out.
+    """
+    run = []
+    for frame in frames:
+        if run and frame["frame_index"] != run[-1]["frame_index"] + 1:
+            run = []
+        run.append(frame)
+        if len(run) == length:
+            of_clip = {name: value for name, value in run[0].items() if name not in _OF_FRAME}
+            yield {**of_clip, "frames": [{name: f[name] for name in _OF_FRAME} for f in run]}
+            run = []
 
 
 def encode_frame(files, video, *, root, publishes_masks, fields):
@@ -70,7 +107,8 @@ def encode_frame(files, video, *, root, publishes_masks, fields):
     Args:
       files: layout.FrameFiles. video: layout.Video that it is of. root: manual_dir, for the relative path.
       publishes_masks: whether the data set publishes masks, so that a real frame's mask is known to be empty.
-      fields: dict of what the whole video shares: label, method, dataset, video_id, ... , compression.
+      fields: dict of what the whole video shares: label, method, dataset, video_id, ... , compression, and
+        perturbation and attributes where there are any.
 
     Returns:
       dict with exactly the features of `record_features`; image and mask are PNG bytes.
@@ -100,6 +138,8 @@ def encode_frame(files, video, *, root, publishes_masks, fields):
         "frame_index": files.index,
         "num_frames_video": video.num_frames,
         "source_path": files.image.relative_to(root).as_posix(),
+        "perturbation": "",
+        "attributes": NO_ATTRIBUTES,
         **fields,
     }
 

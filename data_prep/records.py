@@ -77,7 +77,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for number, (_, example) in enumerate(examples):
                 if limit is not None and number >= limit:
                     break
-                size = size or (png_size(example["image"]), example["source_path"])
+                size = size or (_image_size(example), example["source_path"])
                 _add_to_index(videos, example, number, size)
                 shards.write(serializer.serialize_example(self.info.features.encode_example(example)))
         if not shards.lengths:
@@ -136,6 +136,15 @@ class ShardWriter:
             raise OSError(f"writing to {self._folder} failed, is the disk full? {error}") from error
 
 
+def first_frame(example):
+    """Frame number of a record; of a clip, that of its first frame."""
+    return example["frames"][0]["frame_index"] if "frames" in example else example["frame_index"]
+
+
+def _image_size(example):
+    return png_size(example["frames"][0]["image"] if "frames" in example else example["image"])
+
+
 def png_size(data):
     """(height, width) from a PNG's header."""
     width, height = struct.unpack(">II", data[16:24])
@@ -151,7 +160,7 @@ def write_index(path, videos):
 
 
 def _add_to_index(videos, example, number, first):
-    size = png_size(example["image"])
+    size = _image_size(example)
     if size != first[0]:
         raise PreparedDataError(
             f"frames of two sizes: {first[1]} is {first[0][1]}x{first[0][0]}, {example['source_path']} is "
@@ -170,4 +179,4 @@ def _add_to_index(videos, example, number, first):
             }
         )
     videos[-1]["num_records"] += 1
-    videos[-1]["frame_index"].append(example["frame_index"])
+    videos[-1]["frame_index"].append(first_frame(example))
