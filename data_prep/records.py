@@ -60,6 +60,14 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _info(self):
         return self.dataset_info_from_configs(features=record_features(), disable_shuffling=True)
 
+    def as_data_source(self, split=None, **kwargs):
+        # TFDS reads "all" as the union of all splits, and recurses without end where one split is named so (4.9.10).
+        if split is None:
+            split = {name: tfds.core.ReadInstruction(name) for name in self.info.splits}
+        elif isinstance(split, str) and split == "all" and "all" in self.info.splits:
+            split = tfds.core.ReadInstruction("all")
+        return super().as_data_source(split, **kwargs)
+
     def _generate_splits(self, dl_manager, download_config):
         shards = download_config.get_shard_config()
         if shards.num_shards is not None:

@@ -75,7 +75,9 @@ def test_content_of_a_fake(built):
     np.testing.assert_array_equal(landmarks[68], [77 + 9 / 16, 154])
     np.testing.assert_array_equal(record.pop("bbox"), [1, 2, 3, 13])
     np.testing.assert_array_equal(record.pop("align_matrix"), [[1, 0, 9], [0, 1, 5]])
+    assert np.isnan(record.pop("attributes")).all()
     assert record == {
+        "perturbation": b"",
         "has_mask": True,
         "has_landmarks": True,
         "label": 1,
@@ -139,6 +141,35 @@ def test_official_methods_and_namespace(tmp_path):
     assert {schema.DATASETS[r["dataset"]] for r in records} == {"faceforensics"}
     assert {schema.COMPRESSIONS[r["compression"]] for r in records} == {"c40"}
     assert records[2]["source_identity"] == b"ff:007"
+
+
+def test_one_method_and_the_reals(tmp_path):
+    methods = (*prepared_tree.FFPP, "FaceShifter")
+    tree = prepared_tree.write_tree(tmp_path / "tree", methods=methods, frames=(0,))
+    shutil.rmtree(prepared_tree.fake_unit(tree, "FaceShifter") / "masks")  # its owners publish none
+    records = _records(build.build("faceforensics", "c23_fsh", tree, tmp_path / "out"), "test")
+    assert [(r["video_id"], bool(r["has_mask"])) for r in records] == [
+        (b"006", True), (b"007", True), (b"faceshifter/006_007", False), (b"faceshifter/007_006", False),
+    ]  # fmt: skip
+    records = _records(build.build("faceforensics", "c23_f2f", tree, tmp_path / "out"), "test")
+    assert {schema.METHODS[r["method"]] for r in records} == {"real", "face2face"} and len(records) == 4
+    configs = set(build.make_builder("faceforensics", "c23", tmp_path).builder_configs)
+    names = {f"{c}{m}" for c in ("c23", "c40", "raw") for m in ("", "_partial", "_df", "_f2f", "_fs", "_nt", "_fsh")}
+    assert configs == {f"{n}{clip}" for n in names | {"toy", "toy_c40"} for clip in ("", "_clip16")}
+
+
+def test_clips_are_runs_of_sixteen_frames(tmp_path):
+    # 20 frames in a row are one clip, and 4 that are left out.
+    frames = (0, 1, *range(3, 19), *range(30, 50))
+    pairs = {split: [(f"00{i}", f"00{i + 1}")] for split, i in (("train", 0), ("val", 2), ("test", 4))}
+    tree = prepared_tree.write_tree(tmp_path / "tree", pairs=pairs, frames=frames, size=4, meta=False)
+    records = _records(build.build("faceforensics", "toy_clip16", tree, tmp_path / "out"), "train")
+    assert len(records) == 2 * (2 + 8)
+    numbers = [list(map(int, r["frames"]["frame_index"])) for r in records[:2]]
+    assert numbers == [list(range(3, 19)), list(range(30, 46))]
+    images = records[4]["frames"]["image"]
+    assert (records[4]["video_id"], len(images)) == (b"toy_swap/000_001", 16)
+    assert images[1].shape == (4, 4, 3) and images[1][0, 0].tolist() == [4, 1, 0]
 
 
 def test_c0_is_raw(tmp_path, capsys):
@@ -281,7 +312,9 @@ def test_file_that_is_text_gives_one_line_and_leaves_nothing(tree, tmp_path, cap
 def test_names_that_do_not_exist_give_the_nearest(tmp_path):
     with pytest.raises(build.UnknownNameError, match=r"'faceforensic' to build; did you mean faceforensics\?"):
         build.build("faceforensic", "toy", tmp_path, tmp_path)
-    with pytest.raises(build.UnknownNameError, match=r"no config 'c32'; did you mean c23\? There are: c23, c23_p"):
+    with pytest.raises(
+        build.UnknownNameError, match=r"no config 'c32'; did you mean c23\? There are: c23, c23_clip16, c23_df, "
+    ):
         build.build("faceforensics", "c32", tmp_path, tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
         build.build("faceforensics", "toy", tmp_path / "nowhere", tmp_path)
@@ -313,7 +346,7 @@ def test_command_line_in_a_process_without_tensorflow(tree, tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "faceforensics/toy train: 60 frames" in done.stdout
-    assert (tmp_path / "faceforensics" / "toy" / "1.0.0" / "dataset_info.json").exists()
+    assert (tmp_path / "faceforensics" / "toy" / "1.1.0" / "dataset_info.json").exists()
 
 
 def test_full_disk_gives_one_line_and_leaves_nothing(tree, tmp_path):
@@ -353,4 +386,4 @@ def test_tfds_build_finds_the_builder(tmp_path):
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("faceforensics ['c23', 'c23_partial', 'c40', 'c40_partial', 'raw', 'raw_partial'")
+    assert done.stdout.startswith("faceforensics ['c23', 'c23_clip16', 'c23_df', 'c23_df_clip16', 'c23_f2f', ")

@@ -162,7 +162,7 @@ def test_set_that_is_not_built_gives_the_command(data_dir, tmp_path):
 
 def _copy(data_dir, tmp_path):
     shutil.copytree(data_dir, tmp_path / "built")
-    return tmp_path / "built", tmp_path / "built" / "faceforensics" / "toy" / "1.0.0"
+    return tmp_path / "built", tmp_path / "built" / "faceforensics" / "toy" / "1.1.0"
 
 
 def test_missing_index_or_records_give_the_command(data_dir, tmp_path):

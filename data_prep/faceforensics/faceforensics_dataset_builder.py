@@ -24,6 +24,14 @@ METHODS = {
     "FaceSwap": "faceswap",
     "NeuralTextures": "neuraltextures",
 }
+# Configs of one manipulation, <compression>_<suffix>.
+ONE_METHOD = {
+    "df": {"Deepfakes": "deepfakes"},
+    "f2f": {"Face2Face": "face2face"},
+    "fs": {"FaceSwap": "faceswap"},
+    "nt": {"NeuralTextures": "neuraltextures"},
+    "fsh": {"FaceShifter": "faceshifter"},
+}
 TOY_METHODS = {
     "ToySwap": "toy_swap",
     "ToyReenact": "toy_reenact",
@@ -32,18 +40,21 @@ TOY_METHODS = {
 }
 _SHOWN = 20
 _THREADS = 4
+_CLIP = 16
 
 
 @dataclasses.dataclass
 class FaceForensicsConfig(tfds.core.BuilderConfig):
     """compression: folder below each method. partial: take what is there. methods: {folder: schema method}.
-    dataset: schema data set. identity: namespace of identities."""
+    dataset: schema data set. identity: namespace of identities. clip_length: consecutive frames of a record, 0 for one
+    record a frame."""
 
     compression: str = "c23"
     partial: bool = False
     methods: dict = dataclasses.field(default_factory=lambda: METHODS)
     dataset: str = "faceforensics"
     identity: str = "ff"
+    clip_length: int = 0
 
 
 class ListedVideo(NamedTuple):
@@ -54,35 +65,63 @@ class ListedVideo(NamedTuple):
     fields: dict
 
 
-class Builder(records.FrameBuilder):
-    """Frames of FaceForensics++ or the toy set; see the README beside this file."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir is the folder that data_prep.prepare wrote to (its --out)."
-    BUILDER_CONFIGS: ClassVar = [
-        *(
-            FaceForensicsConfig(
-                name=compression + ("_partial" if partial else ""),
-                description=f"{compression}, four methods{', the listed videos there are' * partial}",
-                compression=compression,
-                partial=partial,
-            )
-            for compression in ("c23", "c40", "raw")
-            for partial in (False, True)
-        ),
-        *(
-            FaceForensicsConfig(
-                name=name,
-                description=f"The embedded procedural set, {compression}.",
-                compression=compression,
-                methods=TOY_METHODS,
-                dataset="toy",
-                identity="toy",
-            )
-            for name, compression in (("toy", "c23"), ("toy_c40", "c40"))
-        ),
+def _configs():
+    """The configs of frames, and each again with clips."""
+    configs = [
+        FaceForensicsConfig(
+            name=compression + ("_partial" if partial else ""),
+            description=f"{compression}, four methods{', the listed videos there are' * partial}",
+            compression=compression,
+            partial=partial,
+        )
+        for compression in ("c23", "c40", "raw")
+        for partial in (False, True)
     ]
+    configs += [
+        FaceForensicsConfig(
+            name=f"{compression}_{suffix}",
+            description=f"{compression}, {', '.join(methods)} and the reals",
+            compression=compression,
+            methods=methods,
+        )
+        for compression in ("c23", "c40", "raw")
+        for suffix, methods in ONE_METHOD.items()
+    ]
+    configs += [
+        FaceForensicsConfig(
+            name=name,
+            description=f"The embedded procedural set, {compression}.",
+            compression=compression,
+            methods=TOY_METHODS,
+            dataset="toy",
+            identity="toy",
+        )
+        for name, compression in (("toy", "c23"), ("toy_c40", "c40"))
+    ]
+    clips = [
+        dataclasses.replace(
+            config,
+            name=f"{config.name}_clip{_CLIP}",
+            description=f"{config.description.rstrip('.')}, clips of {_CLIP} consecutive frames",
+            clip_length=_CLIP,
+        )
+        for config in configs
+    ]
+    return [*configs, *clips]
+
+
+class Builder(records.FrameBuilder):
+    """Frames or clips of FaceForensics++ or the toy set; see the README beside this file."""
+
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "Perturbation and attributes in the records."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir is the folder that data_prep.prepare wrote to (its --out)."
+    BUILDER_CONFIGS: ClassVar = _configs()
+
+    def _info(self):
+        length = self.builder_config.clip_length
+        made = features.clip_features(length) if length else features.record_features()
+        return self.dataset_info_from_configs(features=made, disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
         root = pathlib.Path(dl_manager.manual_dir)
@@ -105,9 +144,10 @@ class Builder(records.FrameBuilder):
                 encode = lambda files, v=video, f=listed.fields: features.encode_frame(
                     files, v, root=root, publishes_masks=True, fields=f
                 )
-                for example in pool.map(encode, video.frames):
-                    yield f"{listed.fields['video_id']}/{example['frame_index']}", example
-                    bar.update()
+                length, frames = self.builder_config.clip_length, pool.map(encode, video.frames)
+                for example in features.group_clips(frames, length) if length else frames:
+                    yield f"{listed.fields['video_id']}/{records.first_frame(example)}", example
+                bar.update(len(video.frames))
 
 
 def read_split_lists(root):
@@ -230,7 +270,8 @@ def find_videos(root, config, listed):
     if not any(map(_any_frame, found.values())):
         raise PreparedDataError(f"no prepared video in {root}: looked for {_first(missing)}. Prepare them: {command}")
     if missing and not config.partial:
-        hint = "" if config.dataset == "toy" else f", or build --config {config.compression}_partial without them"
+        has_partial = config.dataset != "toy" and config.methods is METHODS
+        hint = f", or build --config {config.compression}_partial without them" if has_partial else ""
         raise PreparedDataError(
             f"{len(missing)} listed videos are not prepared: {_first(missing)}. Prepare them: {command}{hint}"
         )

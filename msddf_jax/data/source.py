@@ -7,6 +7,7 @@ out.
 import csv
 import dataclasses
 import difflib
+import functools
 import io
 import os
 import pathlib
@@ -133,7 +134,9 @@ def open_source(name, split, data_dir=None, methods=None, max_frames=None):
             f"{name}:{split} lacks {len(lost)} of its files, first {lost[0]}; "
             f"build the set again: {_build_command(name, data_dir)} --overwrite"
         )
-    reader = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    # Not by name: TFDS reads "all" as the union of all splits, also where one is named so.
+    instruction = tfds.core.ReadInstruction(split)
+    reader = builder.as_data_source(instruction, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     path = folder / f"index-{split}.csv"
     if not path.exists():
         raise FileNotFoundError(f"no index {path}; build the set again: {_build_command(name, data_dir)} --overwrite")
@@ -290,7 +293,7 @@ def _decode_record(raw, where, height, width):
         mask = _decode_png(feature["mask"].bytes_list.value[0], "L", where, height, width)[..., None]
     else:
         # The mask of a real is empty by definition: no need to decode it.
-        mask = np.zeros((height, width, 1), np.uint8)
+        mask = _empty_mask(height, width)
     landmarks = np.array(feature["landmarks"].float_list.value, np.float32)
     return {
         "image": image,
@@ -300,6 +303,14 @@ def _decode_record(raw, where, height, width):
         "has_landmarks": np.bool_(feature["has_landmarks"].int64_list.value[0]),
         "source_path": feature["source_path"].bytes_list.value[0].decode(),
     }
+
+
+@functools.lru_cache
+def _empty_mask(height, width):
+    """One for all: read-only, as the arrays of decoded images are."""
+    mask = np.zeros((height, width, 1), np.uint8)
+    mask.flags.writeable = False
+    return mask
 
 
 def _decode_png(data, mode, where, height, width):

@@ -1,0 +1,1 @@
+"""Celeb-DF v1 and v2, and Celeb-DF++."""

@@ -1,0 +1,1 @@
+"""DeeperForensics-1.0, whose reals are FaceForensics++'s."""

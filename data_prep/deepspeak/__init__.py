@@ -1,0 +1,1 @@
+"""DeepSpeak v1 and v1.1."""

@@ -1,0 +1,1 @@
+"""DeepFakeDetection (Google and Jigsaw), downloaded with FaceForensics++."""

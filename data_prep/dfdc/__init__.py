@@ -1,0 +1,1 @@
+"""The DeepFake Detection Challenge data set, in full."""

@@ -1,0 +1,23 @@
+"""TFDS builder of DFDC (Dolhansky et al. 2020), from prepared crops.
+
+Built by `python -m data_prep.build dfdc --config full --manual_dir PREPARED --data_dir DIR`.
+"""
+
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from data_prep import prepared
+
+
+class Builder(prepared.PreparedBuilder):
+    """Frames or clips of DFDC; see the README beside this file."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: ClassVar = prepared.with_clips(
+        [
+            prepared.PreparedConfig(name="full", description="The splits that are there."),
+            prepared.PreparedConfig(name="test_only", description="The test set of the challenge."),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""The DFDC Preview data set."""

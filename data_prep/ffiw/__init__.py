@@ -1,0 +1,1 @@
+"""FFIW-10K, several faces a frame."""

@@ -1,0 +1,20 @@
+"""TFDS builder of FFIW-10K (Zhou et al. 2021), from prepared crops.
+
+Built by `python -m data_prep.build ffiw --config default --manual_dir PREPARED --data_dir DIR`.
+"""
+
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from data_prep import prepared
+
+
+class Builder(prepared.PreparedBuilder):
+    """Frames or clips of FFIW-10K; see the README beside this file."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: ClassVar = prepared.with_clips(
+        [prepared.PreparedConfig(name="default", description="The splits that are there.")]
+    )

@@ -1,0 +1,20 @@
+"""TFDS builder of UADFV (Li et al. 2018), from prepared crops.
+
+Built by `python -m data_prep.build uadfv --config default --manual_dir PREPARED --data_dir DIR`.
+"""
+
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from data_prep import prepared
+
+
+class Builder(prepared.PreparedBuilder):
+    """Frames or clips of UADFV; see the README beside this file."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: ClassVar = prepared.with_clips(
+        [prepared.PreparedConfig(name="default", description="All videos in one split.")]
+    )
