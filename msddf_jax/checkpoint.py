@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import subprocess
 
 import jax
 import orbax.checkpoint as ocp
@@ -37,11 +38,24 @@ def versions():
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     return {
         "msddf_jax": __version__,
+        "commit": source_commit(),
         **{name: importlib.metadata.version(name) for name in names},
         "device": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
     }
+
+
+def source_commit():
+    """The commit of the clone that this package runs from, with "-dirty" where files differ; None outside a clone."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--match="]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git, or one that does not trust the folder: nothing is claimed then
 
 
 def save_config(workdir, config, allowed_leakage=()):

@@ -12,6 +12,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs an
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Call jax.distributed.initialize() first: one process a host, started by the launch scripts."
 )
+_ALLOW_LEAKAGE = flags.DEFINE_bool(
+    "allow_leakage",
+    False,
+    "Run although training or selection meets a test split; the workdir's versions.json says so.",
+)
 
 
 def main(argv):
@@ -31,7 +36,7 @@ def main(argv):
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; processes: {jax.process_count()}", flush=True
     )
     try:
-        train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+        train.train_and_evaluate(_CONFIG.value, _WORKDIR.value, _ALLOW_LEAKAGE.value)
     except (FileNotFoundError, ValueError, OSError, FloatingPointError) as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise

@@ -8,16 +8,19 @@ import time
 
 import jax
 import numpy as np
+from absl import logging
 from tqdm import tqdm
 
 from msddf_jax import adversary, checkpoint, evaluate, logs, sharding, trees
-from msddf_jax.data import pipeline, schema, source
+from msddf_jax.data import overlap, pipeline, schema, source
 from msddf_jax.train_step import ema_weights, init_state, load_detector, make_predict_fn, make_train_step
 from msddf_jax.weights import load_initial
 
 
-def train_and_evaluate(config, workdir):
+def train_and_evaluate(config, workdir, allow_leakage=False):
     """Train to `config.steps`, resuming what the workdir holds, then evaluate every set of `config.evals`.
+
+    allow_leakage: go on where training or selection meets a test split; the log and `versions.json` say so.
 
     Returns:
       the results as a dict, also written to `<workdir>/results.json`.
@@ -27,16 +30,17 @@ def train_and_evaluate(config, workdir):
       FloatingPointError: a loss that is not finite, named.
     """
     workdir = pathlib.Path(workdir)
-    check_config(config)
+    check_config(config, allow_leakage)
     train_set, eval_sets = open_data(config)
-    checkpoint.save_config(workdir, config)
+    leakage = check_leakage(config, train_set, eval_sets, allow_leakage)
+    checkpoint.save_config(workdir, config, allowed_leakage=leakage)
     state = fit(config, workdir, train_set, eval_sets)
     if state is None:
         sys.exit(0)
     return evaluate.evaluate_workdir(workdir, eval_sets=eval_sets)
 
 
-def check_config(config):
+def check_config(config, allow_leakage=False):
     """Raise ValueError for settings that contradict each other, before any data is read."""
     load_detector(config.detector)
     adversary.check(config.policy, config.synth)
@@ -44,11 +48,9 @@ def check_config(config):
         name = config.select.eval
         if name not in config.evals:
             raise ValueError(f"config.select.eval is {name!r}; config.evals has {sorted(config.evals)}")
-        if config.evals[name].split == "test":
-            raise ValueError(
-                f"config.select names {name!r}, which is a test split: a checkpoint chosen on the test set makes "
-                "its figure meaningless. Name an eval of a validation split."
-            )
+    used = test_splits_used(config)
+    if used and not allow_leakage:
+        raise ValueError("; ".join(used))
     rows = sum(config.data.group)
     if config.data.batch_size % rows:
         raise ValueError(
@@ -57,6 +59,21 @@ def check_config(config):
         )
     if config.steps < 1 or config.log_every < 1 or config.checkpoint_every < 1:
         raise ValueError("config.steps, log_every and checkpoint_every must be at least 1")
+
+
+def test_splits_used(config):
+    """Lines that say where the config trains or chooses checkpoints on a split that is for testing."""
+    lines = []
+    if config.select is not None:
+        name, split = config.select.eval, config.evals[config.select.eval].split
+        if overlap.role_of(split) == "test":
+            lines.append(
+                f"config.select names {name!r}, which is a test split ({split}): a checkpoint chosen on the test set "
+                "makes its figure meaningless; name an eval of a validation split"
+            )
+    if config.data.train.split.startswith("test"):
+        lines.append(f"config.data.train is {config.data.train.name}:{config.data.train.split}, a test split")
+    return lines
 
 
 def open_data(config):
@@ -82,6 +99,43 @@ def open_data(config):
         lines = [f"  - {', '.join(names)}: {error}" for error, names in problems.items()]
         raise FileNotFoundError("this experiment cannot start:\n" + "\n".join(lines))
     return train_set, eval_sets
+
+
+def check_leakage(config, train_set, eval_sets, allow=False):
+    """Compare training and validation with every test split, by what the indexes say; print what was found.
+
+    Args:
+      train_set: Source. eval_sets: {eval name: Source}. allow: log errors instead of raising.
+
+    Returns:
+      list of str, the errors that were allowed.
+
+    Raises:
+      ValueError: training or selection meets a test split.
+    """
+    train, select, tests = overlap.from_sources([train_set], "train"), None, {}
+    for name, opened in eval_sets.items():
+        if config.select is not None and name == config.select.eval:
+            select = overlap.from_sources([opened], "validation")
+        elif overlap.role_of(config.evals[name].split) == "test":
+            # The evals of single methods are one split.
+            tests.setdefault(opened.name, []).append(opened)
+    found = overlap.check_experiment(train, select, [overlap.from_sources(opened) for opened in tests.values()])
+    errors, reports = (list(map(overlap.describe, findings)) for findings in found)
+    errors = test_splits_used(config) + errors
+    for line in overlap.selection_lines([select.name] if select else [], tests):
+        tqdm.write(line)
+    for line in reports:
+        tqdm.write(f"leakage, reported: {line}")
+    if errors and not allow:
+        raise ValueError(
+            "training or selection meets what is tested:\n"
+            + "\n".join(f"  - {line}" for line in errors)
+            + "\nName other splits, or pass --allow_leakage; versions.json in the workdir then says so."
+        )
+    for line in errors:
+        logging.warning("leakage, allowed: %s", line)
+    return errors
 
 
 def fit(config, workdir, train_set, eval_sets):
