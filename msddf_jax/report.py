@@ -1,0 +1,320 @@
+"""One page about one or several trained workdirs: `python -m msddf_jax.report --workdir A[,B...] --out report.html`.
+
+The page holds everything itself (no network, no script): the table with intervals, curves, calibration, robustness, the
+worst mistakes, embeddings, the config and the versions. Beside it, `<page>_tables/` has every table as CSV and LaTeX.
+Figures come from `results.json` and `scores/*.csv` (msddf_jax.evaluate), `stress/` (msddf_jax.stress) and pictures in
+`embedding/` (msddf_jax.embedding), as far as they are there; what is not is named with the command that makes it.
+"""
+
+import csv
+import json
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+from msddf_jax import calibration, checkpoint, curves, intervals, page, plots
+from msddf_jax.data import schema, source
+from msddf_jax.inference import load_for_inference
+from msddf_jax.scores import group_videos
+
+# Columns of the table of one workdir: title, metric, higher is better.
+COLUMNS = (
+    ("AUC", "video_auc"),
+    ("EER", "video_eer"),
+    ("AP", "video_ap"),
+    ("balanced accuracy", "video_balanced_accuracy"),
+    ("TNR at TPR 95 %", "video_tnr95"),
+    ("ECE", "video_ece"),
+    ("frame AUC", "frame_auc"),
+)
+_FRAMES_OF_MISTAKE = 8
+
+
+class Run(NamedTuple):
+    """name: of the workdir, unique on the page. folder: Path. results: of results.json. scores: {eval: {column:
+    array [N]}}. config, versions: dicts. fitted: calibration, or None. stress: rows of stress.json."""
+
+    name: str
+    folder: pathlib.Path
+    results: dict
+    scores: dict
+    config: dict
+    versions: dict
+    fitted: Any
+    stress: list
+
+
+def write_report(workdirs, out, *, mistakes=6, data_dir=None):
+    """Write the page, and its tables beside it.
+
+    Args:
+      workdirs: evaluated workdirs; with several, the page compares them with the first. out: path of the .html file.
+      mistakes: how many of the worst mistakes to draw for each test set of the first workdir; needs its weights and
+        its built data sets; 0 for none. data_dir: where these are, if not where the config says.
+
+    Returns:
+      Path of the page.
+
+    Raises:
+      FileNotFoundError: a workdir has not been evaluated, or (for the mistakes) a data set is not built.
+      ValueError: two workdirs without an eval in common, files that do not fit each other.
+    """
+    runs = [_load_run(path, name) for path, name in zip(workdirs, _short_names(workdirs), strict=True)]
+    evals = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
+    if not evals:
+        raise ValueError(f"no eval is in all of {', '.join(str(run.folder) for run in runs)}")
+    out = pathlib.Path(out)
+    tables = [_main_table(run) for run in runs]
+    if len(runs) > 1:
+        tables.insert(0, _comparison(runs, evals))
+    drawn = _draw_mistakes(runs[0], evals, mistakes, data_dir) if mistakes else {}
+    sections = [
+        page.section("Results", _reading(runs), *map(page.table, tables)),
+        page.section("Curves", *(_curves(runs, name) for name in evals)),
+        page.section("Robustness", *_robustness(runs)),
+        page.section("Worst mistakes", *_mistakes(drawn, mistakes)),
+        page.section("Embeddings and training", *_pictures(runs)),
+        page.section("Configuration and versions", *map(_about, runs)),
+    ]
+    title = "Deepfake detection: " + ", ".join(run.name for run in runs)
+    page.write(out, title, sections)
+    page.write_tables(out.with_name(f"{out.stem}_tables"), tables)
+    return out
+
+
+def _short_names(workdirs):
+    """The last parts of the paths, as many as tell them apart."""
+    parts = [pathlib.Path(path).resolve().parts for path in workdirs]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-length:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"the same workdir twice: {', '.join(map(str, workdirs))}")
+
+
+def _load_run(folder, name):
+    folder = pathlib.Path(folder)
+    config = checkpoint.load_config(folder)
+    path = folder / "results.json"
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}: run `python -m msddf_jax.evaluate --workdir {folder}` first")
+    results = json.loads(path.read_text())
+    scores = {file.stem: _read_scores(file) for file in sorted((folder / "scores").glob("*.csv"))}
+    ordered = [key for key in config.evals if key in scores] + [key for key in scores if key not in config.evals]
+    versions = results["_about"]["versions"]
+    stress = folder / "stress" / "stress.json"
+    rows = json.loads(stress.read_text())["rows"] if stress.exists() else []
+    fitted = calibration.load_calibration(folder)
+    return Run(name, folder, results, {e: scores[e] for e in ordered}, config.to_dict(), versions, fitted, rows)
+
+
+def _read_scores(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{path} is empty; evaluate the workdir again")
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    for name, dtype in (("score", np.float64), ("label", np.int64), ("frame_index", np.int64)):
+        columns[name] = columns[name].astype(dtype)
+    return columns
+
+
+def _videos(run, name):
+    """(scores, labels, keys) of the videos of an eval."""
+    columns = run.scores[name]
+    aggregate = run.results["_about"].get("aggregate", "mean")
+    return group_videos(columns["score"], columns["label"], columns["video_key"], aggregate)
+
+
+def _main_table(run):
+    there = [(title, metric) for title, metric in COLUMNS if any(f"{e}/{metric}" in run.results for e in run.scores)]
+    bounds = run.results.get("_intervals", {})
+    rows = []
+    for name in run.scores:
+        _, labels, _ = _videos(run, name)
+        cells = [name, f"{np.sum(labels == 0)} + {np.sum(labels == 1)}"]
+        rows.append(cells + [_figure(run.results.get(f"{name}/{m}"), bounds.get(f"{name}/{m}")) for _, m in there])
+    header = ["test set", "videos, real + fake", *(title for title, _ in there)]
+    return page.Table(run.name, header, rows, "Percent; in brackets 95 % intervals by bootstrap over videos.")
+
+
+def _comparison(runs, evals):
+    first = runs[0]
+    header = ["test set", *(run.name for run in runs), *(f"p, {run.name} against {first.name}" for run in runs[1:])]
+    rows = []
+    for name in evals:
+        cells = [name]
+        for run in runs:
+            bounds = run.results.get("_intervals", {}).get(f"{name}/video_auc")
+            cells.append(_figure(run.results.get(f"{name}/video_auc"), bounds))
+        for run in runs[1:]:
+            a, b = _videos(first, name), _videos(run, name)
+            if not np.array_equal(a[2], b[2]):
+                raise ValueError(f"{first.folder} and {run.folder} scored other videos of {name}: no paired test")
+            both = len(set(a[1].tolist())) == 2
+            cells.append(f"{intervals.delong_test(b[0], a[0], a[1]).p_value:.3f}" if both else "-")
+        rows.append(cells)
+    note = (
+        "Video AUC in percent with 95 % intervals; p: DeLong's paired test on the same videos, two-sided, uncorrected."
+    )
+    return page.Table("Comparison", header, rows, note)
+
+
+def _figure(value, bounds):
+    if value is None or value != value:
+        return "-"
+    text = f"{100 * value:.1f}"
+    if bounds is None or None in bounds:
+        return text
+    return f"{text} [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+
+
+def _reading(runs):
+    """What the reader has to know to believe the table."""
+    lines = []
+    for run in runs:
+        about = run.results["_about"]
+        select = about.get("select")
+        how = f"chosen on {select['eval']} ({select['metric']})" if select else "not chosen on a validation set"
+        fitted = run.fitted
+        threshold = "no threshold or temperature was fitted"
+        if fitted is not None:
+            threshold = (
+                f"threshold {fitted['threshold']:.3f} and temperature {fitted['temperature']:.2f} fitted on "
+                f"{fitted['fitted_on']} ({fitted['num_videos']} videos)"
+            )
+        lines.append(f"{run.name}: weights of step {about['step']} ({about['weights']}), {how}; {threshold}.")
+    return page.paragraphs(*lines)
+
+
+def _curves(runs, name):
+    series = [(run.name, *_videos(run, name)[:2]) for run in runs]
+    figures = [
+        (curves.draw_roc(series), f"ROC curves on {name}"),
+        (curves.draw_precision_recall(series), f"precision over recall on {name}"),
+    ]
+    for run in runs:
+        scores, labels, _ = _videos(run, name)
+        threshold = schema.THRESHOLD if run.fitted is None else run.fitted["threshold"]
+        whose = f", {run.name}" if len(runs) > 1 else ""
+        figures.append((curves.draw_histogram(scores, labels, threshold), f"scores on {name}{whose}"))
+        fitted = None if run.fitted is None else calibration.apply_temperature(scores, run.fitted["temperature"])
+        figures.append((curves.draw_calibration(scores, labels, fitted), f"calibration on {name}{whose}"))
+    return page.details(name, page.figures(figures), opened=name == next(iter(runs[0].scores)))
+
+
+def _robustness(runs):
+    lacking = [run for run in runs if not run.stress]
+    for run in lacking:
+        yield page.paragraphs(f"{run.name} has not been stressed: python -m msddf_jax.stress --workdir {run.folder}")
+    cells = {}
+    for run in runs:
+        for row in run.stress:
+            cells.setdefault((row["eval"], row["grid"], row["perturbation"]), []).append((run, row))
+    figures = []
+    for (name, grid, perturbation), group in cells.items():
+        levels = max((row["levels"] for _, row in group), key=len)
+        series = []
+        for run, row in group:
+            values = [np.nan if value is None else value for value in row["values"]]
+            series.append((run.name, values + [np.nan] * (len(levels) - len(values)), row["clean"]))
+        title = f"{name}: {perturbation} ({grid})"
+        figures.append((curves.draw_robustness(title, levels, series), title))
+    if figures:
+        yield page.figures(figures)
+
+
+def _draw_mistakes(run, evals, number, data_dir):
+    """{eval: [(caption, uint8 RGB picture)]}: the videos that the first workdir scored worst, most wrong first."""
+    model = load_for_inference(run.folder)
+    drawn = {}
+    for name in evals:
+        if name not in model.config.evals:
+            continue
+        settings = model.config.evals[name].to_dict()
+        eval_set = source.open_source(data_dir=data_dir or model.config.data.data_dir, **settings)
+        scores, labels, keys = _videos(run, name)
+        wrong = np.abs(scores - labels)
+        worst = [i for i in np.argsort(-wrong, kind="stable")[:number] if wrong[i] > schema.THRESHOLD]
+        drawn[name] = [_draw_mistake(model, eval_set, run.scores[name], keys[i], scores[i], labels[i]) for i in worst]
+    return drawn
+
+
+def _draw_mistake(model, eval_set, columns, key, score, label):
+    """The frame of a video whose score is the most wrong, with the manipulation map where the detector has one."""
+    own = columns["video_key"] == key
+    frames, frame_scores = columns["frame_index"][own], columns["score"][own]
+    frame = int(frames[np.argmax(np.abs(frame_scores - label))])
+    dataset, compression, _, video = key.split("/", 3)
+    where = (eval_set.column("dataset") == dataset) & (eval_set.column("compression") == compression)
+    where &= (eval_set.column("video_id") == video) & (eval_set.frame_index == frame)
+    found = np.flatnonzero(where)
+    if found.size != 1:
+        raise ValueError(f"{key} frame {frame} of the scores is not in {eval_set.name}; evaluate the workdir again")
+    image = eval_set[found[0]]["image"]
+    size = model.config.data.image_size
+    if image.shape[:2] != (size, size):
+        raise ValueError(f"{eval_set.name} has crops of {image.shape[1]}x{image.shape[0]}, the model wants {size}")
+    out = jax.device_get(model.predict_fn(model.params, {"image": image[None]}))
+    if "map" in out:
+        image = plots.draw_overlay(image, np.asarray(out["map"][0], np.float32), video, score=float(out["score"][0]))
+    return f"{key}: {schema.LABELS[label]}, P(fake) {score:.2f}, frame {frame}", image
+
+
+def _mistakes(drawn, number):
+    if not number:
+        yield page.paragraphs("Not drawn (--mistakes=0).")
+    for name, pictures in drawn.items():
+        if not pictures:
+            yield page.paragraphs(f"{name}: no video on the wrong side of {schema.THRESHOLD}.")
+        else:
+            yield page.details(name, page.pictures(pictures), opened=False)
+
+
+def _pictures(runs):
+    for run in runs:
+        found = [*sorted((run.folder / "embedding").glob("*.png")), *sorted((run.folder / "explain").glob("*.png"))]
+        pictures = [(f"{run.name}: {path.stem.replace('_', ' ')}", path.read_bytes()) for path in found]
+        if pictures:
+            yield page.pictures(pictures)
+        else:
+            yield page.paragraphs(
+                f"{run.name} has no embeddings yet: python -m msddf_jax.embedding --workdir {run.folder}"
+            )
+
+
+def _about(run):
+    versions = page.Table("versions", ["name", "value"], [[k, str(v)] for k, v in run.versions.items()], "")
+    config = json.dumps(run.config, indent=1, sort_keys=True, default=str)
+    return page.details(run.name, page.table(versions), page.code(config), opened=False)
+
+
+def main(argv):
+    """Write the page. Exit code 1 with one line where it cannot."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    values = flags.FLAGS
+    if not values["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    try:
+        out = write_report(values.workdir, values.out, mistakes=values.mistakes, data_dir=values.data_dir)
+    except (FileNotFoundError, ValueError, OSError) as error:
+        if logging.get_verbosity() >= logging.DEBUG:
+            raise
+        logging.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+    print(f"report: {out}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list(
+        "workdir", None, "Evaluated workdirs, comma-separated; the first is compared with.", required=True
+    )
+    flags.DEFINE_string("out", "report.html", "The page.")
+    flags.DEFINE_integer("mistakes", 6, "Worst mistakes drawn for each test set; 0 for none.", lower_bound=0)
+    flags.DEFINE_string("data_dir", None, "Where built data sets are, if not where the config says.")
+    app.run(main)

@@ -1,0 +1,94 @@
+"""The report of evaluated workdirs: what stands in it comes from their files, and what is lacking is named."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from msddf_jax import checkpoint, report
+
+ABOUT = {"step": 7, "weights": "best", "select": {"eval": "val", "metric": "video_auc"}, "versions": {"jax": "1.2.3"}}
+# Two videos a class, two frames each: video scores 0.2, 0.6 (real) and 0.5, 0.9 (fake), AUC 3 / 4.
+ROWS = [
+    *(("toy/c23/real/000", "real", i, 0, s) for i, s in enumerate((0.1, 0.3))),
+    *(("toy/c23/real/001", "real", i, 0, s) for i, s in enumerate((0.6, 0.6))),
+    *(("toy/c23/toy_swap/a", "toy_swap", i, 1, s) for i, s in enumerate((0.4, 0.6))),
+    *(("toy/c23/toy_swap/b", "toy_swap", i, 1, s) for i, s in enumerate((0.9, 0.9))),
+]
+
+
+def _workdir(folder, rows=ROWS, evals=("first", "second")):
+    checkpoint.save_config(folder, tiny_config("data", bare=True))
+    (folder / "scores").mkdir()
+    results = {"_about": ABOUT, "_intervals": {}}
+    for name in evals:
+        with open(folder / "scores" / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("video_key", "method", "frame_index", "label", "score"), *rows])
+        results |= {f"{name}/video_auc": 0.75, f"{name}/video_eer": None, f"{name}/frame_auc": 0.7}
+        results["_intervals"][f"{name}/video_auc"] = [0.5, 1.0]
+    checkpoint.write_json(folder / "results.json", results)
+    return folder
+
+
+def test_report_of_one_workdir(tmp_path):
+    folder = _workdir(tmp_path / "run")
+    out = report.write_report([folder], tmp_path / "report.html", mistakes=0)
+    text = out.read_text()
+    assert "75.0 [50.0, 100.0]" in text and "<td>2 + 2</td>" in text and "<td>-</td>" in text
+    assert "step 7 (best), chosen on val (video_auc)" in text and "1.2.3" in text
+    assert f"python -m msddf_jax.stress --workdir {folder}" in text
+    with open(tmp_path / "report_tables" / "run.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[1] == ["first", "2 + 2", "75.0 [50.0, 100.0]", "-", "70.0"]
+
+
+def test_comparison_pairs_the_same_videos(tmp_path):
+    better = [(key, method, i, label, 0.95 if label else 0.05) for key, method, i, label, _ in ROWS]
+    one, two = _workdir(tmp_path / "a" / "run"), _workdir(tmp_path / "b" / "run", better, evals=("second", "third"))
+    report.write_report([one, two], tmp_path / "report.html", mistakes=0)
+    with open(tmp_path / "report_tables" / "Comparison.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["test set", "a/run", "b/run", "p, b/run against a/run"]
+    assert [row[0] for row in rows[1:]] == ["second"]
+    assert 0.0 < float(rows[1][3]) < 1.0
+    other = _workdir(tmp_path / "other", [(f"{row[0]}x", *row[1:]) for row in ROWS])
+    with pytest.raises(ValueError, match="scored other videos of first"):
+        report.write_report([one, other], tmp_path / "report.html", mistakes=0)
+
+
+def test_robustness_comes_from_the_stress_test(tmp_path):
+    folder = _workdir(tmp_path / "run")
+    row = {"eval": "first", "grid": "jpeg", "perturbation": "JPEG", "levels": ["90", "50"], "values": [0.7, None]}
+    (folder / "stress").mkdir()
+    (folder / "stress" / "stress.json").write_text(json.dumps({"rows": [row | {"clean": 0.75}]}))
+    text = report.write_report([folder], tmp_path / "report.html", mistakes=0).read_text()
+    assert 'alt="first: JPEG (jpeg)"' in text and "has not been stressed" not in text
+
+
+def test_what_cannot_be_reported_is_named(tmp_path):
+    folder = _workdir(tmp_path / "run")
+    with pytest.raises(ValueError, match="the same workdir twice"):
+        report.write_report([folder, folder], tmp_path / "report.html", mistakes=0)
+    with pytest.raises(ValueError, match="no eval is in all of"):
+        report.write_report([folder, _workdir(tmp_path / "x", evals=("third",))], tmp_path / "r.html", mistakes=0)
+    (folder / "results.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"msddf_jax\.evaluate --workdir"):
+        report.write_report([folder], tmp_path / "report.html", mistakes=0)
+
+
+def test_the_worst_mistakes_are_the_worst(tmp_path, monkeypatch):
+    run = report._load_run(_workdir(tmp_path / "run"), "run")
+    drawn = []
+    settings = SimpleNamespace(to_dict=dict)
+    config = SimpleNamespace(evals={"first": settings}, data=SimpleNamespace(data_dir="x"))
+    monkeypatch.setattr(
+        report, "_draw_mistake", lambda *args: drawn.append(args[3]) or ("", np.zeros((2, 2, 3), np.uint8))
+    )
+    monkeypatch.setattr(report, "load_for_inference", lambda folder: SimpleNamespace(config=config))
+    monkeypatch.setattr(report.source, "open_source", lambda **_: None)
+    report._draw_mistakes(run, ["first"], 3, None)
+    # Real 001 is off by 0.6; fake a, off by exactly 0.5, is on neither side.
+    assert drawn == ["toy/c23/real/001"]
