@@ -1,29 +1,42 @@
-"""Evaluate a trained workdir again: `python -m msddf_jax.evaluate --workdir DIR`."""
+"""Evaluate a trained workdir: `python -m msddf_jax.evaluate --workdir DIR`; two of them: `--workdir A --against B`."""
 
-import csv
 import pathlib
 import sys
 
 import jax
 from absl import app, flags, logging
 
-from msddf_jax import checkpoint, sharding
+from msddf_jax import calibration as calibrate
+from msddf_jax import checkpoint, compare, intervals, sharding, tables
 from msddf_jax.data import pipeline, schema, source
-from msddf_jax.evaluators import detection
+from msddf_jax.evaluators import detection, localization
 from msddf_jax.inference import load_for_inference
+from msddf_jax.scores import AGGREGATES, check_aggregate
+from msddf_jax.tables import format_table
 
-_TABLE = ("video_auc", "video_eer", "video_ap", "video_accuracy", "frame_auc", "frame_eer")
+__all__ = ["evaluate_set", "evaluate_workdir", "format_table", "score_set", "validation_eval"]
 
 
-def evaluate_set(config, predict_fn, weights, name, eval_set, mesh, scores_path=None):
-    """Score every example of one set once and compute its metrics.
+def validation_eval(config):
+    """(name of the eval whose scores may give threshold and temperature, "") or (None, why there is none)."""
+    if config.select is None:
+        return None, "config.select names no eval"
+    name = config.select.eval
+    if name not in config.evals:
+        return None, f"config.select.eval is {name!r}; config.evals has {sorted(config.evals)}"
+    try:
+        calibrate.check_split(name, config.evals[name].split)
+    except ValueError as error:
+        return None, str(error)
+    return name, ""
+
+
+def score_set(config, predict_fn, weights, name, eval_set, mesh, *, on_maps=None):
+    """Score every example of one set once: what `detection.collect_scores` returns.
 
     Args:
       config, predict_fn, weights: a model. name: of the eval. eval_set: opened source. mesh: device mesh.
-      scores_path: where to write one line a frame (CSV), or None.
-
-    Returns:
-      {"<name>/<level>_<metric>": float}.
+      on_maps: as `collect_scores`.
     """
     batches = pipeline.eval_batches(
         eval_set,
@@ -32,78 +45,179 @@ def evaluate_set(config, predict_fn, weights, name, eval_set, mesh, scores_path=
         num_threads=config.data.num_threads,
     )
     put = lambda batch: sharding.put_batch({"image": schema.device_batch(batch)["image"]}, mesh)
-    scores = detection.collect_scores(predict_fn, weights, batches, put, desc=f"evaluate {name}")
+    return detection.collect_scores(predict_fn, weights, batches, put, desc=f"evaluate {name}", on_maps=on_maps)
+
+
+def evaluate_set(config, predict_fn, weights, name, eval_set, mesh, scores_path=None):
+    """Score every example of one set once and compute its metrics, without intervals, calibration or maps.
+
+    Args:
+      config, predict_fn, weights: a model. name: of the eval. eval_set: opened source. mesh: device mesh.
+      scores_path: where to write one line a frame (CSV), or None.
+
+    Returns:
+      {"<name>/<level>_<metric>": float}, NaN where undefined; see `detection.set_metrics`.
+    """
+    scores = score_set(config, predict_fn, weights, name, eval_set, mesh)
     if scores_path is not None and jax.process_index() == 0:
-        _write_scores(scores_path, scores)
-    return detection.set_metrics(name, scores)
+        detection.write_scores(scores_path, scores)
+    return detection.set_metrics(name, scores, aggregate=config.get("aggregate", "mean"))
 
 
-def evaluate_workdir(workdir, eval_sets=None, data_dir=None):
-    """Evaluate the workdir's chosen weights on every set of its config; write `results.json` and `scores/*.csv`.
+def evaluate_workdir(
+    workdir, eval_sets=None, data_dir=None, *, aggregate=None, dfb_compat=False, resamples=intervals.RESAMPLES
+):
+    """Evaluate the workdir's chosen weights on every set of its config.
+
+    Writes `results.json`, `results.csv`, `results.tex`, `scores/<eval>.csv`, and, where `config.select` names a
+    validation set, `calibration.json`: that set is scored first, and its threshold and temperature hold for all.
 
     Args:
       workdir: of a training run. eval_sets: {name: opened source}, or None to open them. data_dir: where built
         data sets are, if not where the config says.
+      aggregate: of the frames of a video, as `scores.group_videos`; None for config.aggregate, else the mean.
+      dfb_compat: also DeepfakeBench's figures, as "<eval>/dfb_compat/...". resamples: of the bootstrap.
 
     Returns:
-      the results: {"<eval>/<level>_<metric>": float}, plus "_about" with the step, the choice and the versions.
+      what results.json holds: {"<eval>/<level>_<metric>": float}, None where undefined; "_intervals": {key: [low,
+      high]}; "_about" with the step, the choice, the calibration and the versions.
+
+    Raises:
+      ValueError: an unknown aggregate; what scoring raises. A `config.select` that names no validation split is no
+        error here: nothing is calibrated then, and the output says so.
     """
     workdir = pathlib.Path(workdir)
     model = load_for_inference(workdir)
     config = model.config
+    aggregate = aggregate or config.get("aggregate", "mean")
+    check_aggregate(aggregate)
+    chosen, why_none = validation_eval(config)
     if eval_sets is None:
         eval_sets = {
             name: source.open_source(data_dir=data_dir or config.data.data_dir, **settings.to_dict())
             for name, settings in config.evals.items()
         }
     mesh = sharding.make_mesh(config.mesh.to_dict())
-    results = {}
+    results, ends = {}, {}
+    calibration = None
+    if chosen is not None and chosen not in eval_sets:
+        calibration = _stored_calibration(workdir, model, aggregate)
+        why_none = f"{chosen} was not evaluated, and {calibrate.FILE} is of other weights or not there"
     with jax.set_mesh(mesh):
         weights = jax.device_put(model.params, sharding.replicated(mesh))
-        for name, eval_set in eval_sets.items():
-            path = workdir / "scores" / f"{name}.csv"
-            results.update(evaluate_set(config, model.predict_fn, weights, name, eval_set, mesh, path))
-    about = {"step": model.step, "weights": model.origin, "select": config.select, "versions": checkpoint.versions()}
-    about["select"] = config.select.to_dict() if config.select is not None else None
-    results["_about"] = about
+        for name in sorted(eval_sets, key=lambda name: name != chosen):
+            sums = localization.init_sums()
+            scores = score_set(
+                config, model.predict_fn, weights, name, eval_sets[name], mesh,
+                on_maps=lambda maps, batch, sums=sums: localization.add_batch(sums, maps, batch),
+            )  # fmt: skip
+            if jax.process_index() == 0:
+                detection.write_scores(workdir / "scores" / f"{name}.csv", scores)
+            if name == chosen:
+                calibration = _calibrate(workdir, model, scores, aggregate)
+                why_none = f"{chosen} has one class only"
+            settings = {"aggregate": aggregate, "calibration": calibration}
+            results |= detection.set_metrics(name, scores, dfb_compat=dfb_compat, **settings)
+            results |= localization.localization_metrics(name, localization.gather_sums(sums))
+            ends |= detection.set_intervals(name, scores, resamples=resamples, **settings)
+    results["_intervals"] = ends
+    results["_about"] = {
+        "step": model.step,
+        "weights": model.origin,
+        "select": config.select.to_dict() if config.select is not None else None,
+        "versions": checkpoint.versions(),
+        "aggregate": aggregate,
+        "dfb_compat": dfb_compat,
+        "calibration": calibration,
+        "no_calibration": why_none if calibration is None else None,
+        "intervals": {"method": intervals.METHOD, "level": intervals.LEVEL, "resamples": resamples},
+    }
+    results = compare.none_for_nan(results)
     if jax.process_index() == 0:
-        checkpoint.write_json(workdir / "results.json", results)
-        print(format_table(results))
-        print(f"results: {workdir / 'results.json'}")
+        _report(workdir, results)
     return results
 
 
-def format_table(results):
-    """The results as a text table, one row an eval, figures in percent; "-" where a metric is undefined."""
-    names = list(dict.fromkeys(key.split("/")[0] for key in results if key != "_about"))
-    width = max([len("eval"), *map(len, names)])
-    lines = ["  ".join(["eval".ljust(width), *(f"{m:>14}" for m in _TABLE)])]
-    for name in names:
-        cells = []
-        for metric in _TABLE:
-            value = results.get(f"{name}/{metric}")
-            cells.append(f"{'-' if value is None or value != value else f'{100 * value:.1f}':>14}")
-        lines.append("  ".join([name.ljust(width), *cells]))
-    return "\n".join(lines)
+def _calibrate(workdir, model, scores, aggregate):
+    """Fits and writes the calibration of the validation set; None, and no file, where it has one class only."""
+    name = model.config.select.eval
+    calibration = calibrate.fit_calibration(
+        scores["score"],
+        scores["label"],
+        scores["video_key"],
+        fitted_on=name,
+        split=model.config.evals[name].split,
+        aggregate=aggregate,
+    )
+    if calibration is not None:
+        calibration |= {"step": model.step, "weights": model.origin}
+    if jax.process_index() == 0:
+        if calibration is not None:
+            checkpoint.write_json(workdir / calibrate.FILE, calibration)
+        else:
+            # That of earlier weights does not fit these.
+            (workdir / calibrate.FILE).unlink(missing_ok=True)
+    return calibration
 
 
-def _write_scores(path, scores):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [name for name in ("video_key", "method", "frame_index", "label", "score") if name in scores]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*(scores[name] for name in columns), strict=True))
+def _stored_calibration(workdir, model, aggregate):
+    """The workdir's calibration where it is of these weights and this aggregate, else None."""
+    calibration = calibrate.load_calibration(workdir)
+    wanted = (model.step, model.origin, aggregate)
+    if calibration is None or tuple(calibration[k] for k in ("step", "weights", "aggregate")) != wanted:
+        return None
+    return calibration
+
+
+def _report(workdir, results):
+    """Writes the tables and prints the main one."""
+    checkpoint.write_json(workdir / "results.json", results)
+    for name, text in {"results.csv": tables.to_csv(results), "results.tex": tables.to_latex(results)}.items():
+        (workdir / name).write_text(text, encoding="utf-8")
+    about = results["_about"]
+    print(format_table(results))
+    print(f"percent; [95 % interval, {intervals.METHOD}]; a video's score is the {about['aggregate']} of its frames'")
+    calibration = about["calibration"]
+    if calibration is not None:
+        print(
+            f"calibration: temperature {calibration['temperature']:.3g}, threshold {calibration['threshold']:.3g} of "
+            f"video scores, fitted on {calibration['fitted_on']} ({calibration['num_videos']} videos)"
+        )
+    else:
+        print(f"no calibration: {about['no_calibration']}")
+    if about["dfb_compat"]:
+        print("dfb_compat: results.json and .csv also hold DeepfakeBench's own figures, under <eval>/dfb_compat/")
+    print(f"results: {workdir / 'results.json'}")
+
+
+def compare_workdirs(workdir, against, **settings):
+    """Evaluate those of two workdirs that have no results.json yet, compare them, print the table.
+
+    Args: workdir, against: folders. settings: as `evaluate_workdir`. Returns: as `compare.compare_workdirs`.
+    """
+    for folder in (workdir, against):
+        if not (pathlib.Path(folder) / "results.json").exists():
+            evaluate_workdir(folder, **settings)
+    passed = {name: value for name, value in settings.items() if name in ("aggregate", "resamples")}
+    result = compare.compare_workdirs(workdir, against, **passed)
+    print(compare.format_comparison(result))
+    print(f"percent; a - b with its 95 % interval by DeLong; comparison: {pathlib.Path(workdir) / 'compare.json'}")
+    return result
 
 
 def main(argv):
-    """Evaluate one workdir. Exit code 1 with one line where it cannot."""
+    """Evaluate one workdir, or compare two. Exit code 1 with one line where it cannot."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
-    if not flags.FLAGS["verbosity"].present:
+    values = flags.FLAGS
+    if not values["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    settings = {name: values[name].value for name in ("data_dir", "aggregate", "dfb_compat", "resamples")}
     try:
-        evaluate_workdir(flags.FLAGS.workdir, data_dir=flags.FLAGS.data_dir)
+        if values.against:
+            compare_workdirs(values.workdir, values.against, **settings)
+        else:
+            evaluate_workdir(values.workdir, **settings)
     except (FileNotFoundError, ValueError, OSError) as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise
@@ -114,4 +228,8 @@ def main(argv):
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
     flags.DEFINE_string("data_dir", None, "Where built data sets are, if not where the config says.")
+    flags.DEFINE_string("aggregate", None, f"Score of a video from its frames': {', '.join(AGGREGATES)} (top3).")
+    flags.DEFINE_bool("dfb_compat", False, "Also DeepfakeBench's figures, its defects included, for comparison.")
+    flags.DEFINE_integer("resamples", intervals.RESAMPLES, "Draws of the bootstrap.", lower_bound=1)
+    flags.DEFINE_string("against", None, "Another workdir: compare --workdir with it on the same videos.")
     app.run(main)

@@ -155,7 +155,7 @@ def _results(config, results, step, origin):
         "| eval | data set | split | methods | " + " | ".join(FIGURES) + " |",
         "| --- " * (4 + len(FIGURES)) + "|",
     ]
-    for name in dict.fromkeys(key.split("/")[0] for key in results if key != "_about"):
+    for name in dict.fromkeys(key.split("/")[0] for key in results if not key.startswith("_")):
         settings = (config.get("evals") or {}).get(name) or {}
         where = [settings.get("name", "unknown"), settings.get("split", "unknown")]
         values = [_percent(results.get(f"{name}/{figure}")) for figure in FIGURES]

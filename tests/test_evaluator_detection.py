@@ -86,9 +86,81 @@ def test_metrics_of_the_set_and_of_each_method_by_hand():
     assert {key.split("/")[1] for key in result if key.count("/") == 2} == {"toy_swap", "toy_neural"}
 
 
+def test_figures_by_compression_where_there_are_several():
+    batch = make_batch(ROWS, 16)
+    assert not [key for key in detection.set_metrics("test", run([batch])) if "c23" in key]
+    batch["compression"][: len(ROWS)] = ["c23", "c40", "c40", "c23", "c40", "c40", "c23", "c23", "c40"]
+    batch["compression"] = batch["compression"].astype(object)
+    scores = run([batch])
+    assert scores["compression"].tolist() == batch["compression"][: len(ROWS)].tolist()
+    result = detection.set_metrics("test", scores)
+    # c23: reals .125 .4, fakes .9 .8; c40: reals .375 .6, fakes .5 .25 .7.
+    assert result["test/c23/frame_auc"] == 1.0
+    assert result["test/c40/frame_auc"] == pytest.approx((1 + 0 + 2) / 6)
+    assert result["test/frame_auc"] == pytest.approx(16 / 20)
+
+
+def test_dfb_compat_is_named_in_every_key():
+    scores = run([make_batch(ROWS, 16)])
+    plain, result = (detection.set_metrics("test", scores, dfb_compat=on) for on in (False, True))
+    added = set(result) - set(plain)
+    assert added and all(key.startswith("test/dfb_compat/") for key in added)
+    # The fakes a_b of two methods are one video there, b_a too: .55 and .75 against .25 and .5.
+    assert result["test/dfb_compat/video_auc"] == 1.0
+    assert plain == {key: value for key, value in result.items() if key not in added}
+
+
+def test_intervals_have_the_keys_of_the_metrics():
+    scores = run([make_batch(ROWS, 16)])
+    result, ends = detection.set_metrics("test", scores), detection.set_intervals("test", scores, resamples=50)
+    assert set(ends) == {key for key in result if "num_" not in key}
+    low, high = ends["test/video_accuracy"]
+    assert low <= result["test/video_accuracy"] <= high
+    # One method: the set itself, not drawn twice.
+    one = run([make_batch([row for row in ROWS if row[1] != NEURAL], 8)])
+    ends = detection.set_intervals("test", one, resamples=50)
+    assert ends["test/toy_swap/video_brier"] == ends["test/video_brier"]
+
+
+def test_the_way_to_a_video_score_is_passed_on():
+    scores = run([make_batch(ROWS, 16)])
+    # Highest frames: reals .375 .6, fakes .9 .7 .25 .8.
+    assert detection.set_metrics("test", scores, aggregate="max")["test/video_auc"] == pytest.approx(6 / 8)
+
+
+def test_maps_are_handed_over_batch_by_batch():
+    seen = []
+    predict = jax.jit(lambda w, b: {"score": b["image"], "map": b["image"][:, None, None] * jnp.ones((1, 2, 2))})
+    batches = [make_batch(ROWS[:8], 8), make_batch(ROWS[8:], 8)]
+    for batch in batches:
+        batch |= {"mask": np.zeros((8, 4, 4, 1), np.uint8), "has_mask": np.ones(8, bool)}
+    mesh = sharding.make_mesh({"data": -1})
+    put = lambda batch: sharding.put_batch({"image": batch["image"]}, mesh)
+    on_maps = lambda maps, batch: seen.append((maps[:, 0, 0], batch["label"], batch["mask"].shape, "image" in batch))
+    detection.collect_scores(predict, 1.0, batches, put, on_maps=on_maps)
+    np.testing.assert_allclose(seen[0][0], [row[0] for row in ROWS[:8]], rtol=1e-6)
+    assert [entry[1].tolist() for entry in seen] == [batch["label"].tolist() for batch in batches]
+    assert seen[1][2:] == ((8, 4, 4, 1), False)
+
+
+def test_scores_are_read_back_to_the_bit(tmp_path):
+    scores = run([make_batch([(1 / 3, REAL, "a", 0), *ROWS], 16)])
+    detection.write_scores(tmp_path / "scores" / "test.csv", scores)
+    again = detection.read_scores(tmp_path / "scores" / "test.csv")
+    assert set(again) == set(scores)
+    for name, values in scores.items():
+        np.testing.assert_array_equal(again[name], values)
+        assert again[name].dtype.kind == values.dtype.kind
+    with pytest.raises(FileNotFoundError, match=r"python -m msddf_jax\.evaluate"):
+        detection.read_scores(tmp_path / "none.csv")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="expected"):
+        detection.read_scores(tmp_path / "other.csv")
+
+
 def test_a_set_without_fakes_is_nan_not_zero():
     scores = run([make_batch(ROWS[:3], 8)])
-    with pytest.warns(UserWarning, match="reals: every metric but accuracy is undefined"):
+    with pytest.warns(UserWarning, match="reals: every metric but accuracy, ECE and Brier score is undefined"):
         result = detection.set_metrics("reals", scores)
     assert np.isnan(result["reals/video_auc"])
     assert not [key for key in result if key.count("/") == 2]

@@ -101,6 +101,37 @@ def test_tnr_threshold_is_the_largest_that_reaches_the_target(rows):
         assert metrics.tnr_at_tpr(scores, labels, target) == np.mean(reals < threshold)
 
 
+def test_tpr_at_fpr_by_hand():
+    reals = np.arange(1, 21) / 40  # 0.025 ... 0.5, 20 of them: one false alarm is 5 %
+    fakes = np.array([0.1, 0.5, 0.49, 0.6, 0.9])
+    scores, labels = np.concatenate([reals, fakes]), np.array([0] * 20 + [1] * 5)
+    # Without a false alarm: above 0.5, so that the fake that ties with the highest real is not found.
+    assert metrics.tpr_at_fpr(scores, labels, 0.001) == pytest.approx(2 / 5)
+    assert metrics.tpr_at_fpr(scores, labels, 0.01) == pytest.approx(2 / 5)
+    # One false alarm of 20 is exactly 5 %: from 0.49 on.
+    assert metrics.tpr_at_fpr(scores, labels, 0.05) == pytest.approx(4 / 5)
+    assert metrics.tpr_at_fpr([0.9, 0.1], [0, 1], 0.05) == 0.0
+    with pytest.raises(ValueError, match="FPR target"):
+        metrics.tpr_at_fpr(scores, labels, 1.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(both_classes)
+def test_tpr_at_fpr_is_the_best_over_all_thresholds(rows):
+    scores, labels = _arrays(rows)
+    fakes, reals = scores[labels == 1], scores[labels == 0]
+    for target in (*metrics.FPR_TARGETS, 0.3):
+        tried = [np.mean(fakes >= t) for t in (*scores, 2.0) if np.mean(reals >= t) <= target]
+        assert metrics.tpr_at_fpr(scores, labels, target) == max(tried)
+
+
+def test_accuracies_at_another_threshold_by_hand():
+    # Above 0.25: real .5 wrong, all fakes right.
+    assert metrics.accuracy(SCORES, LABELS, 0.25) == pytest.approx(4 / 5)
+    assert metrics.balanced_accuracy(SCORES, LABELS, 0.25) == pytest.approx((1 / 2 + 1) / 2)
+    assert metrics.balanced_accuracy(SCORES, LABELS) == pytest.approx((1 + 2 / 3) / 2)
+
+
 @settings(max_examples=60, deadline=None)
 @given(both_classes)
 def test_against_scikit_learn_and_a_root_finder(rows):
@@ -109,6 +140,8 @@ def test_against_scikit_learn_and_a_root_finder(rows):
     assert metrics.auc(scores, labels) == pytest.approx(sk.auc(fpr, tpr))
     assert metrics.average_precision(scores, labels) == pytest.approx(sk.average_precision_score(labels, scores))
     assert metrics.accuracy(scores, labels) == sk.accuracy_score(labels, scores > 0.5)
+    balanced = sk.balanced_accuracy_score(labels, scores > 0.3)
+    assert metrics.balanced_accuracy(scores, labels, 0.3) == pytest.approx(balanced)
     value = metrics.eer(scores, labels)
     assert 0.0 <= value <= 1.0
     # np.interp is ambiguous where the curve is vertical: the value lies between the two readings.
@@ -121,7 +154,7 @@ def test_against_scikit_learn_and_a_root_finder(rows):
     assert value == pytest.approx(root, abs=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(both_classes, st.randoms(use_true_random=False))
 def test_order_of_rows_does_not_matter(rows, random):
     keys = [f"{label}/{i % 3}" for i, (_, label) in enumerate(rows)]
@@ -129,8 +162,9 @@ def test_order_of_rows_does_not_matter(rows, random):
     random.shuffle(shuffled)
     ours = metrics.detection_metrics(*_arrays(rows), keys)
     theirs = metrics.detection_metrics(*_arrays([row for row, _ in shuffled]), [key for _, key in shuffled])
-    for name in ("frame_auc", "frame_eer", "frame_ap", "frame_accuracy", "frame_tnr95", "video_num_fake"):
-        assert ours[name] == theirs[name]
+    assert set(ours) == set(theirs)
+    for name in ours:
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-12), name
 
 
 @settings(max_examples=40, deadline=None)
@@ -150,7 +184,9 @@ def test_one_class_is_nan_with_a_warning(label):
         metrics.auc,
         metrics.eer,
         metrics.average_precision,
+        metrics.balanced_accuracy,
         lambda s, y: metrics.tnr_at_tpr(s, y, 0.9),
+        lambda s, y: metrics.tpr_at_fpr(s, y, 0.01),
     ):
         with pytest.warns(UndefinedMetricWarning, match=f"none of the 2 examples is {absent}"):
             assert np.isnan(function([0.3, 0.7], [label, label]))
@@ -161,10 +197,12 @@ def test_detection_metrics_of_one_class_warns_once_and_keeps_accuracy():
         warnings.simplefilter("always")
         result = metrics.detection_metrics([0.3, 0.7], [1, 1], ["a", "b"], name="celebdf")
     assert [str(w.message) for w in caught] == [
-        "celebdf: every metric but accuracy is undefined, NaN: none of the 2 examples is real"
+        "celebdf: every metric but accuracy, ECE and Brier score is undefined, NaN: none of the 2 examples is real"
     ]
     assert np.isnan([result["frame_auc"], result["video_eer"], result["video_tnr99"], result["frame_ap"]]).all()
-    assert result["frame_accuracy"] == 0.5
+    assert np.isnan([result["frame_balanced_accuracy"], result["video_tpr_fpr0.1"]]).all()
+    assert (result["frame_accuracy"], result["frame_brier"]) == (0.5, pytest.approx((0.49 + 0.09) / 2))
+    assert result["frame_ece"] == pytest.approx((0.7 + 0.3) / 2)
     assert (result["video_num_real"], result["video_num_fake"]) == (0.0, 2.0)
 
 
@@ -226,3 +264,97 @@ def test_detection_metrics_by_hand():
     assert result["frame_tnr90"] == pytest.approx(2 / 3)  # threshold .5
     assert result["video_tnr90"] == pytest.approx(1 / 2)  # threshold .6
     assert (result["frame_num_real"], result["video_num_real"], result["video_num_fake"]) == (3, 2, 2)
+
+
+def test_ways_to_a_video_score():
+    scores = np.array([0.1, 0.9, 0.5, 0.3, 0.8])
+    keys = ["a", "a", "a", "b", "b"]
+    for aggregate, expected in {
+        "mean": (0.5, 0.55),
+        "median": (0.5, 0.55),
+        "max": (0.9, 0.8),
+        "top1": (0.9, 0.8),
+        "top2": (0.7, 0.55),
+        "top5": (0.5, 0.55),  # fewer frames than k: all of them
+    }.items():
+        values, _, _ = metrics.group_videos(scores, [1] * 5, keys, aggregate)
+        np.testing.assert_allclose(values, expected, err_msg=aggregate)
+    for wrong in ("top0", "topk", "min", "top-1"):
+        with pytest.raises(ValueError, match=r"expected one of mean, median, max, top<k>"):
+            metrics.group_videos(scores, [1] * 5, keys, wrong)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1, width=32)), min_size=1, max_size=30))
+def test_video_scores_against_numpy(rows):
+    keys, scores = [str(video) for video, _ in rows], np.array([score for _, score in rows])
+    by_video = {key: scores[[k == key for k in keys]] for key in sorted(set(keys))}
+    for aggregate, function in {
+        "median": np.median,
+        "max": np.max,
+        "top3": lambda values: np.sort(values)[::-1][:3].mean(),
+    }.items():
+        values, _, names = metrics.group_videos(scores, [0] * len(rows), keys, aggregate)
+        assert names.tolist() == list(by_video)
+        np.testing.assert_allclose(values, [function(v) for v in by_video.values()], atol=1e-12)
+
+
+def test_with_a_calibration_by_hand():
+    part = {"temperature": 2.0, "threshold": 0.65}
+    calibration = {**part, "aggregate": "mean", "frame": {**part, "threshold": 0.25}}
+    keys = ["r1", "r2", "f1", "f2", "f3"]
+    result = metrics.detection_metrics(SCORES, LABELS, keys, calibration=calibration)
+    assert result["video_accuracy_val"] == pytest.approx(3 / 5)  # .6 and .3 are missed
+    assert result["video_balanced_accuracy_val"] == pytest.approx((1 + 1 / 3) / 2)
+    assert result["frame_accuracy_val"] == pytest.approx(4 / 5)
+    # sigmoid(logit(s) / 2) = sqrt(s) / (sqrt(s) + sqrt(1 - s))
+    scaled = np.sqrt(SCORES) / (np.sqrt(SCORES) + np.sqrt(1 - SCORES))
+    assert result["frame_brier_calibrated"] == pytest.approx(sk.brier_score_loss(LABELS, scaled))
+    assert result["frame_brier"] == pytest.approx(sk.brier_score_loss(LABELS, SCORES))
+    assert result["frame_auc"] == pytest.approx(5 / 6)
+    with pytest.raises(ValueError, match="by 'mean', these are by 'max'"):
+        metrics.detection_metrics(SCORES, LABELS, keys, calibration=calibration, aggregate="max")
+
+
+def _dfb_reference(scores, labels, paths):
+    """DeepfakeBench's definitions, restated with loops."""
+    videos = {}
+    for score, label, path in zip(scores, labels, paths, strict=True):
+        videos.setdefault(path.split("/")[-2], []).append((score, label))
+    video_scores = [sum(s for s, _ in frames) / len(frames) for frames in videos.values()]
+    video_labels = [int(sum(y for _, y in frames) / len(frames)) for frames in videos.values()]
+    result = {"frame_accuracy": np.mean([(s > 0.5) == y for s, y in zip(scores, labels, strict=True)])}
+    result["frame_ap"] = sk.average_precision_score(labels, scores)
+    for level, (s, y) in {"frame": (scores, labels), "video": (video_scores, video_labels)}.items():
+        fpr, tpr, _ = sk.roc_curve(y, s, pos_label=1)
+        result[f"{level}_auc"] = sk.auc(fpr, tpr)
+        result[f"{level}_eer"] = fpr[np.nanargmin(np.absolute((1 - tpr) - fpr))]
+    return result
+
+
+def test_dfb_compat_merges_videos_of_one_name():
+    # Folder "x" is real in one method and fake in another: int(mean label) calls it real.
+    keys = ["d/c23/real/x", "d/c23/real/y", "d/c23/df/x", "d/c23/df/z", "d/c23/fs/z", "d/c23/df/w"]
+    scores, labels = [0.2, 0.4, 0.8, 0.9, 0.1, 0.3], [0, 0, 1, 1, 1, 1]
+    result = metrics.dfb_metrics(scores, labels, keys)
+    # Videos x: (.2 + .8) / 2 = .5, real; y: .4, real; z: (.9 + .1) / 2 = .5, fake; w: .3, fake.
+    assert result["video_auc"] == pytest.approx((0.5 + 1 + 0 + 0) / 4)
+    assert metrics.detection_metrics(scores, labels, keys)["video_num_fake"] == 4
+    reference = _dfb_reference(scores, labels, [f"{key}/000.png" for key in keys])
+    assert result == pytest.approx(reference)
+
+
+@settings(max_examples=60, deadline=None)
+@given(both_classes)
+def test_dfb_compat_equals_its_definitions(rows):
+    scores, labels = _arrays(rows)
+    keys = [f"d/{label}/{label}{i % 4}" for i, label in enumerate(labels)]
+    reference = _dfb_reference(scores, labels, [f"{key}/000.png" for key in keys])
+    assert metrics.dfb_metrics(scores, labels, keys) == pytest.approx(reference)
+
+
+def test_dfb_compat_of_one_class_is_nan_with_a_warning():
+    with pytest.warns(UndefinedMetricWarning, match="DeepfakeBench's AUC and EER"):
+        result = metrics.dfb_metrics([0.2, 0.7], [1, 1], ["a", "b"])
+    assert np.isnan([result["frame_auc"], result["video_eer"], result["frame_ap"]]).all()
+    assert result["frame_accuracy"] == 0.5

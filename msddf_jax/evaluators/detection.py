@@ -1,20 +1,22 @@
-"""Scores every example of a set once, then computes the metrics on the host, whole and by method."""
+"""Scores every example of a set once, then computes the metrics on the host: pooled, by method, by compression."""
 
 import collections
+import csv
+import pathlib
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from msddf_jax import metrics
+from msddf_jax import intervals, metrics
 from msddf_jax.data import schema
 
 # Batches dispatched ahead of the one whose scores are fetched: the device stays busy, its memory bounded.
 _IN_FLIGHT = 2
 
 
-def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate"):
+def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate", on_maps=None):
     """Runs the model over an evaluation set and keeps one row an example, padding left out.
 
     Every process must have as many batches as the others; each sees its own rows, all return the rows of all.
@@ -26,38 +28,48 @@ def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate"):
         and frame_index.
       put: host batch -> device batch, split over its first axis as `sharding.put_batch` does.
       desc: text of the progress bar.
+      on_maps: called as (maps float32 [B, g, g], host batch) with this process's rows of `map`, batch by batch, where
+        predict_fn gives one; maps are not kept.
 
     Returns:
       dict of arrays [N], in the order of processes, then batches: score float32, label int32, method int32
       (index into `schema.METHODS`), frame_index int32, video_key (strings, `<data
-      set>/<compression>/<method>/<video>`).
+      set>/<compression>/<method>/<video>`), compression (strings).
 
     Raises:
       ValueError: no example at all; a score that is not finite (naming the video and frame); predict_fn gave
         another number of scores than the batch has rows. KeyError: a batch lacks a field.
     """
-    rows = {name: [] for name in ("score", "label", "method", "frame_index", "video_key")}
-    waiting = collections.deque()
+    rows = {name: [] for name in ("score", "label", "method", "frame_index", "video")}
+    videos, waiting = {}, collections.deque()
 
     def fetch():
-        score, sharding, host = waiting.popleft()
-        score, keep = _local_rows(score, sharding), host.pop("_mask")
+        out, sharding, batch = waiting.popleft()
+        score, host = _local_rows(out["score"], sharding), _host_rows(batch, videos)
+        keep = host.pop("_mask")
         if score.shape != keep.shape:
             raise ValueError(f"predict_fn gave scores {score.shape} for a batch with {keep.shape} rows")
         for name, values in {"score": score.astype(np.float32), **host}.items():
             rows[name].append(values[keep])
+        if "map" in out:
+            on_maps(_local_rows(out["map"], sharding), batch)
 
     bar = tqdm(batches, desc=desc, unit="batch", disable=jax.process_index() != 0)
+    wanted = ("score",) if on_maps is None else ("score", "map")
+    # Of a batch only what is read after the device: the images of those in flight would be memory for nothing.
+    kept = _HOST_ROWS if on_maps is None else (*_HOST_ROWS, "mask", "has_mask")
     for batch in bar:
         device = put(batch)
-        score = predict_fn(weights, device)["score"]
-        waiting.append((score, jax.tree.leaves(device)[0].sharding, _host_rows(batch)))
+        out = predict_fn(weights, device)
+        out = {name: out[name] for name in wanted if name in out}
+        waiting.append((out, jax.tree.leaves(device)[0].sharding, {name: batch[name] for name in kept}))
         if len(waiting) > _IN_FLIGHT:
             fetch()
     while waiting:
         fetch()
-    local = {name: np.concatenate(values) if values else np.zeros(0) for name, values in rows.items()}
-    scores = _gather(local) if jax.process_count() > 1 else local
+    scores = _joined(rows, videos)
+    scores = _gather(scores) if jax.process_count() > 1 else scores
+    scores["compression"] = _compressions(scores["video_key"])
     if scores["score"].size == 0:
         raise ValueError(f"{desc}: the set has no examples; check its split and methods")
     bad = np.flatnonzero(~np.isfinite(scores["score"]))
@@ -70,22 +82,69 @@ def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate"):
     return scores
 
 
-def set_metrics(name, scores):
-    """The metrics of one set, whole and by method: each method's fakes against all reals of the set.
+def set_metrics(name, scores, *, aggregate="mean", calibration=None, dfb_compat=False):
+    """The metrics of one set: pooled, by method, and by compression where there are several.
 
     Args:
       name: of the set, the first part of every key.
-      scores: what `collect_scores` returns; score, label, method and video_key are used.
+      scores: what `collect_scores` returns; score, label, method and video_key are used, compression where it is.
+      aggregate, calibration: as `metrics.detection_metrics`.
+      dfb_compat: also the figures of `metrics.dfb_metrics`, of the whole set.
 
     Returns:
-      {"<name>/<level>_<metric>": float, "<name>/<method>/<level>_<metric>": float} with the names of
-      `metrics.detection_metrics`. Without fakes there is no method; without reals theirs are NaN, with a
-      warning.
+      {"<name>/<level>_<metric>": float, "<name>/<group>/<level>_<metric>": float} with the names of
+      `metrics.detection_metrics`. A group is a method (its fakes against all reals of the set) or a compression (its
+      reals and fakes). Without fakes there is no method; without reals theirs are NaN, with a warning. With
+      dfb_compat also "<name>/dfb_compat/<level>_<metric>".
 
     Raises:
       ValueError: a fake whose method is "real", a real with another, and what `detection_metrics` raises.
     """
-    score, label, method, keys = (np.asarray(scores[k]) for k in ("score", "label", "method", "video_key"))
+    score, label, keys = (np.asarray(scores[k]) for k in ("score", "label", "video_key"))
+    result = {}
+    for where, keep in set_groups(name, scores).items():
+        values = metrics.detection_metrics(
+            score[keep], label[keep], keys[keep], name=where, aggregate=aggregate, calibration=calibration
+        )
+        result |= {f"{where}/{metric}": value for metric, value in values.items()}
+    if dfb_compat:
+        values = metrics.dfb_metrics(score, label, keys, name=f"{name}/dfb_compat")
+        result |= {f"{name}/dfb_compat/{metric}": value for metric, value in values.items()}
+    return result
+
+
+def set_intervals(name, scores, *, aggregate="mean", calibration=None, resamples=intervals.RESAMPLES, seed=0):
+    """95 % intervals of the figures of `set_metrics`, by bootstrap over videos (`intervals.bootstrap_intervals`).
+
+    Args: as `set_metrics`; resamples, seed: as `bootstrap_intervals`.
+
+    Returns:
+      {key: (low, high)} with the keys of `set_metrics`, but for the numbers of examples and dfb_compat's.
+    """
+    score, label, keys = (np.asarray(scores[k]) for k in ("score", "label", "video_key"))
+    result, whole = {}, None
+    for where, keep in set_groups(name, scores).items():
+        # The one method of a set is the set: the same figures, drawn once.
+        if whole is None or not keep.all():
+            values = intervals.bootstrap_intervals(
+                score[keep],
+                label[keep],
+                keys[keep],
+                aggregate=aggregate,
+                calibration=calibration,
+                resamples=resamples,
+                seed=seed,
+            )
+        else:
+            values = whole
+        whole = values if whole is None else whole
+        result |= {f"{where}/{metric}": interval for metric, interval in values.items()}
+    return result
+
+
+def set_groups(name, scores):
+    """{"<name>": rows, "<name>/<method>": rows, "<name>/<compression>": rows}, each bool [N]; see `set_metrics`."""
+    label, method, keys = (np.asarray(scores[k]) for k in ("label", "method", "video_key"))
     wrong = np.flatnonzero((label == 1) == (method == schema.METHODS.index("real")))
     if wrong.size:
         i = wrong[0]
@@ -93,34 +152,77 @@ def set_metrics(name, scores):
             f"{name}: {keys[i]} has label {schema.LABELS[label[i]]} and method {schema.METHODS[method[i]]}; "
             "a real has the method real, a fake another"
         )
-    groups = {"": np.ones(len(score), bool)}
+    groups = {name: np.ones(len(label), bool)}
     for index in np.unique(method[label == 1]):
-        groups[f"{schema.METHODS[index]}/"] = (method == index) | (label == 0)
-    result = {}
-    for prefix, keep in groups.items():
-        where = f"{name}/{prefix}".rstrip("/")
-        values = metrics.detection_metrics(score[keep], label[keep], keys[keep], name=where)
-        result |= {f"{where}/{metric}": value for metric, value in values.items()}
-    return result
+        groups[f"{name}/{schema.METHODS[index]}"] = (method == index) | (label == 0)
+    compression = np.asarray(scores.get("compression", np.full(len(label), "")))
+    values = np.unique(compression)
+    if values.size > 1:
+        groups |= {f"{name}/{value}": compression == value for value in values}
+    return groups
 
 
-def _host_rows(batch):
-    """What is kept of a batch on the host, one entry a row."""
+def write_scores(path, scores):
+    """Writes one line a frame: video_key, method (index into `schema.METHODS`), frame_index, label, score."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        writer.writerows(zip(*(scores[name] for name in _COLUMNS), strict=True))
+
+
+def read_scores(path):
+    """What `write_scores` wrote, as `collect_scores` returns it, the scores to the bit.
+
+    Raises:
+      FileNotFoundError: no such file, with the command that writes it. ValueError: other columns, or no row.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no scores at {path}; write them: python -m msddf_jax.evaluate --workdir DIR")
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header, rows = next(reader, []), list(reader)
+    if tuple(header) != _COLUMNS or not rows:
+        raise ValueError(f"{path} has the columns {header} and {len(rows)} rows, expected {list(_COLUMNS)} and some")
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    scores = {name: np.array(columns[name], np.int32) for name in ("method", "frame_index", "label")}
+    scores |= {"score": np.array(columns["score"], np.float32), "video_key": np.array(columns["video_key"])}
+    return scores | {"compression": _compressions(scores["video_key"])}
+
+
+_COLUMNS = ("video_key", "method", "frame_index", "label", "score")
+# Fields of a host batch that give a row of the scores.
+_HOST_ROWS = ("_mask", "label", "method", "frame_index", "dataset", "compression", "video_id")
+
+
+def _host_rows(batch, videos):
+    """What is kept of a batch on the host, one entry a row. videos: {(data set, ...): number}, grows."""
     method = np.asarray(batch["method"], np.int32)
-    names = zip(
-        batch["dataset"],
-        batch["compression"],
-        [schema.METHODS[index] for index in method],
-        batch["video_id"],
-        strict=True,
-    )
+    names = zip(batch["dataset"], batch["compression"], method.tolist(), batch["video_id"], strict=True)
     return {
         "_mask": np.asarray(batch["_mask"], bool),
         "label": np.asarray(batch["label"], np.int32),
         "method": method,
         "frame_index": np.asarray(batch["frame_index"], np.int32),
-        "video_key": np.array(["/".join(name) for name in names]),
+        # A number a frame and a string a video: strings for every frame would be most of the memory.
+        "video": np.array([videos.setdefault(name, len(videos)) for name in names], np.int32),
     }
+
+
+def _joined(rows, videos):
+    """The rows of all batches of this process as arrays, with the video's key in place of its number."""
+    rows = {name: np.concatenate(values) if values else np.zeros(0, np.int32) for name, values in rows.items()}
+    keys = [f"{dataset}/{compression}/{schema.METHODS[m]}/{video}" for dataset, compression, m, video in videos]
+    video = rows.pop("video")
+    return {**rows, "video_key": np.array(keys)[video] if keys else np.zeros(0, "U1")}
+
+
+def _compressions(keys):
+    """The compression in each key [N]."""
+    names, which = np.unique(keys, return_inverse=True)
+    return np.array([key.split("/")[1] for key in names.tolist()] or [""])[which]
 
 
 def _local_rows(score, sharding):

@@ -1,0 +1,102 @@
+"""Results as tables: text for a terminal, CSV with every figure, LaTeX for a paper. Takes what `results.json` holds."""
+
+import csv
+import io
+import math
+
+# (metric, heading, with interval in the text table): the figures of a set that the main table shows.
+_TEXT = (
+    ("video_auc", True),
+    ("video_eer", False),
+    ("video_ap", False),
+    ("video_accuracy", False),
+    ("frame_auc", True),
+    ("frame_eer", False),
+)
+_LATEX = (
+    ("video_auc", "AUC"),
+    ("video_eer", "EER"),
+    ("video_ap", "AP"),
+    ("video_balanced_accuracy", "bal.\\ acc."),
+    ("frame_auc", "frame AUC"),
+)
+
+
+def eval_names(results):
+    """The evals in `results`, in order; keys that start with "_" are about the results."""
+    return list(dict.fromkeys(key.split("/")[0] for key in results if not key.startswith("_")))
+
+
+def percent(value, interval=None):
+    """ "91.2" or "91.2 [88.0, 94.1]" from shares; "-" where the value is None or NaN, "[-]" where its interval is."""
+    if _missing(value):
+        return "-"
+    text = f"{100 * value:.1f}"
+    if interval is None:
+        return text
+    return f"{text} [-]" if _missing(interval[0]) else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def format_table(results):
+    """The results as a text table, one row an eval, percent, AUC with its interval; "-" where undefined."""
+    intervals = results.get("_intervals", {})
+    names = eval_names(results)
+    rows = [["eval", *(metric for metric, _ in _TEXT)]]
+    for name in names:
+        row = [name]
+        for metric, with_interval in _TEXT:
+            key = f"{name}/{metric}"
+            row.append(percent(results.get(key), intervals.get(key) if with_interval else None))
+        rows.append(row)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [[row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))] for row in rows]
+    return "\n".join("  ".join(line) for line in lines)
+
+
+def to_csv(results):
+    """Every figure as CSV text: eval, group (method, compression or "dfb_compat"; "" is the whole set), level, metric,
+    value, low, high; an empty field where undefined."""
+    intervals = results.get("_intervals", {})
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("eval", "group", "level", "metric", "value", "low", "high"))
+    for key in results:
+        if key.startswith("_"):
+            continue
+        name, *group, figure = key.split("/")
+        level, metric = figure.split("_", 1)
+        values = (results[key], *intervals.get(key, (None, None)))
+        writer.writerow(
+            (name, "/".join(group), level, metric, *("" if _missing(v) else repr(float(v)) for v in values))
+        )
+    return file.getvalue()
+
+
+def to_latex(results):
+    """The main table as a LaTeX tabular (booktabs), percent, intervals in brackets; its conditions as comments."""
+    intervals, about = results.get("_intervals", {}), results.get("_about", {})
+    settings = about.get("intervals") or {}
+    lines = [
+        f"% weights: {about.get('weights')}, step {about.get('step')}; video score: {about.get('aggregate')} of frames",
+        f"% brackets: {100 * settings.get('level', 0.95):g} % intervals, {settings.get('method')}",
+        "\\begin{tabular}{l" + "r" * (1 + len(_LATEX)) + "}",
+        "\\toprule",
+        "set & videos (real + fake) & " + " & ".join(heading for _, heading in _LATEX) + " \\\\",
+        "\\midrule",
+    ]
+    for name in eval_names(results):
+        numbers = [results.get(f"{name}/video_num_{kind}") for kind in ("real", "fake")]
+        cells = [_escape(name), "-" if None in numbers else " + ".join(f"{n:.0f}" for n in numbers)]
+        for metric, _ in _LATEX:
+            value, *interval = percent(results.get(f"{name}/{metric}"), intervals.get(f"{name}/{metric}")).split(" ", 1)
+            cells.append(value + "".join(f" {{\\scriptsize {text}}}" for text in interval))
+        lines.append(" & ".join(cells) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _escape(text):
+    return "".join("\\" + c if c in "_%&#$" else c for c in text)
+
+
+def _missing(value):
+    return value is None or math.isnan(value)
