@@ -19,6 +19,8 @@ from absl import logging
 from data_prep.layout import PreparedDataError
 
 _HERE = pathlib.Path(__file__).parent
+# Names in a message; the data sets are fewer, some have hundreds of configs.
+_SHOWN = 40
 
 
 class UnknownNameError(ValueError):
@@ -64,8 +66,10 @@ def build(name, config, manual_dir, data_dir=None, *, overwrite=False, max_examp
         print(f"{name}/{config} is built already: {folder} (--overwrite builds it again)")
         return folder
     manual_dir = pathlib.Path(manual_dir).expanduser().resolve()
-    if not manual_dir.is_dir():
-        raise FileNotFoundError(f"--manual_dir {manual_dir} is no folder. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+    if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
+        raise FileNotFoundError(
+            f"--manual_dir {manual_dir} is no folder, or an empty one. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        )
     root = pathlib.Path(builder.data_dir_root)
     root.mkdir(parents=True, exist_ok=True)
     # TFDS deletes the old set before it makes the new one, and leaves folders behind where it fails. Building
@@ -117,9 +121,10 @@ def main(argv=None):
 
 
 def _nearest(name, valid):
-    near = difflib.get_close_matches(name, valid, n=1)
-    hint = f"; did you mean {near[0]}?" if near else "."
-    return f"{hint} There are: {', '.join(valid)}"
+    near = difflib.get_close_matches(name, valid, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    more = f" and {len(valid) - _SHOWN} more" if len(valid) > _SHOWN else ""
+    return f"{hint} There are: {', '.join(valid[:_SHOWN])}{more}"
 
 
 if __name__ == "__main__":

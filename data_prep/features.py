@@ -13,6 +13,8 @@ import tensorflow_datasets as tfds
 from data_prep.layout import PreparedDataError
 from msddf_jax.data import schema
 from msddf_jax.faces.landmarks import from_dlib_order
+from msddf_jax.faces.scene import MAX_COORDINATE
+from msddf_jax.faces.video import png_damage
 
 # Where a value is absent. Each goes with a flag, or is documented with its feature.
 NO_LANDMARKS = np.full((schema.NUM_LANDMARKS, 2), -1, np.float32)
@@ -162,6 +164,8 @@ def read_png(path, mode):
     except FileNotFoundError as error:
         raise PreparedDataError(f"{path}: no such file") from error
     try:
+        if damage := png_damage(data):
+            raise ValueError(damage)
         with PIL.Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
     except (
@@ -197,9 +201,9 @@ def read_landmarks(path):
         data = pathlib.Path(path).read_bytes()
     except FileNotFoundError as error:
         raise PreparedDataError(f"{path}: no such landmarks file, though its frame is there") from error
-    points = _parse_npy(data)
-    if points is None or not np.isfinite(points).all():
-        what = "not an npy file of numbers" if points is None else "NaN or infinity in an npy file"
+    points = parse_npy(data)
+    if points is None or not np.isfinite(points).all() or np.abs(points).max() > MAX_COORDINATE:
+        what = "not an npy file of numbers" if points is None else "NaN, infinity or absurd values in an npy file"
         raise PreparedDataError(
             f"{path}: not a landmarks file ({what} [{schema.NUM_LANDMARKS}, 2]; {len(data)} bytes, starting "
             f"{data[:80]!r}); delete it with its video's meta file and prepare the video again"
@@ -219,7 +223,7 @@ def _encode_png(grey):
     return buffer.getvalue()
 
 
-def _parse_npy(data):
+def parse_npy(data):
     """The [81, 2] array of a .npy file as float32, or None where it is no such file.
 
     numpy's reader evaluates the header as Python: a damaged one raises what the tokenizer does, and can ask

@@ -1,0 +1,1 @@
+"""DF40, forty manipulations, cropped by its owners."""

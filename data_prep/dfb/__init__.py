@@ -1,0 +1,1 @@
+"""Whatever DeepfakeBench has processed: its JSON, with rgb folders or LMDB."""

@@ -1,0 +1,1 @@
+"""DiFF, faces that diffusion models made or edited, read by lists."""

@@ -1,0 +1,1 @@
+"""DiffusionFace, images that diffusion models made, read by lists."""

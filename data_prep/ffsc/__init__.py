@@ -1,0 +1,1 @@
+"""FFSC, face images with semantic attributes, of SO-DFD and SJEDD."""

@@ -1,0 +1,1 @@
+"""SJEDD's own folders and label lists."""

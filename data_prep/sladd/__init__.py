@@ -1,0 +1,1 @@
+"""SLADD's own folders of FaceForensics++ crops and masks."""

@@ -1,0 +1,1 @@
+"""WildDeepfake, face sequences from the internet."""
