@@ -1,4 +1,4 @@
-"""Pictures of a verdict: the scores of a video over time, and the manipulation map over a face.
+"""Pictures of a verdict and of a detector: scores over time, maps over a face, embeddings, spectra, the adversary.
 
 Functions return uint8 RGB arrays and touch no global state of matplotlib (no pyplot), so that they may run
 anywhere.
@@ -20,6 +20,12 @@ _COLORMAP = "inferno"
 # Share of the heat map in the overlay where the map is 0 and where it is 1: a clean face stays visible.
 _ALPHA = (0.25, 0.75)
 _MAX_TITLE = 60
+# Okabe and Ito's colours, told apart with any kind of colour vision; beyond eight, markers and dashes tell more apart.
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A90B")
+_MARKERS = "osD^vP*X"
+_DASHES = ("-", "--", "-.", ":")
+# Of pictures that a phone shows whole: text of 9 points is then as large as the page's own small print.
+_PHONE_WIDTH, _PHONE_DPI = 5.4, 150
 
 
 def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshold=0.5):
@@ -146,11 +152,233 @@ def blend_heat(image, heat):
     return np.rint(alpha * color + (1.0 - alpha) * grey).astype(np.uint8)
 
 
+def draw_maps(image, maps, title, *, score=None, columns=3):
+    """A face, and several maps over the same face, captions below, one colour bar for all.
+
+    Args:
+      image: uint8 RGB [H, W, 3]. maps: {caption: float [g, g] in [0, 1]}, at least one; grids may differ.
+      title: above the picture. score: P(fake) of the face, for its caption, or None. columns: faces side by side.
+
+    Returns:
+      uint8 RGB [h, 810, 3], h by the number of maps.
+
+    Raises:
+      ValueError: other shapes or dtype, or a map outside [0, 1].
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected an image uint8 RGB [H, W, 3], got {image.dtype} {image.shape}")
+    for name, heat in maps.items():
+        if np.ndim(heat) != 2 or np.size(heat) == 0:
+            raise ValueError(f"expected maps [g, g], got {name} {np.shape(heat)}")
+        _check_unit(np.asarray(heat), f"the map {name}")
+    rows = -(-(1 + len(maps)) // columns)
+    side = _PHONE_WIDTH / columns
+    figure, axes = _phone_figure(rows * (side + 0.12) + 0.65, rows, columns)
+    axes = np.ravel(axes)
+    axes[0].imshow(image)
+    axes[0].set_xlabel("face" if score is None else f"face, P(fake) {score:.3f}", fontsize=8.5)
+    for one, (name, heat) in zip(axes[1:], maps.items(), strict=False):
+        one.imshow(blend_heat(image, np.asarray(heat, np.float32)))
+        one.set_xlabel(name, fontsize=8.5)
+    for one in axes:
+        one.set_xticks([])
+        one.set_yticks([])
+    for one in axes[1 + len(maps) :]:
+        one.axis("off")
+    colors = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), _COLORMAP)
+    bar = figure.colorbar(colors, ax=axes.tolist(), orientation="horizontal", fraction=0.05, aspect=40, pad=0.02)
+    bar.ax.tick_params(labelsize=8)
+    figure.suptitle(_printable(title), fontsize=10, parse_math=False)
+    return _render(figure)
+
+
+def draw_embedding(points, groups, title):
+    """Points in the plane, coloured by group; the legend says how many of each.
+
+    Args:
+      points: float [N, 2]. groups: str [N]; the first seen is drawn first. title: above.
+
+    Returns:
+      uint8 RGB [h, 810, 3], h by the length of the legend.
+
+    Raises:
+      ValueError: no points, or other shapes.
+    """
+    points, groups = np.asarray(points, np.float64), np.asarray(groups)
+    if points.ndim != 2 or points.shape[1:] != (2,) or len(points) == 0 or groups.shape != points.shape[:1]:
+        raise ValueError(f"expected points [N, 2] and groups [N], N >= 1, got {points.shape} and {groups.shape}")
+    names = list(dict.fromkeys(groups.tolist()))
+    labels = [f"{_printable(name)} ({(groups == name).sum()})" for name in names]
+    # Inches of an entry: its marker and spaces, and 0.07 a letter.
+    columns = min(3, len(names), max(1, int(5.2 / (0.55 + 0.07 * max(map(len, labels))))))
+    # As high as the points ask for, so that equal distances look equal without empty space.
+    wide, high = np.maximum(np.ptp(points, axis=0), 1e-6)
+    figure, axes = _phone_figure(0.6 + 5.2 * float(np.clip(high / wide, 0.4, 1.0)) + 0.2 * -(-len(names) // columns))
+    for index, (name, label) in enumerate(zip(names, labels, strict=True)):
+        keep = groups == name
+        color = _COLORS[index % len(_COLORS)]
+        # Each colour comes back with another marker.
+        marker = _MARKERS[(index + index // len(_COLORS)) % len(_MARKERS)]
+        axes.scatter(*points[keep].T, s=16, color=color, marker=marker, alpha=0.75, lw=0, label=label)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_aspect("equal", adjustable="datalim")
+    figure.suptitle(_printable(title), fontsize=10, parse_math=False)
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, markerscale=1.5)
+    return _render(figure)
+
+
+def draw_profiles(frequency, profiles, title):
+    """Spectra of groups of images: mean and the band of 90 % of the images; below, the difference from the first group.
+
+    The difference's band is 1.96 standard errors, images taken as independent, which frames of one video are not.
+
+    Args:
+      frequency: float [F], cycles a pixel. profiles: {group: float [N, F]}, dB, N >= 1; real first.
+      title: above.
+
+    Returns:
+      uint8 RGB [930, 810, 3].
+
+    Raises:
+      ValueError: no group, or shapes that do not fit.
+    """
+    frequency = np.asarray(frequency, np.float64)
+    profiles = {name: np.asarray(rows, np.float64) for name, rows in profiles.items()}
+    shapes = {name: rows.shape for name, rows in profiles.items()}
+    if not shapes or any(len(s) != 2 or s[0] == 0 or s[1:] != frequency.shape for s in shapes.values()):
+        raise ValueError(f"expected profiles [N, {frequency.size}], N >= 1, got {shapes}")
+    figure, (top, bottom) = _phone_figure(6.2, 2, sharex=True, height_ratios=(3, 2))
+    first = next(iter(profiles.values()))
+    for index, (name, rows) in enumerate(profiles.items()):
+        color, dash = _COLORS[(0, 3, 2, 1, 4)[index % 5]], _DASHES[index % len(_DASHES)]
+        low, high = np.percentile(rows, (5, 95), axis=0)
+        top.fill_between(frequency, low, high, color=color, alpha=0.18, lw=0)
+        top.plot(frequency, rows.mean(0), color=color, ls=dash, label=f"{_printable(name)} ({len(rows)} images)")
+        change = rows.mean(0) - first.mean(0)
+        bottom.plot(frequency, change, color=color, ls=dash)
+        if index and min(len(rows), len(first)) > 1:
+            error = 1.96 * np.sqrt(rows.var(0, ddof=1) / len(rows) + first.var(0, ddof=1) / len(first))
+            bottom.fill_between(frequency, change - error, change + error, color=color, alpha=0.18, lw=0)
+    top.set_title("mean, and band of 90 % of the images", fontsize=9, loc="left")
+    bottom.set_title(f"difference of means from {next(iter(profiles))}, +-1.96 standard errors", fontsize=9, loc="left")
+    for axes in (top, bottom):
+        axes.set_ylabel("power (dB)", fontsize=9)
+        axes.tick_params(labelsize=8)
+    bottom.set_xlabel("spatial frequency (cycles a pixel)", fontsize=9)
+    bottom.set_xlim(0, 0.5)
+    top.legend(frameon=False, fontsize=9)
+    figure.suptitle(_printable(title), fontsize=10, parse_math=False)
+    return _render(figure)
+
+
+def draw_policy(steps, shares, entropy, title, *, bins=24):
+    """What the adversary chose over training: for each head a heat map of shares, below, each head's entropy.
+
+    Logged steps are averaged into at most `bins` columns: one batch has few forgeries.
+
+    Args:
+      steps: int [S], S >= 1, rising. shares: {head: {action: float [S] in [0, 1]}}.
+      entropy: {head: float [S]}, as a share of that of a uniform choice; {} where `shares` holds mean values instead.
+      title: above.
+
+    Returns:
+      uint8 RGB [h, 810, 3], h by the number of actions.
+
+    Raises:
+      ValueError: nothing to draw, or lengths that differ.
+    """
+    steps = np.asarray(steps, np.float64)
+    lengths = {np.size(v) for head in shares.values() for v in head.values()} | {np.size(v) for v in entropy.values()}
+    if not shares or lengths != {steps.size} or steps.size == 0:
+        raise ValueError(f"expected shares and entropy of {steps.size} steps, at least 1, got {sorted(lengths)}")
+    columns = min(bins, steps.size)
+    edges = np.rint(np.linspace(0, steps.size, columns + 1)).astype(int)
+    average = lambda values: np.add.reduceat(np.asarray(values, np.float64), edges[:-1]) / np.diff(edges)
+    centers = average(steps)
+    counts = [len(actions) for actions in shares.values()]
+    heights = [0.19 * count + 0.45 for count in counts] + [1.5] * bool(entropy)
+    figure, axes = _phone_figure(sum(heights) + 0.9, len(heights), height_ratios=heights)
+    axes = np.ravel(axes)
+    width = (steps[-1] - steps[0]) / max(columns - 1, 1) or 1.0
+    extent = (steps[0] - width / 2, steps[-1] + width / 2)
+    largest = max(average(values).max() for actions in shares.values() for values in actions.values())
+    for one, (head, actions) in zip(axes, shares.items(), strict=False):
+        heat = np.stack([average(values) for values in actions.values()])
+        box = (*extent, len(actions) - 0.5, -0.5)
+        drawn = one.imshow(
+            heat, aspect="auto", cmap="cividis", vmin=0, vmax=largest, extent=box, interpolation="nearest"
+        )
+        one.set_yticks(range(len(actions)), [str(name).replace("_", " ") for name in actions], fontsize=8)
+        uniform = f", uniform would be {1 / len(actions):.3f}" if head in entropy else ""
+        one.set_title(head + uniform, fontsize=9, loc="left")
+        one.tick_params(labelbottom=False)
+    bar = figure.colorbar(drawn, ax=axes[: len(shares)].tolist(), fraction=0.04, pad=0.02)
+    bar.set_label("share of forgeries" if entropy else "mean over forgeries", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    if entropy:
+        for index, (head, values) in enumerate(entropy.items()):
+            axes[-1].plot(centers, average(values), color=_COLORS[index], ls=_DASHES[index % 4], label=head)
+        axes[-1].set_xlim(*extent)
+        axes[-1].set_ylim(0, 1.05)
+        axes[-1].set_title("entropy, 1 = uniform", fontsize=9, loc="left")
+        axes[-1].legend(frameon=False, fontsize=8, loc="lower left", ncols=3)
+    axes[-1].tick_params(labelbottom=True, labelsize=8)
+    axes[-1].set_xlabel("training step", fontsize=9)
+    figure.suptitle(_printable(title), fontsize=10, parse_math=False)
+    return _render(figure)
+
+
+def draw_faithfulness(curves, title):
+    """Mean deletion and insertion curves of several maps, with the areas under them in the legends.
+
+    Args:
+      curves: {method: {"deletion": float [S + 1], "insertion": float [S + 1]}}, P(fake) after each step; "random" and
+        "mask" are drawn as references. title: above.
+
+    Returns:
+      uint8 RGB [1080, 810, 3].
+
+    Raises:
+      ValueError: no curves, or a score outside [0, 1].
+    """
+    if not curves:
+        raise ValueError("expected the curves of at least one method")
+    figure, panels = _phone_figure(7.2, 2)
+    better = {"deletion": "most salient first blurred: lower is better", "insertion": "brought back: higher is better"}
+    styles = {"random": {"color": _GREY, "ls": ":"}, "mask": {"color": "black", "ls": "--"}}
+    for axes, (what, text) in zip(panels, better.items(), strict=True):
+        for index, (name, both) in enumerate(curves.items()):
+            values = np.asarray(both[what], np.float64)
+            _check_unit(values, f"a score of {name}")
+            style = styles.get(name, {"color": _COLORS[index % 6], "marker": _MARKERS[index % 8], "ms": 3.5})
+            area = np.trapezoid(values, dx=1 / (len(values) - 1))
+            axes.plot(np.linspace(0, 1, len(values)), values, lw=1.5, label=f"{name} {area:.3f}", **style)
+        axes.set_title(f"{what} ({text})", fontsize=9, loc="left")
+        axes.set_ylabel("P(fake)", fontsize=9)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlim(0, 1)
+        axes.tick_params(labelsize=8)
+        axes.legend(framealpha=0.8, edgecolor="none", fontsize=8, title="area under the curve", title_fontsize=8)
+    panels[-1].set_xlabel("share of pixels", fontsize=9)
+    figure.suptitle(_printable(title), fontsize=10, parse_math=False)
+    return _render(figure)
+
+
 def _figure(width, height, columns=1):
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.05)
     FigureCanvasAgg(figure)
     return figure, figure.subplots(1, columns)
+
+
+def _phone_figure(height, rows=1, columns=1, **subplots):
+    figure = Figure(figsize=(_PHONE_WIDTH, height), dpi=_PHONE_DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05)
+    FigureCanvasAgg(figure)
+    gridspec = {name: subplots.pop(name) for name in ("height_ratios",) if name in subplots}
+    return figure, figure.subplots(rows, columns, gridspec_kw=gridspec, **subplots)
 
 
 def _render(figure):

@@ -83,14 +83,14 @@ def predict_files(model, paths, out, *, landmarks="mediapipe", num_frames=32, ba
     settings |= {"landmarks": landmarks, "detector": None, "landmarker": None}
     if landmarks == "mediapipe" and usable:
         settings |= {"detector": detect.make_detector(), "landmarker": face_landmarks.make_landmarker()}
-    names, records = _picture_names(usable), []
+    names, records = picture_names(usable), []
     about = {"config": _config_name(model.config), "step": model.step, "weights": model.origin}
     with contextlib.ExitStack() as stack:
         with _writing(out):
             out.mkdir(parents=True, exist_ok=True)
             lines = stack.enter_context(open(out / "predictions.jsonl", "wb", buffering=0))
         bar = stack.enter_context(tqdm(total=len(found), desc="predict", unit="file"))
-        for chunk in _chunks(_extract_all(found, settings), batch_size):
+        for chunk in _chunks(extract_all(found, settings), batch_size):
             scores, maps = _run_model(model, [face.image for _, item in chunk for face in item.frames], batch_size)
             for path, item in chunk:
                 own = slice(0, len(item.frames))
@@ -161,7 +161,7 @@ def _search(folder, suffixes, skip):
     return inside
 
 
-def _picture_names(paths):
+def picture_names(paths):
     """{path: its path below the folder that all share}, extension kept: no two files have the same."""
     if not paths:
         return {}
@@ -169,7 +169,7 @@ def _picture_names(paths):
     return {path: os.path.relpath(os.path.abspath(path), shared) for path in paths}
 
 
-def _extract_all(found, settings):
+def extract_all(found, settings):
     """Yields (path, Extraction); of a file that cannot be used, one without frames and with the reason."""
     for path, error in found:
         try:

@@ -82,3 +82,74 @@ def test_overlay_shows_the_crop_unchanged():
 def test_what_cannot_be_drawn_is_an_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def _maps(**kwargs):
+    image = np.full((32, 32, 3), (10, 200, 60), np.uint8)
+    heat = np.zeros((4, 4))
+    heat[0, 0] = 1.0
+    return plots.draw_maps(image, {"one": heat, "two": np.zeros((2, 2)), "three": heat.T}, "clip", **kwargs)
+
+
+def test_maps_stand_side_by_side_at_phone_width():
+    wide, narrow = _maps(score=0.5), _maps(columns=2)
+    assert wide.shape[1] == narrow.shape[1] == 810 and wide.dtype == np.uint8
+    face = _pixels(narrow, np.array([10, 200, 60]) / 255)  # the maps lie over grey
+    assert face[:, 0].max() < narrow.shape[0] / 2 and face[:, 1].max() < 405 and len(face) > 300 * 300
+
+
+def test_embedding_colours_every_group_and_counts_it():
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    groups = np.array([f"set_{i % 10}" for i in range(40)])
+    image = plots.draw_embedding(points, groups, "t-SNE")
+    assert image.shape[1] == 810
+    for color in plots._COLORS:
+        drawn = 0.75 * np.array(matplotlib.colors.to_rgb(color)) + 0.25  # three quarters opaque, on white
+        assert len(_pixels(image, drawn)) > 50, color
+    flat = plots.draw_embedding(points * [1, 0.01], groups, "t-SNE")
+    assert flat.shape[0] < image.shape[0]
+    assert plots.draw_embedding(points[:1], groups[:1], "one").shape[1] == 810
+
+
+def test_profiles_of_one_image_and_of_many():
+    rng = np.random.default_rng(0)
+    frequency = np.arange(1, 17) / 32
+    image = plots.draw_profiles(frequency, {"real": rng.normal(size=(9, 16)), "fake": rng.normal(size=(1, 16))}, "t")
+    assert image.shape == (930, 810, 3)
+
+
+def test_policy_averages_steps_into_columns():
+    steps = np.arange(100)
+    shares = {"type": {"alpha": (steps < 50) * 1.0, "none": (steps >= 50) * 1.0}}
+    image = plots.draw_policy(steps, shares, {"type": np.ones(100)}, "policy", bins=4)
+    yellow = np.array(matplotlib.colormaps["cividis"](1.0)[:3])
+    where = _pixels(image[:, :650], yellow)
+    middle = (where[:, 0].min() + where[:, 0].max()) / 2
+    upper, lower = where[where[:, 0] < middle], where[where[:, 0] > middle]
+    # alpha, above, in the first half of the steps; none, below, in the second.
+    assert upper[:, 1].max() <= lower[:, 1].min() + 2
+    assert plots.draw_policy([7], {"type": {"alpha": [1.0]}}, {}, "one step").shape[1] == 810
+
+
+def test_faithfulness_draws_both_curves():
+    curves = {"gradcam": {"deletion": [1, 0.2, 0], "insertion": [0, 0.9, 1]}}
+    curves["random"] = {"deletion": [1, 0.5, 0], "insertion": [0, 0.5, 1]}
+    assert plots.draw_faithfulness(curves, "toy").shape == (1080, 810, 3)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: plots.draw_maps(np.zeros((8, 8, 3)), {"a": np.zeros((2, 2))}, "c"), "uint8 RGB"),
+        (lambda: plots.draw_maps(np.zeros((8, 8, 3), np.uint8), {"a": np.zeros(2)}, "c"), r"\[g, g\], got a"),
+        (lambda: plots.draw_maps(np.zeros((8, 8, 3), np.uint8), {"a": np.full((2, 2), 2)}, "c"), "the map a"),
+        (lambda: plots.draw_embedding(np.zeros((0, 2)), [], "c"), "N >= 1"),
+        (lambda: plots.draw_profiles(np.zeros(3), {"real": np.zeros((2, 4))}, "c"), r"\[N, 3\]"),
+        (lambda: plots.draw_policy([1, 2], {"type": {"alpha": [1.0]}}, {}, "c"), "2 steps"),
+        (lambda: plots.draw_faithfulness({}, "c"), "at least one"),
+        (lambda: plots.draw_faithfulness({"a": {"deletion": [2, 0], "insertion": [0, 1]}}, "c"), "score of a"),
+    ],
+)
+def test_what_cannot_be_drawn_of_a_detector_is_an_error(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from msddf_jax.models.tap import Tap
+
 # Mean and standard deviation of OpenAI's CLIP preprocessing, RGB in [0, 1].
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -129,8 +131,9 @@ class Attention(nn.Module):
         scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
         if self.causal:
             scores = jnp.where(np.tri(length, dtype=bool), scores, -jnp.inf)
-        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value)
+        weights = jax.nn.softmax(scores, axis=-1)
+        self.sow("intermediates", "attention", weights)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(self.dtype), value)
         mixed = mixed.transpose(0, 2, 1, 3).reshape(batch, length, width)
         out_init = nn.initializers.normal(std * (2 * self.depth) ** -0.5)
         return self.linear(width, self.dtype, out_init, name="out")(mixed)
@@ -249,6 +252,7 @@ class VisionTransformer(nn.Module):
                 # Padded rather than updated in place: one fused addition, also in the backward pass.
                 x = x + jnp.pad(inject[index].astype(self.dtype), ((0, 0), (1, 0), (0, 0)))
             if index == depth - 1:
+                x = Tap(1, name="tap")(x)
                 out["late_tokens"] = x[:, 1:]
             x = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}", **settings)(x)
         x = layer_norm(jnp.float32, "ln_post", self.norm_eps)(x)

@@ -9,6 +9,7 @@ import numpy as np
 
 from msddf_jax.models import rope
 from msddf_jax.models.clip import Linear, layer_norm
+from msddf_jax.models.tap import Tap
 
 # ImageNet's statistics, RGB in [0, 1]: what the LVD-1689M checkpoints were trained with. Those of SAT-493M have others.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -126,7 +127,8 @@ class VisionTransformer(nn.Module):
         angles = np.pad(rope.dinov3_angles(grid, width // heads), ((1 + REGISTERS, 0), (0, 0)))
         block = nn.remat(Block) if self.remat else Block
         for index in range(depth):
-            last = x
+            if index == depth - 1:
+                last = x = Tap(1 + REGISTERS, name="tap")(x)
             x = block(heads, gated, self.dtype, name=f"block_{index}")(x, angles)
         x = layer_norm(jnp.float32, "ln_post")(x)
         return {"feature": x[:, 0], "spatial": last[:, 1 + REGISTERS :].reshape(-1, grid, grid, width)}

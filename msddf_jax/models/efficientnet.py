@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from msddf_jax.models import conv
 from msddf_jax.models.clip import Linear
+from msddf_jax.models.tap import Tap
 
 # Of the ImageNet weights; those trained with AdvProp and DeepfakeBench's take 0.5, SBI's official ones 0 and 1.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -195,7 +196,7 @@ class EfficientNet(nn.Module):
             x = Block(plan, pads, self.norm_eps, self.norm_momentum, drop, self.dtype, name=f"block_{index}")(x, train)
             static = math.ceil(static / plan.stride)
         x = Linear(scale_width(HEAD_WIDTH, width), self.dtype, conv.HE_NORMAL, use_bias=False, name="head")(x)
-        x = jax.nn.silu(norm("head_norm")(x))
+        x = Tap(name="tap")(jax.nn.silu(norm("head_norm")(x)))
         feature = nn.Dropout(self.dropout, deterministic=not train)(conv.global_mean(x))
         return {"feature": feature, "spatial": x}
 

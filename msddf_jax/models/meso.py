@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from msddf_jax.models import conv
 from msddf_jax.models.clip import Linear
+from msddf_jax.models.tap import Tap
 
 # DeepfakeBench's.
 PIXEL_MEAN = (0.5, 0.5, 0.5)
@@ -102,6 +103,7 @@ class Meso(nn.Module):
             name = f"conv_{number}"
             x = conv.conv(width, kernel, self.dtype, name, padding=kernel // 2, kernel_init=UNIFORM)(x)
             x = conv.max_pool(norms[norm](jax.nn.relu(x)), window, window)
+        x = Tap(name="tap")(x)
         # Channels first, the order in which the published weights number their inputs.
         flat = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
         drop = lambda y: nn.Dropout(DROPOUT, deterministic=not train)(y)

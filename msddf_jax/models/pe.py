@@ -8,6 +8,7 @@ import numpy as np
 
 from msddf_jax.models import rope
 from msddf_jax.models.clip import Linear, Mlp, layer_norm
+from msddf_jax.models.tap import Tap
 
 PIXEL_MEAN = (0.5, 0.5, 0.5)
 PIXEL_STD = (0.5, 0.5, 0.5)
@@ -73,7 +74,8 @@ class AttentionPool(nn.Module):
         latent = self.param("latent", nn.initializers.truncated_normal(width**-0.5), (width,), jnp.float32)
         split = lambda t: rope.split_heads(t, POOL_HEADS)
         query = linear("query")(jnp.broadcast_to(latent.astype(self.dtype), (x.shape[0], 1, width)))
-        y = rope.attend(split(query), split(linear("key")(x)), split(linear("value")(x)))
+        y, weights = rope.attend(split(query), split(linear("key")(x)), split(linear("value")(x)))
+        self.sow("intermediates", "attention", weights)
         y = linear("out")(y)
         return (y + Mlp(self.depth, False, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_mlp")(y)))[:, 0]
 
@@ -128,7 +130,8 @@ class VisionTransformer(nn.Module):
         angles = np.pad(rope.pe_angles(grid, reference, width // heads), ((1, 0), (0, 0)))
         block = nn.remat(Block) if self.remat else Block
         for index in range(depth):
-            last = x
+            if index == depth - 1:
+                last = x = Tap(1, name="tap")(x)
             x = block(heads, depth, self.dtype, name=f"block_{index}")(x, angles)
         x = layer_norm(self.dtype, "ln_post")(x)
         pooled = AttentionPool(depth, self.dtype, name="pool")(x)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from msddf_jax.models import conv
 from msddf_jax.models.clip import Linear
+from msddf_jax.models.tap import Tap
 
 # Of the ImageNet weights; DeepfakeBench gives its ResNet-34 mean and deviation 0.5.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -87,4 +88,5 @@ class ResNet(nn.Module):
             for index in range(depth):
                 stride = 2 if stage > 1 and index == 0 else 1
                 x = Block(width, stride, self.dtype, name=f"stage_{stage}_{index}")(x, train)
+        x = Tap(name="tap")(x)
         return {"feature": conv.global_mean(x), "spatial": x}

@@ -76,11 +76,16 @@ def rotate(x, angles, interleaved):
 
 
 def attend(query, key, value):
-    """Scaled dot-product attention of split heads [B, h, N, D] -> [B, N, h * D]; scores and softmax in float32."""
+    """Scaled dot-product attention of split heads [B, h, N, D]; scores and softmax in float32.
+
+    Returns:
+      (mixed [B, N, h * D] in the dtype of `value`, weights [B, h, N, N] float32).
+    """
     query = query * query.shape[-1] ** -0.5
     scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-    mixed = jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(scores, axis=-1).astype(value.dtype), value)
-    return mixed.transpose(0, 2, 1, 3).reshape(mixed.shape[0], mixed.shape[2], -1)
+    weights = jax.nn.softmax(scores, axis=-1)
+    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value)
+    return mixed.transpose(0, 2, 1, 3).reshape(mixed.shape[0], mixed.shape[2], -1), weights
 
 
 def split_heads(x, heads):
@@ -108,7 +113,9 @@ class Attention(nn.Module):
         query = rotate(split_heads(linear("query")(x), self.heads), angles, self.interleaved)
         key = rotate(split_heads(linear("key", self.key_bias)(x), self.heads), angles, self.interleaved)
         value = split_heads(linear("value")(x), self.heads)
-        return linear("out")(attend(query, key, value))
+        mixed, weights = attend(query, key, value)
+        self.sow("intermediates", "attention", weights)
+        return linear("out")(mixed)
 
 
 def embed_patches(images, kernel, mean, std, dtype):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from msddf_jax.models import conv
 from msddf_jax.models.clip import Linear
+from msddf_jax.models.tap import Tap
 
 # Of the ImageNet weights, and of DeepfakeBench.
 PIXEL_MEAN = (0.5, 0.5, 0.5)
@@ -127,4 +128,5 @@ class Xception(nn.Module):
         for number, width in zip((3, 4), exit_widths[1:], strict=True):
             x = SeparableConv(width, self.dtype, name=f"sep_{number}")(x)
             x = jax.nn.relu(conv.batch_norm(train, self.dtype, f"norm_{number}")(x))
+        x = Tap(name="tap")(x)
         return {"feature": conv.global_mean(x), "spatial": x}
