@@ -59,24 +59,24 @@ def read_video(unit, name):
 
     Raises:
       PreparedDataError: files that contradict each other, a frame without landmarks beside others that have
-        them, or a file name that is not a frame number.
+        them (where the meta file does not call them optional), or a file name that is not a frame number.
     """
     meta_path = unit / "meta" / f"{name}.json"
     images = _numbered(unit / "frames" / name, ".png")
     if meta_path.exists():
-        num_frames, geometry = read_meta(meta_path)
+        num_frames, geometry, optional = read_meta(meta_path)
         if set(images) != set(geometry):
             raise PreparedDataError(
                 f"{meta_path} lists the frames {_some(geometry)}, {unit / 'frames' / name} holds "
                 f"{_some(images)}; delete both and prepare {name} again"
             )
     elif images and not (unit / "meta").is_dir():
-        num_frames, geometry = -1, None
+        num_frames, geometry, optional = -1, None, False
     else:
         return None
     landmarks = _numbered(unit / "landmarks" / name, ".npy")
     masks = _numbered(unit / "masks" / name, ".png")
-    if (unit / "landmarks").is_dir() and set(images) - set(landmarks):
+    if not optional and (unit / "landmarks").is_dir() and set(images) - set(landmarks):
         index = min(set(images) - set(landmarks))
         raise PreparedDataError(
             f"{unit / 'landmarks' / name}: no landmarks of frame {images[index].name}; prepare {name} again"
@@ -89,7 +89,8 @@ def read_meta(path):
     """What `data_prep.prepare` noted about a video.
 
     Returns:
-      (decoded frames, {frame index: (bbox [4], matrix [2, 3])}).
+      decoded frames; {frame index: (bbox [4], matrix [2, 3])}; whether a frame may lack landmarks, as downloaded crops
+      may in which no face was found.
 
     Raises:
       PreparedDataError: not such a file.
@@ -103,7 +104,8 @@ def read_meta(path):
             )
             for frame in meta["frames"]
         }
-        return int(meta["num_frames"]), geometry
+        optional = {"required": False, "optional": True}[meta.get("landmarks", "required")]
+        return int(meta["num_frames"]), geometry, optional
     except (ValueError, TypeError, KeyError) as error:
         raise PreparedDataError(
             f"{path}: not a meta file of data_prep.prepare ({type(error).__name__}: {error}); "

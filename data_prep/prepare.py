@@ -1,56 +1,46 @@
-"""Prepares downloaded videos: aligned face crops, 81 landmarks and masks, in DeepfakeBench's folder layout.
+"""Prepares a downloaded data set: aligned face crops, 81 landmarks and masks, in DeepfakeBench's folder layout.
 
-    python -m data_prep.prepare --layout=faceforensics --root 'FaceForensics++' --out prepared
+    python -m data_prep.prepare --layout=celebdf --config=v2 --root Celeb-DF-v2 --out prepared
 
-Under `--out` (default: the root) every `<unit>`, for example original_sequences/youtube/c23, gets
+`--layout` is a folder of data_prep with a downloads.py. Under `--out` (default: the root) every `<unit>`, for example
+original_sequences/youtube/c23, gets
 
     frames/<video>/<frame>.png      uint8 RGB crop, frame number with at least three digits
     landmarks/<video>/<frame>.npy   float32 [81, 2], crop pixels, order of the 81-point dlib predictor
-    masks/<video>/<frame>.png       uint8 {0, 255}, for fakes with a mask video
+    masks/<video>/<frame>.png       uint8 {0, 255}, for fakes with a mask
     meta/<video>.json               settings, boxes, matrices, dropped frames; written last: the video is done
 
-and the whole job a report.json: counts by code and a coded reason for everything dropped. The same command
-again goes on where a stopped run was. A video is redone when its file changed; settings other than before are
-an error, unless `--overwrite` is given. Split lists are copied to `--out`.
+and the whole job catalog/<layout>-<config>.jsonl, what became of every video, which the builder reads, and report.json:
+counts by code and a coded reason for everything dropped. The same command again goes on where a stopped run was. A
+video is redone when its file changed; settings other than before are an error, unless `--overwrite` is given.
+`--runner=DirectRunner` (DataflowRunner, FlinkRunner, SparkRunner) runs the same on Apache Beam; what stands after `--`
+are Beam's options.
 Exit code 0: done; 1: the job failed (nothing prepared, too many bad videos, disk full); 2: usage.
 """
 
 import argparse
-import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
+import importlib
 import json
 import multiprocessing
 import os
 import pathlib
-import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 
-import numpy as np
 import tqdm
 
-from data_prep import downloads
-from msddf_jax.faces import align, detect, extract, fetch, landmarks, video
-from msddf_jax.faces.opencv import cv2
+from data_prep import beam, catalog, crops
+from data_prep.report import first_drop, make_report, print_summary
+from msddf_jax.faces import align, detect, extract, fetch, video
 
-# Part of every meta file: raised when the same settings would give other files.
-FORMAT_VERSION = 1
-_LISTS = ("train.json", "val.json", "test.json", "conversion_dict.json")
-# Codes of a whole video that gave nothing, or that should not be there; they count as bad.
-BAD_CODES = (
-    "unreadable_video",
-    "zero_frames",
-    "no_face_video",
-    "landmarks_missing",
-    "landmarks_invalid",
-    "foreign_frames",
-    "unlisted_file",
-    "name_unparsed",
-)
+_HERE = pathlib.Path(__file__).parent
 _worker = {}  # what `_start_worker` built, one set per process
 
 
@@ -58,155 +48,130 @@ class PrepareError(RuntimeError):
     """The job cannot start or go on; the message is for the user."""
 
 
-def prepare_video(item, out, settings, detector=None, landmarker=None, overwrite=False):
-    """Prepares one video and writes its files.
+def layouts():
+    """Names of the data sets that can be prepared: the folders here with a downloads.py."""
+    return sorted(path.parent.name for path in _HERE.glob("*/downloads.py"))
+
+
+def find_layout(layout, config=None):
+    """The `downloads` module of a data set, and the config to prepare.
 
     Args:
-      item: `downloads.Video`.
-      out: output root.
-      settings: dict with version, num_frames, size, preset, landmarks.
-      detector, landmarker: models, not needed for sidecar landmarks.
-      overwrite: whether frames that another tool made may be replaced.
-
-    Returns:
-      dict for the report: path, sampled, kept, items (list of dicts with code, path, detail).
+      layout: name of `layouts`. config: name of the module's CONFIGS; None for its DEFAULT_CONFIG, or the only one.
 
     Raises:
-      OSError: a file cannot be written; what this video had written is removed.
+      catalog.DownloadError: an unknown name (the nearest is named), or no config given where there are several.
     """
-    unit = pathlib.Path(out) / item.unit
-    folders = {name: unit / name / item.stem for name in ("frames", "landmarks", "masks")}
-    meta_path, started = _meta_path(unit, item.stem), unit / "meta" / f"{item.stem}.started"
-    ours = overwrite or started.exists() or meta_path.exists()
-    if not ours and any(folder.exists() for folder in folders.values()):
-        detail = f"{item.unit}/frames/{item.stem} was made by another tool: use another --out, or --overwrite"
-        return _failed(item, "foreign_frames", detail)
-    try:
-        extraction = extract.extract_faces(
-            item.path,
-            num_frames=settings["num_frames"],
-            size=settings["size"],
-            preset=settings["preset"],
-            landmarks=settings["landmarks"],
-            detector=detector,
-            landmarker=landmarker,
-            mask_path=item.mask,
+    if layout not in layouts():
+        raise catalog.DownloadError(f"unknown layout {layout!r}{catalog.nearest(layout, layouts())} [unknown_config]")
+    module = importlib.import_module(f"data_prep.{layout}.downloads")
+    if config is None:
+        config = getattr(module, "DEFAULT_CONFIG", module.CONFIGS[0] if len(module.CONFIGS) == 1 else None)
+    if config is None:
+        raise catalog.DownloadError(f"--layout={layout} needs --config, one of {', '.join(module.CONFIGS)}")
+    if config not in module.CONFIGS:
+        raise catalog.DownloadError(
+            f"unknown config {config!r} of {layout}{catalog.nearest(config, module.CONFIGS)} [unknown_config]"
         )
-    except (video.VideoError, extract.LandmarkFileError) as error:
-        return _failed(item, error.code, error.detail)
-    meta = _meta(item, settings, extraction)
-    try:
-        meta_path.parent.mkdir(parents=True, exist_ok=True)
-        started.touch()  # tells a later run that folders without a meta file are ours to replace
-        meta_path.unlink(missing_ok=True)
-        for folder in folders.values():
-            if folder.exists():
-                shutil.rmtree(folder)
-        for face in extraction.frames:
-            _write_face(face, folders)
-        _write_atomic(meta_path, json.dumps(meta).encode())
-        started.unlink()
-    except OSError:
-        for folder in folders.values():
-            shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # the first error is the one to tell
-            started.unlink(missing_ok=True)
-        raise
-    return _result(meta)
+    return module, config
 
 
-def _meta_path(unit, stem):
-    return pathlib.Path(unit) / "meta" / f"{stem}.json"
+def run(
+    root,
+    *,
+    layout,
+    config=None,
+    out=None,
+    options=None,
+    settings=None,
+    limits=None,
+    detector_file=None,
+    landmark_file=None,
+    workers=1,
+    overwrite=False,
+    strict=False,
+    runner=None,
+    beam_args=(),
+):
+    """Prepares a data set; the arguments are the flags of the command.
+
+    Args:
+      root: folder of the download. layout, config: as in `find_layout`. out: output root, None for `root`.
+      options: `catalog.Options`. settings: of `crops.make_settings`. limits: arguments of `video.check_limits`.
+      runner: name of a Beam runner, None for processes here. beam_args: Beam's own flags.
+
+    Returns:
+      the report of `make_report`, also written to `<out>/report.json`.
+
+    Raises:
+      catalog.DownloadError, crops.SettingsError, PrepareError, fetch.ModelFileError, ImportError: the job cannot start,
+        something was dropped and `strict` is set, or a worker died.
+      OSError: a file cannot be written (disk full); finished videos stay.
+    """
+    out, options = str(root if out is None else out), options or catalog.Options()
+    module, config = find_layout(layout, config)
+    settings = dict(settings or crops.make_settings())
+    for name, file in (("detector_sha256", detector_file), ("landmark_sha256", landmark_file)):
+        if file and pathlib.Path(file).is_file():  # where it is not, making the model says so
+            settings[name] = hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()[:16]
+    job = crops.Job(out, settings, overwrite, limits or {}, detector_file, landmark_file)
+    entries, problems = module.find(pathlib.Path(root), config, options)
+    if not entries:
+        raise catalog.DownloadError(f"{root} holds nothing that --layout={layout} --config={config} prepares")
+    catalog.check_unique(entries)
+    if strict:
+        _stop_at_drop([dataclasses.asdict(problem) for problem in problems])
+    results = [result for entry in entries if (result := crops.done_result(entry, job)) is not None]
+    done = {result["key"] for result in results}
+    todo = [entry for entry in entries if f"{entry.unit}/{entry.stem}" not in done]
+    if todo:  # also where other processes do the work: a missing model stops here, before anything is written
+        _start_worker(job)
+    crops.open_out(out).mkdir(parents=True, exist_ok=True)
+    _copy_lists(module, root, options.lists, out)
+    if results:
+        print(f"{len(results)} of {len(entries)} videos were done before")
+    for result in results if strict else ():
+        _stop_at_drop(result["items"])
+    results += _prepare(todo, job, workers, strict, runner, beam_args)
+    path = catalog.catalog_path(crops.open_out(out), layout, config)
+    _write_catalog(path, *crops.catalog_entries(entries, results), options)
+    report = make_report(entries, results, problems, {"layout": layout, "config": config, **settings})
+    _write_bytes(crops.open_out(out) / "report.json", json.dumps(report, indent=1).encode())
+    return report
 
 
-def _failed(item, code, detail):
-    return {
-        "path": item.relative,
-        "sampled": 0,
-        "kept": 0,
-        "items": [{"code": code, "path": item.relative, "detail": detail}],
-    }
+def _prepare(todo, job, workers, strict, runner, beam_args):
+    """Results of the entries, as they finish."""
+    results, begun, frames = [], time.monotonic(), 0
+    if not todo:
+        return results
+    with tqdm.tqdm(total=len(todo), unit="video") as bar:
+        for result in beam.run_entries(todo, job, runner, beam_args) if runner else _run_all(todo, job, workers):
+            results.append(result)
+            frames += result["kept"]
+            bar.update()
+            bar.set_postfix_str(f"{frames / (time.monotonic() - begun):.1f} faces/s")
+            if strict:
+                _stop_at_drop(result["items"])
+    return results
 
 
-def _meta(item, settings, extraction):
-    frames = [
-        {
-            "frame_index": face.frame_index,
-            "bbox": [round(float(v), 2) for v in face.bbox],
-            "matrix": [[float(v) for v in row] for row in face.matrix],
-            "num_faces": face.num_faces,
-        }
-        for face in extraction.frames
-    ]
-    return {
-        "video": item.relative,
-        "source_bytes": os.path.getsize(item.path),
-        "settings": settings,
-        "container": dataclasses.asdict(extraction.info),
-        "num_frames": extraction.num_decoded,
-        "has_mask": any(face.mask is not None for face in extraction.frames),
-        "frames": frames,
-        "drops": [dataclasses.asdict(drop) for drop in extraction.drops],
-    }
+def _stop_at_drop(items):
+    item = first_drop(items)
+    if item is not None:
+        raise PrepareError(f"--strict: {item['path']}: {item['detail']} [{item['code']}]; finished videos stay")
 
 
-def _result(meta):
-    """The report's view of a meta file."""
-    path, kept = meta["video"], [frame["frame_index"] for frame in meta["frames"]]
-    lost = {drop["frame_index"] for drop in meta["drops"]} - {-1} - set(kept)
-    items = []
-    for drop in meta["drops"]:
-        frame = {} if drop["frame_index"] < 0 else {"frame_index": drop["frame_index"]}
-        items.append({"code": drop["code"], "path": path, **frame, "detail": drop["detail"]})
-    if not kept:
-        detail = f"none of the {len(lost)} sampled frames has a face with landmarks"
-        items.append({"code": "no_face_video", "path": path, "detail": detail})
-    return {"path": path, "sampled": len(kept) + len(lost), "kept": len(kept), "items": items}
-
-
-def _write_face(face, folders):
-    name = f"{face.frame_index:03d}"
-    _write(folders["frames"] / f"{name}.png", _png(cv2.cvtColor(face.image, cv2.COLOR_RGB2BGR)))
-    folders["landmarks"].mkdir(parents=True, exist_ok=True)
-    points = landmarks.to_dlib_order(face.landmarks)
-    with open(folders["landmarks"] / f"{name}.npy", "wb") as file:
-        np.save(file, points)
-    if face.mask is not None:
-        _write(folders["masks"] / f"{name}.png", _png(face.mask))
-
-
-def _png(image):
-    ok, data = cv2.imencode(".png", image)
-    if not ok:
-        raise RuntimeError(f"OpenCV cannot encode an image of {image.dtype} {image.shape} as PNG")
-    return data.tobytes()
-
-
-def _write(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def _write_atomic(path, data):
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
-
-
-def _start_worker(out, settings, overwrite):
-    """Once per process: one OpenCV thread, since the processes are the parallelism, and the models."""
-    cv2.setNumThreads(1)
+def _start_worker(job):
     _worker.clear()
-    _worker.update(out=out, settings=settings, overwrite=overwrite)
-    if settings["landmarks"] == "mediapipe":
-        _worker.update(detector=detect.make_detector(), landmarker=landmarks.make_landmarker())
+    _worker.update(job=job, **crops.load_models(job))
 
 
-def _start_process(*args):
+def _start_process(job):
     # Ctrl-C reaches the whole group: the parent decides, and this process finishes its video.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _start_worker(*args)
+    _start_worker(job)
 
 
 def _exit_with_parent():
@@ -215,58 +180,24 @@ def _exit_with_parent():
     os._exit(1)
 
 
-def _run_one(item):
+def _run_one(entry):
     try:
-        return prepare_video(item, **_worker)
+        return crops.prepare_entry(entry, **_worker)
     except Exception as error:
-        error.add_note(f"while preparing {item.path}")
+        error.add_note(f"while preparing {pathlib.Path(entry.root) / entry.path}")
         raise
 
 
-def _split_done(items, out, settings, overwrite):
-    """Results of videos already done with these settings and unchanged since, and the videos left to do."""
-    done, todo = [], []
-    for item in items:
-        path = _meta_path(pathlib.Path(out) / item.unit, item.stem)
-        meta = None if overwrite else _read_meta(path)
-        if meta is None:
-            todo.append(item)
-            continue
-        changed = sorted(k for k in settings if meta["settings"].get(k) != settings[k])
-        if changed:
-            was = ", ".join(f"{k}={meta['settings'].get(k)}" for k in changed)
-            now = ", ".join(f"{k}={settings[k]}" for k in changed)
-            raise PrepareError(
-                f"{path} was prepared with {was}, now asked for {now}: use another --out, or --overwrite"
-            )
-        if meta["source_bytes"] != os.path.getsize(item.path):
-            todo.append(item)
-        else:
-            done.append(_result(meta))
-    return done, todo
-
-
-def _read_meta(path):
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise PrepareError(f"{path} is not a meta file of this tool ({error}): delete it, or --overwrite") from error
-
-
-def _run_all(todo, workers, out, settings, overwrite):
-    """Yields a result per video, as they finish; in this process, `_start_worker` has been called."""
+def _run_all(todo, job, workers):
+    """Yields a result per entry, as they finish; in this process, `_start_worker` has been called."""
     workers = min(workers, len(todo))
     if workers <= 1:
         yield from map(_run_one, todo)
         return
     # Spawned, not forked: the models' threads do not survive a fork.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_process, (out, settings, overwrite)
-    )
+    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_process, (job,))
     try:
-        for future in concurrent.futures.as_completed([pool.submit(_run_one, item) for item in todo]):
+        for future in concurrent.futures.as_completed([pool.submit(_run_one, entry) for entry in todo]):
             yield future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
         raise PrepareError(
@@ -277,153 +208,106 @@ def _run_all(todo, workers, out, settings, overwrite):
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def run(
-    root,
-    *,
-    layout="faceforensics",
-    out=None,
-    compression="c23",
-    methods=None,
-    splits=downloads.SPLITS,
-    num_frames=32,
-    size=256,
-    preset="dfb",
-    landmark_source="mediapipe",
-    workers=1,
-    allow_missing=False,
-    overwrite=False,
-    mask_root=None,
-):
-    """Prepares a data set; the arguments are the flags of the command.
-
-    Returns:
-      the report of `make_report`, also written to `<out>/report.json`.
-
-    Raises:
-      downloads.DownloadError, PrepareError, fetch.ModelFileError, ImportError: the job cannot start, or a
-        worker died.
-      OSError: a file cannot be written (disk full); finished videos stay.
-    """
-    out = pathlib.Path(root if out is None else out)
-    settings = {
-        "version": FORMAT_VERSION,
-        "num_frames": num_frames,
-        "size": size,
-        "preset": preset,
-        "landmarks": landmark_source,
-    }
-    items, problems = downloads.LAYOUTS[layout](
-        root,
-        compression=compression,
-        methods=methods,
-        splits=splits,
-        allow_missing=allow_missing,
-        mask_root=mask_root,
-    )
-    results, todo = _split_done(items, out, settings, overwrite)
-    if todo:  # also where other processes do the work: a missing model stops here, before anything is written
-        _start_worker(out, settings, overwrite)
-    out.mkdir(parents=True, exist_ok=True)
-    _copy_lists(root, out)
-    if results:
-        print(f"{len(results)} of {len(items)} videos were done before")
-    begun, frames = time.monotonic(), 0
-    with tqdm.tqdm(total=len(todo), unit="video", disable=not todo) as bar:
-        for result in _run_all(todo, workers, out, settings, overwrite) if todo else ():
-            results.append(result)
-            frames += result["kept"]
-            bar.update()
-            bar.set_postfix_str(f"{frames / (time.monotonic() - begun):.1f} faces/s")
-    report = make_report(items, results, problems, {"layout": layout, "compression": compression, **settings})
-    _write_atomic(out / "report.json", json.dumps(report, indent=1).encode())
-    return report
+def _copy_lists(module, root, lists, out):
+    """The lists that a builder reads go with the crops, so that the output can be built without the download."""
+    source, target = pathlib.Path(lists or root), crops.open_out(out)
+    for name in getattr(module, "LISTS", ()):
+        if (source / name).is_file() and (crops.is_remote(out) or source.resolve() != target.resolve()):
+            _write_bytes(target / name, (source / name).read_bytes())
 
 
-def _copy_lists(root, out):
-    """The lists go with the crops, so that the output can be built without the download."""
-    if pathlib.Path(root).resolve() != out.resolve():
-        for name in _LISTS:
-            if (pathlib.Path(root) / name).is_file():
-                _write_atomic(out / name, (pathlib.Path(root) / name).read_bytes())
+def _write_bytes(path, data):
+    """Whole or not at all; object stores write so anyway."""
+    if not isinstance(path, pathlib.PosixPath):
+        path.write_bytes(data)
+        return
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
 
 
-def make_report(items, results, problems, settings):
-    """The report of a job.
-
-    Args:
-      items: all `downloads.Video` of the job.
-      results: one dict of `prepare_video` for each.
-      problems: list of `downloads.Problem`.
-      settings: dict, copied in.
-
-    Returns:
-      dict that JSON can hold: settings; counts by code; videos found, prepared, bad; frames sampled, kept;
-      `bad_fraction`, videos with a code of `BAD_CODES` over all found; prepared videos by split and class;
-      `items`, one dict with code, path, detail (and frame_index) for everything dropped or odd.
-    """
-    entries = [dataclasses.asdict(problem) for problem in problems]
-    entries += [entry for result in sorted(results, key=lambda r: r["path"]) for entry in result["items"]]
-    counts = dict(sorted(collections.Counter(entry["code"] for entry in entries).items()))
-    bad = {entry["path"] for entry in entries if entry["code"] in BAD_CODES}
-    found = {item.relative for item in items} | bad
-    kept = {result["path"]: result["kept"] for result in results}
-    by_split = {}
-    for item in items:
-        if kept.get(item.relative):
-            split = by_split.setdefault(item.split, {"real": 0, "fake": 0})
-            split["real" if item.method == "real" else "fake"] += 1
-    sampled, total = sum(r["sampled"] for r in results), sum(kept.values())
-    return {
-        "settings": settings,
-        "counts": counts,
-        "videos": {"found": len(found), "prepared": sum(k > 0 for k in kept.values()), "bad": len(bad)},
-        "frames": {"sampled": sampled, "kept": total, "kept_fraction": total / sampled if sampled else 0.0},
-        "bad_fraction": len(bad) / len(found) if found else 0.0,
-        "prepared_videos": by_split,
-        "items": entries,
-    }
-
-
-def _print_summary(report, path):
-    videos, frames = report["videos"], report["frames"]
-    print(
-        f"{videos['prepared']} of {videos['found']} videos prepared, "
-        f"{frames['kept']} of {frames['sampled']} sampled frames kept ({frames['kept_fraction']:.2%})"
-    )
-    for split, classes in report["prepared_videos"].items():
-        print(f"  {split}: {classes['real']} real, {classes['fake']} fake")
-    for code, count in report["counts"].items():
-        example = next(entry for entry in report["items"] if entry["code"] == code)
-        print(f"  {code}: {count}, first {example['path']}: {example['detail']}")
-    print(f"report: {path}")
+def _write_catalog(path, entries, outcomes, options):
+    """Writes the catalog; where only some splits or methods were asked for, what it held of the others stays."""
+    if (options.splits or options.methods) and path.exists():
+        entries = list(entries)
+        known = {f"{entry.unit}/{entry.stem}" for entry in entries}
+        known |= {f"{entry.unit}/{entry.stem.rsplit('_face', 1)[0]}" for entry in entries}
+        for line in catalog.read_catalog(path):
+            key = f"{line['unit']}/{line['stem']}"
+            if not known & {key, key.rsplit("_face", 1)[0]}:
+                fields = {name: line[name] for name in ("unit", "stem", "split", "path", "fields", "publishes_masks")}
+                entries.append(catalog.Entry(kind="video", **fields))
+                outcomes[key] = line["outcome"]
+        splits = list(dict.fromkeys(entry.split for entry in entries))
+        # Stable: within a method, names stay in the order in which they were found.
+        entries.sort(key=lambda e: (splits.index(e.split), e.fields["label"] == "fake", e.fields["method"]))
+    with contextlib.ExitStack() as stack:
+        local = path
+        if not isinstance(path, pathlib.PosixPath):
+            local = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
+        catalog.write_catalog(local, entries, outcomes)
+        if local is not path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(local.read_bytes())
 
 
 def _parse(argv):
+    argv = list(sys.argv[1:] if argv is None else argv)
+    at = argv.index("--") if "--" in argv else len(argv)
     names = lambda text: tuple(name for name in text.split(",") if name)
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.prepare", description=__doc__.splitlines()[0], allow_abbrev=False
+        prog="python -m data_prep.prepare",
+        description=__doc__.splitlines()[0],
+        epilog="What stands after `--` goes to Beam's runner.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--layout", required=True, choices=tuple(downloads.LAYOUTS), help="how the folder is laid out")
+    parser.add_argument("--layout", required=True, help=f"data set: {', '.join(layouts())}")
+    parser.add_argument("--config", "--compression", dest="config", help="which of the data set's; see its README")
     parser.add_argument("--root", required=True, help="folder of the download")
-    parser.add_argument("--out", help="where crops go (default: the root)")
-    parser.add_argument("--compression", default="c23", choices=downloads.COMPRESSIONS)
-    parser.add_argument("--methods", type=names, help="comma-separated method folders (default: all there are)")
-    parser.add_argument("--splits", type=names, default=downloads.SPLITS, help="comma-separated (default: all three)")
+    parser.add_argument("--out", help="where crops go, local or such as gs://bucket/prepared (default: the root)")
+    parser.add_argument("--methods", type=names, help="comma-separated (default: all there are)")
+    parser.add_argument("--splits", type=names, help="comma-separated (default: all)")
+    _add_face_flags(parser)
+    parser.add_argument("--mask_root", help="where masks are (default: the root)")
+    parser.add_argument("--reals_root", help="FaceForensics++, for data sets whose reals are its videos")
+    parser.add_argument("--lists", help="folder of the lists, where they are not in the root")
+    parser.add_argument("--max_video_seconds", type=float, default=video.MAX_VIDEO_SECONDS, help="longer is refused")
+    parser.add_argument("--max_video_pixels", type=_positive, default=video.MAX_FRAME_PIXELS, help="of a frame")
+    parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="processes")
+    parser.add_argument("--runner", choices=beam.RUNNERS, help="run on Apache Beam instead of --workers processes")
+    parser.add_argument("--allow_missing", action="store_true", help="go on where listed videos are absent")
+    parser.add_argument("--overwrite", action="store_true", help="redo everything, also what other tools made")
+    parser.add_argument("--strict", action="store_true", help="fail at the first thing dropped")
+    parser.add_argument("--max_bad_fraction", type=float, default=0.01, help="share of videos that may give nothing")
+    flags = parser.parse_args(argv[:at])
+    if argv[at + 1 :] and not flags.runner:
+        parser.error("what stands after `--` is for Beam, which needs --runner")
+    return flags, argv[at + 1 :]
+
+
+def _add_face_flags(parser):
+    parser.add_argument("--sampling", default="even", choices=crops.SAMPLINGS, help="even, or runs of frames")
     parser.add_argument("--num_frames", type=_positive, default=32, help="frames sampled evenly from a video")
+    parser.add_argument("--clip_length", type=_positive, default=16, help="consecutive frames of a run")
+    parser.add_argument("--num_clips", type=_positive, default=4, help="runs a video")
     parser.add_argument("--size", type=_positive, default=256, help="side of the crop in pixels")
-    parser.add_argument("--preset", default="dfb", choices=tuple(align.PRESETS), help="alignment")
+    parser.add_argument("--preset", default="dfb", choices=align.NAMES, help="alignment")
+    parser.add_argument(
+        "--faces",
+        default="largest",
+        choices=extract.FACES,
+        help="largest: one a video, where there is a mask the one that it covers; mask: the same, without frames in "
+        "which the mask does not touch it; all: each on its own",
+    )
+    parser.add_argument("--detector", choices=detect.DETECTORS, help="default: yunet, dlib with --landmarks=dlib")
+    parser.add_argument("--detector_file", help="det_10g.onnx, for --detector=scrfd")
     parser.add_argument(
         "--landmarks",
         default="mediapipe",
-        choices=extract.LANDMARK_SOURCES,
-        help="mediapipe: detect; sidecar: <video>.landmarks.npy beside each video, no model files needed",
+        choices=crops.LANDMARK_SOURCES,
+        help="sidecar: <video>.landmarks.npy beside each video or image, no model files needed",
     )
-    parser.add_argument("--mask_root", help="where manipulated_sequences/*/masks/videos are (default: the root)")
-    parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="processes")
-    parser.add_argument("--allow_missing", action="store_true", help="go on where listed videos are absent")
-    parser.add_argument("--overwrite", action="store_true", help="redo everything, also what other tools made")
-    parser.add_argument("--max_bad_fraction", type=float, default=0.01, help="share of videos that may give nothing")
-    return parser.parse_args(argv)
+    parser.add_argument("--landmark_file", help="shape_predictor_81_face_landmarks.dat, for --landmarks=dlib")
 
 
 def _positive(text):
@@ -433,27 +317,44 @@ def _positive(text):
     return value
 
 
+def _run_flags(flags, beam_args):
+    """`run` with the command's flags."""
+    take = lambda *names: {name: getattr(flags, name) for name in names}
+    settings = crops.make_settings(
+        detector=flags.detector or ("dlib" if flags.landmarks == "dlib" else "yunet"),
+        **take("sampling", "num_frames", "clip_length", "num_clips", "size", "preset", "faces", "landmarks"),
+    )
+    options = catalog.Options(**take("splits", "methods", "allow_missing", "mask_root", "reals_root", "lists"))
+    return run(
+        flags.root,
+        options=options,
+        settings=settings,
+        limits={"max_seconds": flags.max_video_seconds, "max_pixels": flags.max_video_pixels},
+        beam_args=beam_args,
+        **take("layout", "config", "out", "detector_file", "landmark_file", "workers", "overwrite", "strict", "runner"),
+    )
+
+
 def main(argv=None):
     """The command; returns its exit code."""
-    flags = vars(_parse(argv))
-    limit, flags["landmark_source"] = flags.pop("max_bad_fraction"), flags.pop("landmarks")
-    out = pathlib.Path(flags["out"] or flags["root"])
+    flags, beam_args = _parse(argv)
+    out = crops.open_out(flags.out or flags.root)
     try:
-        report = run(**flags)
-    except (downloads.DownloadError, PrepareError, fetch.ModelFileError, ImportError) as error:
+        report = _run_flags(flags, beam_args)
+    except (catalog.DownloadError, crops.SettingsError, PrepareError, fetch.ModelFileError, ImportError) as error:
         return _fail(error)
     except OSError as error:
         reason = f"{error.strerror or error} ({error.filename or out})"
         return _fail(f"cannot write: {reason}; finished videos stay, run the same command to go on")
     except KeyboardInterrupt:
         return _fail("stopped; finished videos stay, run the same command to go on", 130)
-    _print_summary(report, out / "report.json")
+    print_summary(report, out / "report.json")
     if report["videos"]["prepared"] == 0:
         return _fail(f"not one video could be prepared; {out / 'report.json'} says why")
-    if report["bad_fraction"] > limit:
+    if report["bad_fraction"] > flags.max_bad_fraction:
         bad, found = report["videos"]["bad"], report["videos"]["found"]
         return _fail(
-            f"{bad} of {found} videos are bad, more than --max_bad_fraction={limit:g} allows; "
+            f"{bad} of {found} videos are bad, more than --max_bad_fraction={flags.max_bad_fraction:g} allows; "
             f"{out / 'report.json'} says why"
         )
     return 0

@@ -3,7 +3,7 @@
 The page holds everything itself (no network, no script): the table with intervals, curves, calibration, robustness, the
 worst mistakes, embeddings, the config and the versions. Beside it, `<page>_tables/` has every table as CSV and LaTeX.
 Figures come from `results.json` and `scores/*.csv` (msddf_jax.evaluate), `stress/` (msddf_jax.stress) and pictures in
-`embedding/` (msddf_jax.embedding), as far as they are there; what is not is named with the command that makes it.
+`embedding/` and `faithfulness/`, as far as they are there; what is not is named with the command that makes it.
 """
 
 import csv
@@ -277,13 +277,14 @@ def _mistakes(drawn, number):
 
 def _pictures(runs):
     for run in runs:
-        found = [*sorted((run.folder / "embedding").glob("*.png")), *sorted((run.folder / "explain").glob("*.png"))]
+        found = [path for name in ("embedding", "faithfulness") for path in sorted((run.folder / name).glob("*.png"))]
         pictures = [(f"{run.name}: {path.stem.replace('_', ' ')}", path.read_bytes()) for path in found]
         if pictures:
             yield page.pictures(pictures)
         else:
             yield page.paragraphs(
-                f"{run.name} has no embeddings yet: python -m msddf_jax.embedding --workdir {run.folder}"
+                f"{run.name} has no embeddings yet: python -m msddf_jax.embedding --workdir {run.folder} "
+                f"--out {run.folder / 'embedding'}"
             )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from msddf_jax.faces import align
+from msddf_jax.faces.opencv import cv2
 
 finite = st.floats(-1000, 1000, allow_nan=False, width=32)
 similarities = st.tuples(st.floats(0.05, 20), st.floats(-np.pi, np.pi), finite, finite)
@@ -42,7 +43,7 @@ def test_alignment_points_by_preset():
 
 
 def test_unknown_preset_lists_the_names():
-    with pytest.raises(ValueError, match=r"'dbf'.*dfb, sjedd, gend"):
+    with pytest.raises(ValueError, match=r"'dbf'.*dfb, sjedd, gend, sbi"):
         align.get_preset("dbf")
 
 
@@ -123,3 +124,36 @@ def test_align_face_reaches_the_template_where_it_can(preset):
     frame = align.transform_points(landmarks, pose)
     matrix = align.align_face(frame, preset, 256)
     np.testing.assert_allclose(align.transform_points(frame, matrix), landmarks, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", list(align.PRESETS))
+@hypothesis.given(similarities.filter(lambda s: 0.2 < s[0] < 5), st.integers(0, 100))
+def test_crop_agrees_with_the_published_template_to_half_a_pixel(preset, parameters, seed):
+    """Five points that are a moved template, with landmarks rounded to whole pixels as dlib gives them."""
+    target = align.template_points(preset, 256)
+    landmarks = np.random.default_rng(seed).uniform(0, 256, (81, 2))
+    for indices, point in zip(align.get_preset(preset).points, target):
+        landmarks[list(indices)] = point
+    pose = _matrix(max(parameters[0], 2.5), *parameters[1:])  # the face is not smaller in the frame than in the crop
+    frame = np.round(align.transform_points(landmarks, pose))
+    matrix = align.align_face(frame, preset, 256)
+    exact = align.transform_points(align.transform_points(landmarks, pose), matrix)
+    assert np.abs(align.alignment_points(exact, preset) - target).max() < 0.5
+
+
+def test_sbi_crop_is_the_box_with_an_eighth_on_each_side():
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    # 40 x 48 pixels: 5 and 6 more on each side, ends as SBI cuts them (int, and int + 1).
+    matrix = align.crop_matrix(None, [50, 30, 90, 78], image.shape, "sbi", 64)
+    expected = cv2.resize(image[24:85, 45:96], (64, 64), interpolation=cv2.INTER_LINEAR)
+    assert (
+        np.abs(align.warp_image(image, matrix, 64).astype(int) - expected)[1:-1, 1:-1].max() <= 8
+    )  # of noise at 1/32 pixel
+    np.testing.assert_allclose(align.transform_points([44.5, 84.5], matrix), [-0.5, 63.5])
+    # Cut at the edge of the picture.
+    matrix = align.crop_matrix(None, [-10, 100, 30, 140], image.shape, "sbi", 64)
+    np.testing.assert_allclose(align.transform_points([[-0.5, 94.5], [35.5, 119.5]], matrix), [[-0.5] * 2, [63.5] * 2])
+    with pytest.raises(ValueError, match="outside the frame"):
+        align.crop_matrix(None, [200, 10, 240, 50], image.shape, "sbi", 64)
+    with pytest.raises(ValueError, match="no template; these have: dfb, sjedd, gend"):
+        align.template_points("sbi", 64)

@@ -213,37 +213,6 @@ def test_wrong_arguments(tmp_path):
         extract.extract_faces(path, preset="arcface", landmarks="sidecar")
 
 
-SMALL, LARGE = [0, 0, 40, 40], [100, 0, 180, 80]
-
-
-def test_the_largest_face_is_kept_though_another_grows():
-    # The left face comes close for one frame; over the video the right one is larger.
-    boxes = {
-        0: [LARGE, SMALL],
-        5: [[0, 0, 90, 90], [102, 2, 182, 82]],
-        9: [[104, 0, 184, 80], [2, 0, 42, 40]],
-    }
-    assert extract.choose_faces(boxes) == {0: 0, 5: 1, 9: 0}
-
-
-def test_two_faces_that_swap_their_order_in_the_list():
-    boxes = {i: ([LARGE, SMALL] if i % 2 else [SMALL, LARGE]) for i in range(6)}
-    assert extract.choose_faces(boxes) == {0: 1, 1: 0, 2: 1, 3: 0, 4: 1, 5: 0}
-
-
-def test_frames_that_the_best_track_misses():
-    boxes = {0: [LARGE, SMALL], 1: [SMALL], 2: [], 3: [[300, 0, 420, 120]], 4: [SMALL, LARGE]}
-    assert extract.choose_faces(boxes) == {0: 0, 1: 0, 3: 0, 4: 1}
-
-
-def test_the_mask_decides_over_size():
-    mask = np.zeros((200, 200), np.uint8)
-    mask[10:30, 10:30] = 255
-    boxes = {0: [LARGE, SMALL], 1: [LARGE, SMALL]}
-    assert extract.choose_faces(boxes, {0: mask, 1: np.zeros_like(mask)}) == {0: 1, 1: 1}
-    assert extract.choose_faces(boxes, {0: np.zeros_like(mask), 1: np.zeros_like(mask)}) == {0: 0, 1: 0}
-
-
 def test_image_with_points():
     points = align.transform_points(face_points(), similarity(0.4, 10, 80, 64))
     image = draw(points, 160, 128)
@@ -288,3 +257,27 @@ def test_real_clips_give_99_percent(real_data):
             five = align.alignment_points(face.landmarks, "dfb")
             assert np.abs(five - align.template_points("dfb", 256)).mean() < 20
     assert kept / sampled >= 0.99
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<i2", "|u1"])
+def test_sidecars_are_read_as_numpy_reads_them(tmp_path, order, dtype):
+    points = np.random.default_rng(0).integers(0, 200, (3, 81, 2)).astype(dtype)
+    np.save(tmp_path / "a.npy", np.asarray(points, order=order))
+    expected = landmarks.from_dlib_order(np.load(tmp_path / "a.npy").astype(np.float32))
+    np.testing.assert_array_equal(extract.read_sidecar(tmp_path / "a.npy"), expected)
+
+
+def test_sidecar_with_a_pickle_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(extract.LandmarkFileError, match="landmarks_invalid"):
+        extract.read_sidecar(tmp_path / "a.npy")
+
+
+def test_a_point_beyond_any_image_is_damage(tmp_path):
+    path = tmp_path / "000.mp4"
+    tracks = write_clip(path)
+    tracks[2, 5] = 3e8
+    np.save(extract.sidecar_path(path), landmarks.to_dlib_order(tracks).astype(np.float32))
+    out = extract.extract_faces(path, num_frames=6, size=64, landmarks="sidecar")
+    assert [(drop.frame_index, drop.code) for drop in out.drops] == [(2, "landmarks_invalid")]

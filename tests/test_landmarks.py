@@ -1,6 +1,8 @@
 import builtins
 import os
 import pathlib
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -143,3 +145,63 @@ def test_missing_mediapipe_says_what_to_install(monkeypatch, tmp_path, reason, a
         landmarks.make_landmarker()
     message = str(caught.value)
     assert reason in message and advice in message and "--landmarks=sidecar" in message
+
+
+def train_predictor(path, parts):
+    """A predictor of dlib's own making, of one stage and a few trees, that has seen two squares."""
+    dlib = pytest.importorskip("dlib", reason="dlib is optional: pip install dlib-bin")
+    images, objects = [], []
+    rng = np.random.default_rng(0)
+    for shift in (0, 10):
+        images.append(rng.integers(0, 256, (80, 80, 3), np.uint8))
+        box = dlib.rectangle(10 + shift, 10, 50 + shift, 50)
+        spots = [dlib.point(10 + shift + i % 9 * 5, 10 + i // 9 * 5) for i in range(parts)]
+        objects.append([dlib.full_object_detection(box, spots)])
+    options = dlib.shape_predictor_training_options()
+    options.cascade_depth, options.num_trees_per_cascade_level, options.tree_depth = 1, 2, 2
+    options.oversampling_amount, options.feature_pool_size, options.num_test_splits = 2, 20, 2
+    options.num_threads = 1
+    dlib.train_shape_predictor(images, objects, options).save(str(path))
+    return path
+
+
+def test_dlib_predictor_of_the_user(tmp_path):
+    landmark = landmarks.make_landmarker("dlib", file=train_predictor(tmp_path / "81.dat", 81))
+    points = landmark(np.zeros((80, 80, 3), np.uint8), [10.2, 9.6, 50, 50])
+    assert (points.dtype, points.shape) == (np.float32, (81, 2))
+    # What it learnt is the grid of its boxes, in dlib's order: point i at column i % 9, row i // 9.
+    stored = landmarks.to_dlib_order(points)
+    grid = np.stack([10 + np.arange(81) % 9 * 5, 10 + np.arange(81) // 9 * 5], 1)
+    np.testing.assert_allclose(stored, grid, atol=2)
+
+
+def test_dlib_file_that_is_none(tmp_path):
+    with pytest.raises(landmarks.fetch.ModelFileError, match=r"--landmark_file is not given.*81_face_landmarks"):
+        landmarks.make_landmarker("dlib")
+    with pytest.raises(landmarks.fetch.ModelFileError, match="predicts 68 points, not 81"):
+        landmarks.make_landmarker("dlib", file=train_predictor(tmp_path / "68.dat", 68))
+    (tmp_path / "text.dat").write_text("no predictor")
+    with pytest.raises(landmarks.fetch.ModelFileError, match=r"text\.dat is not a shape predictor"):
+        landmarks.make_landmarker("dlib", file=tmp_path / "text.dat")
+
+
+def test_dlib_through_its_interface(monkeypatch, tmp_path):
+    """A stand-in for dlib: the order of files becomes that of memory, the box is rounded."""
+    stored = np.random.default_rng(0).integers(0, 50, (81, 2))
+    parts = [types.SimpleNamespace(x=int(x), y=int(y)) for x, y in stored]
+    seen = []
+    shape = types.SimpleNamespace(num_parts=81, parts=lambda: parts)
+    fake = types.SimpleNamespace(
+        shape_predictor=lambda path: lambda image, box: (seen.append(box), shape)[1], rectangle=lambda *box: box
+    )
+    monkeypatch.setitem(sys.modules, "dlib", fake)
+    (tmp_path / "81.dat").touch()
+    landmark = landmarks.make_landmarker("dlib", file=tmp_path / "81.dat")
+    points = landmark(np.zeros((80, 80, 3), np.uint8), [1.4, 2.6, 30, 40])
+    np.testing.assert_array_equal(points, landmarks.from_dlib_order(stored.astype(np.float32)))
+    assert seen[-1] == (1, 3, 30, 40)
+
+
+def test_unknown_landmarker():
+    with pytest.raises(ValueError, match=r"'dlibb'.*mediapipe, dlib"):
+        landmarks.make_landmarker("dlibb")

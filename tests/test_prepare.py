@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from tiny_ffpp import write_clip, write_tree
 
-from data_prep import downloads, prepare
-from msddf_jax.faces import landmarks, video
+from data_prep import catalog, crops, prepare
+from data_prep.faceforensics import downloads
+from msddf_jax.faces import align, detect, landmarks, video
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 REAL = "original_sequences/youtube/c23"
@@ -84,8 +85,8 @@ def test_meta_file(tree, tmp_path):
     run(tree)
     meta = json.loads((tmp_path / "out" / REAL / "meta/000.json").read_text())
     assert meta["video"] == f"{REAL}/videos/000.mp4"
-    expected = {"version": prepare.FORMAT_VERSION, "num_frames": 3, "size": 64, "preset": "dfb"}
-    assert meta["settings"] == {**expected, "landmarks": "sidecar"}
+    expected = {"version": crops.FORMAT_VERSION, "sampling": "even", "num_frames": 3, "size": 64, "preset": "dfb"}
+    assert meta["settings"] == {**expected, "faces": "largest", "landmarks": "sidecar"}
     assert meta["num_frames"] == 6 and meta["has_mask"] is False
     assert meta["container"] == {"num_frames": 6, "width": 160, "height": 128, "fps": 10.0}
     assert [frame["frame_index"] for frame in meta["frames"]] == [0, 5]
@@ -120,7 +121,8 @@ def test_a_second_run_does_nothing_again(tree, tmp_path):
     assert run(tree) == 0
     after = stamps(tmp_path / "out")
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"report.json", "train.json", "val.json", "test.json"} and set(before) == set(after)
+    job = {"report.json", "catalog/faceforensics-c23.jsonl", "train.json", "val.json", "test.json"}
+    assert changed == job and set(before) == set(after)
     assert report_of(tree) == first
 
 
@@ -181,7 +183,7 @@ def test_listed_video_that_is_missing_stops_before_work(tree, tmp_path, capsys):
     (tree / FAKE / "videos/001_000.mp4").unlink()
     assert run(tree) == 1
     error = last_error(capsys)
-    assert "name 1 videos" in error and f"{FAKE}/videos/001_000.mp4" in error and "--allow_missing" in error
+    assert "name 1 files" in error and f"{FAKE}/videos/001_000.mp4" in error and "--allow_missing" in error
     assert not (tmp_path / "out").exists()
     assert run(tree, "--allow_missing") == 0
     report = report_of(tree)
@@ -252,14 +254,14 @@ def test_masks_elsewhere(tree, tmp_path):
 
 
 def test_full_disk_stops_with_one_line_and_keeps_what_is_done(tree, tmp_path, monkeypatch, capsys):
-    write = prepare._write
+    write = crops._write
 
     def full(path, data):
         if path.parent.name == "000_001" and path.stem == "002":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, data)
 
-    monkeypatch.setattr(prepare, "_write", full)
+    monkeypatch.setattr(crops, "_write", full)
     assert run(tree) == 1
     error = last_error(capsys)
     assert "No space left on device" in error and "000_001/002.png" in error
@@ -345,7 +347,7 @@ def test_a_job_that_cannot_start_says_why_in_one_line(tree, tmp_path, capsys, br
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("flag", ["--siez=64", "--size=0", "--preset=dbf", "--landmarks=dlib", "--workers=many"])
+@pytest.mark.parametrize("flag", ["--siez=64", "--size=0", "--preset=dbf", "--landmarks=dlibb", "--workers=many"])
 def test_flag_typos_are_usage_errors(tree, capsys, flag):
     with pytest.raises(SystemExit) as caught:
         run(tree, flag)
@@ -363,24 +365,59 @@ def test_splits_methods_and_the_raw_alias(tmp_path):
     pairs = {"train": [["000", "001"]], "val": [["002", "003"]], "test": []}
     write_tree(root, pairs, methods=("FaceSwap", "FaceShifter"), num_frames=2, masks=False)
     (root / "manipulated_sequences/DeepFakeDetection").mkdir()
-    found, problems = downloads.find_faceforensics(root, compression="c23", splits=("val",))
-    assert [(v.stem, v.method, v.split) for v in found] == [
-        ("002", "real", "val"), ("003", "real", "val"),
-        ("002_003", "faceswap", "val"), ("003_002", "faceswap", "val"),
-        ("002_003", "faceshifter", "val"), ("003_002", "faceshifter", "val"),
+    found, problems = downloads.find(root, "c23", catalog.Options(splits=("val",)))
+    assert [(e.stem, e.fields["method"], e.split) for e in found] == [
+        ("002", "real", "validation"), ("003", "real", "validation"),
+        ("002_003", "faceswap", "validation"), ("003_002", "faceswap", "validation"),
+        ("002_003", "faceshifter", "validation"), ("003_002", "faceshifter", "validation"),
     ]  # fmt: skip
     # FaceShifter has no masks to miss; train files are covered by a list, though not asked for.
     codes = [(p.code, p.path) for p in problems]
     assert ("unknown_method", "manipulated_sequences/DeepFakeDetection") in codes
     assert sorted(code for code, _ in codes) == ["mask_missing", "mask_missing", "unknown_method"]
     (root / REAL).rename(root / "original_sequences/youtube/c0")
-    found, problems = downloads.find_faceforensics(
-        root, compression="raw", methods=("FaceSwap",), splits=("train",), allow_missing=True
-    )
-    assert [v.unit for v in found] == ["original_sequences/youtube/raw"] * 2
-    assert all(pathlib.Path(v.path).is_file() and "/c0/" in v.relative for v in found)
+    options = catalog.Options(methods=("faceswap",), splits=("train",), allow_missing=True)
+    found, problems = downloads.find(root, "raw", options)
+    assert [e.unit for e in found] == ["original_sequences/youtube/raw"] * 2
+    assert all((root / e.path).is_file() and "/c0/" in e.path for e in found)
     assert [p.code for p in problems].count("compression_alias") == 1
     assert [p.code for p in problems].count("missing_listed_file") == 2
+
+
+def test_order_and_fields_of_what_is_found(tmp_path):
+    root = tmp_path / "FaceForensics++"
+    pairs = {"train": [["000", "001"]], "val": [], "test": [["002", "003"]]}
+    write_tree(root, pairs, methods=("FaceSwap", "Deepfakes"), num_frames=1)
+    (root / "conversion_dict.json").write_text(json.dumps({f"00{i}": f"tube {i}" for i in range(4)}))
+    found, problems = downloads.find(root, "c23", catalog.Options())
+    assert problems == []
+    stems = [["000", "001", *["000_001", "001_000"] * 2], ["002", "003", *["002_003", "003_002"] * 2]]
+    assert [e.stem for e in found] == stems[0] + stems[1]
+    assert [e.fields["method"] for e in found[2:6]] == ["deepfakes"] * 2 + ["faceswap"] * 2
+    assert found[3].fields == {
+        "label": "fake",
+        "method": "deepfakes",
+        "dataset": "faceforensics",
+        "video_id": "deepfakes/001_000",
+        "pair_id": "001",
+        "group_id": "tube",
+        "source_identity": "ff:000",
+        "target_identity": "ff:001",
+        "compression": "c23",
+        "perturbation": "",
+    }
+    assert found[0].fields["video_id"] == "000" and found[0].fields["pair_id"] == ""
+    assert found[3].publishes_masks and found[3].mask == str(
+        root / "manipulated_sequences/Deepfakes/masks/videos/001_000.mp4"
+    )
+
+
+def test_embedded_set_is_not_taken_for_faceforensics(tmp_path):
+    root = write_tree(tmp_path / "toy", methods=("ToySwap",), num_frames=1)
+    for config in ("c23", "toy"):
+        found, _ = downloads.find(root, config, catalog.Options())
+        assert {e.fields["dataset"] for e in found} == {"toy"}
+        assert found[0].fields["target_identity"] == "toy:000"
 
 
 @pytest.mark.real_data
@@ -398,3 +435,14 @@ def test_real_clips(real_data, tmp_path):
     assert report["videos"]["prepared"] == 2 and report["frames"]["kept_fraction"] >= 0.99
     points = np.load(tmp_path / REAL / "landmarks/004/000.npy")
     assert (points > 0).all() and (points < 256).all()
+    # What is stored, taken back to the frame, is MediaPipe's own answer on the face at full resolution.
+    find, landmark = detect.make_detector(), landmarks.make_landmarker()
+    meta = json.loads((tmp_path / REAL / "meta/004.json").read_text())
+    clip = video.read_frames(root / REAL / "videos/004.mp4", 8)
+    for frame in meta["frames"]:
+        index, matrix = frame["frame_index"], np.vstack([frame["matrix"], [0, 0, 1]])
+        stored = landmarks.from_dlib_order(np.load(tmp_path / REAL / f"landmarks/004/{index:03d}.npy"))
+        back = align.transform_points(stored, np.linalg.inv(matrix)[:2])
+        own = landmark(clip.frames[index], find(clip.frames[index])[0].box)
+        eyes = np.linalg.norm(own[36:42].mean(0) - own[42:48].mean(0))
+        assert np.linalg.norm(back - own, axis=1).max() < 0.05 * eyes

@@ -10,8 +10,9 @@ import hypothesis.strategies as st
 import numpy as np
 import PIL.Image
 import pytest
+from tiny_ffpp import write_clip
 
-from msddf_jax.faces import video
+from msddf_jax.faces import extract, video
 from msddf_jax.faces.opencv import cv2
 
 
@@ -250,3 +251,97 @@ def test_read_image_refuses(tmp_path, write, code, message):
         video.read_image(path)
     assert caught.value.code == code
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_sample_clips_by_hand():
+    assert video.sample_clips(23, 5, 3).tolist() == [0, 1, 2, 3, 4, 9, 10, 11, 12, 13, 18, 19, 20, 21, 22]
+    assert video.sample_clips(11, 5, 3).tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]  # three would overlap
+    assert video.sample_clips(9, 5, 3).tolist() == [0, 1, 2, 3, 4]
+    assert video.sample_clips(4, 5, 3).tolist() == [0, 1, 2, 3]
+    assert video.sample_clips(0, 5, 3).tolist() == []
+    with pytest.raises(ValueError, match="clip_length=0"):
+        video.sample_clips(9, 0, 1)
+
+
+@hypothesis.given(st.integers(0, 3000), st.integers(1, 40), st.integers(1, 12))
+def test_clips_do_not_overlap_and_stay_inside(n, length, count):
+    numbers = video.sample_clips(n, length, count)
+    assert len(numbers) == (min(count, n // length) * length or n)
+    assert (np.diff(numbers) > 0).all() and (n == 0 or (numbers[0] == 0 and numbers[-1] < n))
+
+
+def test_limits_by_hand():
+    info = video.VideoInfo(251, 64, 48, 25.0)
+    video.check_limits(info, "a.mp4", max_seconds=10.1, max_pixels=64 * 48)
+    with pytest.raises(video.VideoError, match="limit of 10 ") as caught:
+        video.check_limits(info, "a.mp4", max_seconds=10)
+    assert caught.value.code == "video_too_long"
+    with pytest.raises(video.VideoError, match="64x48 pixels") as caught:
+        video.check_limits(info, "a.mp4", max_pixels=64 * 48 - 1)
+    assert caught.value.code == "video_too_large"
+    with pytest.raises(video.VideoError, match="10 seconds"):  # no frame rate: 25 a second
+        video.check_limits(video.VideoInfo(251, 4, 4, 0.0), "a", max_seconds=10)
+    with pytest.raises(video.VideoError, match="limit of 3600"):
+        video.check_limits(video.VideoInfo(10**9, 64, 48, 25.0), "a.mp4")
+
+
+def test_a_stream_that_grows_is_refused(clip):
+    with pytest.raises(video.VideoError, match="frame 0 has 64x48") as caught:
+        video.read_frames(clip, [2], max_pixels=64 * 48 - 1)
+    assert caught.value.code == "video_too_large"
+
+
+def test_frames_that_the_decoder_calls_damaged_are_left_out(tmp_path):
+    """Eight bytes at twelve places of a smooth picture; in noise nearly all bits are valid ones, and nothing tells."""
+    path, told = tmp_path / "a.mp4", 0
+    write_clip(path, 10)
+    sound = path.read_bytes()
+    start = sound.index(b"mdat") + 4
+    for at in np.linspace(start + 40, len(sound) - 40, 12).astype(int):
+        path.write_bytes(sound[:at] + bytes(v ^ 0x5A for v in sound[at : at + 8]) + sound[at + 8 :])
+        read = video.read_frames(path, 10)
+        assert not set(read.corrupt) & set(read.frames)
+        if not read.corrupt or read.truncated:
+            continue
+        told += 1
+        out = extract.extract_faces(path, num_frames=10, size=32, landmarks="sidecar")
+        assert [face.frame_index for face in out.frames] == list(read.frames)
+        codes = [(drop.frame_index, drop.code) for drop in out.drops]
+        assert codes == [(-1, "decode_errors"), *((index, "corrupt_frame") for index in read.corrupt)]
+    assert told >= 3
+
+
+def test_what_a_file_says_of_its_encoder_need_not_be_text(clip, tmp_path):
+    data = clip.read_bytes()
+    assert b"Lavf" in data
+    path = tmp_path / "a.mp4"
+    path.write_bytes(data.replace(b"Lavf", b"L\xff\xfef"))
+    assert video.probe(path).num_frames == 12 and len(video.read_frames(path, 3).frames) == 3
+
+
+@pytest.mark.parametrize("at", [20, 60, -20, -6])
+def test_checksums_of_png(tmp_path, at):
+    path = tmp_path / "a.png"
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    PIL.Image.fromarray(image).save(path)
+    data = bytearray(path.read_bytes())
+    assert video.png_damage(bytes(data)) == "" and video.png_damage(bytes(data) + b"more") == ""
+    assert video.png_damage(bytes(data[:-14])) != "" and video.png_damage(b"GIF89a") == ""
+    data[at] ^= 1
+    assert "checksum" in video.png_damage(bytes(data)) or "cut short" in video.png_damage(bytes(data))
+    path.write_bytes(data)
+    with pytest.raises(video.ImageError, match="does not decode"):
+        video.read_image(path)
+
+
+def test_complaints_about_jpeg(tmp_path):
+    path = tmp_path / "a.jpg"
+    PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path, quality=90)
+    assert video.jpeg_complaint(path) == ""
+    data = bytearray(path.read_bytes())
+    data[1000:1064] = bytes(64)
+    path.write_bytes(data)
+    assert video.read_image(path).shape == (64, 64, 3)  # Pillow gives a picture
+    assert video.jpeg_complaint(path) != ""
+    PIL.Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path, format="PNG")
+    assert video.jpeg_complaint(path) == ""

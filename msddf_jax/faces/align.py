@@ -1,4 +1,4 @@
-"""From five points of a face to an upright crop: published templates and the similarity that reaches them.
+"""From a face to its crop: published templates of five points, and the similarity that reaches them; or its box.
 
 Pixel centres are at integers, x to the right, y down; a matrix maps frame pixels to crop pixels.
 """
@@ -51,10 +51,23 @@ PRESETS = {
 }
 
 
+# SBI (Shiohara and Yamasaki, CVPR 2022) does not align: its test crops are the detector's box with this share of its
+# sides added on each, cut at the picture's edge and stretched to a square.
+BOX_MARGINS = {"sbi": 0.125}
+NAMES = (*PRESETS, *BOX_MARGINS)
+
+
+def check_preset(name):
+    """Raise ValueError that lists the names there are, unless `name` is one."""
+    if name not in NAMES:
+        raise ValueError(f"unknown alignment preset {name!r}; there are {', '.join(NAMES)}")
+
+
 def get_preset(name):
-    """The `Preset` of that name. Raises ValueError that lists the names there are."""
-    if name not in PRESETS:
-        raise ValueError(f"unknown alignment preset {name!r}; there are {', '.join(PRESETS)}")
+    """The `Preset` of that name. Raises ValueError for other names, and for one that crops by the box."""
+    check_preset(name)
+    if name in BOX_MARGINS:
+        raise ValueError(f"preset {name!r} crops by the box and has no template; these have: {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -119,6 +132,30 @@ def transform_points(points, matrix):
 def align_face(landmarks, preset, size):
     """The matrix, float64 [2, 3], that brings 81 landmarks [81, 2] of a frame to the crop of `preset`."""
     return estimate_similarity(alignment_points(landmarks, preset), template_points(preset, size))
+
+
+def crop_matrix(landmarks, box, shape, preset, size):
+    """The matrix, float64 [2, 3], from a frame to the crop of `preset`.
+
+    Args:
+      landmarks: [81, 2], frame pixels. box: x0 y0 x1 y1 of the face. shape: of the frame, height first.
+      preset: name in `NAMES`. size: side of the crop in pixels.
+
+    Raises:
+      ValueError: an unknown preset; points that fix no similarity, or a box outside the frame.
+    """
+    check_preset(preset)
+    if preset not in BOX_MARGINS:
+        return align_face(landmarks, preset, size)
+    x0, y0, x1, y1 = (float(v) for v in box)
+    across, down = (x1 - x0) * BOX_MARGINS[preset], (y1 - y0) * BOX_MARGINS[preset]
+    left, top = max(int(x0 - across), 0), max(int(y0 - down), 0)
+    right, bottom = min(int(x1 + across) + 1, shape[1]), min(int(y1 + down) + 1, shape[0])
+    if right <= left or bottom <= top:
+        raise ValueError(f"the box {x0:.0f} {y0:.0f} {x1:.0f} {y1:.0f} lies outside the frame")
+    sx, sy = size / (right - left), size / (bottom - top)
+    # As cv2.resize of the cut: pixel edges onto pixel edges.
+    return np.array([[sx, 0, (0.5 - left) * sx - 0.5], [0, sy, (0.5 - top) * sy - 0.5]])
 
 
 def warp_image(image, matrix, size):

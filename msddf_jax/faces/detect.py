@@ -1,13 +1,16 @@
-"""Face boxes with YuNet (Wu et al., Machine Intelligence Research 2023), through OpenCV."""
+"""Face boxes: YuNet (Wu et al., Machine Intelligence Research 2023), SCRFD from a user's file, dlib's HOG."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
-from msddf_jax.faces import fetch
+from msddf_jax.faces import fetch, scrfd
 from msddf_jax.faces.opencv import cv2
 
-DETECTORS = ("yunet",)
+DETECTORS = ("yunet", "scrfd", "dlib")
+# Of a face of 80 pixels or less, dlib sees nothing without it (DeepfakeBench doubles once too).
+_DLIB_UPSAMPLE = 1
 # YuNet was trained on faces of about 10 to 300 pixels: 640 finds small faces, 320 those that fill the frame.
 _LONG_SIDES = (640, 320)
 _SCORE_THRESHOLD = 0.6
@@ -21,7 +24,8 @@ class Face:
     Attributes:
       box: float32 [4], x0 y0 x1 y1; may reach outside the image.
       score: 0 to 1.
-      points: float32 [5, 2]: image-left eye, image-right eye, nose tip, image-left and -right mouth corner.
+      points: float32 [5, 2]: image-left eye, image-right eye, nose tip, image-left and -right mouth corner; NaN from
+        dlib, which has none.
     """
 
     box: np.ndarray
@@ -41,34 +45,80 @@ def box_iou(a, b):
     return inner / union if union > 0 else 0.0
 
 
-def make_detector(kind="yunet", model_dir=None):
+def make_detector(kind="yunet", model_dir=None, *, file=None):
     """Builds `detect(image) -> list[Face]`, largest box first, an empty list where there is no face.
 
-    `image` is uint8 RGB [H, W, 3] of any size. It is looked at with its long side at 640 pixels, and at 320
-    where that finds nothing.
+    `image` is uint8 RGB [H, W, 3] of any size. YuNet looks at it with its long side at 640 pixels, and at 320 where
+    that finds nothing; SCRFD at 640; dlib's HOG at twice its size, as DeepfakeBench does.
 
     Args:
-      kind: "yunet".
-      model_dir: folder with the model file; None as in `fetch.model_file`.
+      kind: name in `DETECTORS`.
+      model_dir: folder with YuNet's file; None as in `fetch.model_file`.
+      file: InsightFace's det_10g.onnx, for "scrfd".
 
     Raises:
-      ValueError: unknown kind. fetch.ModelFileError: no model file.
+      ValueError: unknown kind. fetch.ModelFileError: no model file, or not such a one. ImportError: no dlib.
     """
     if kind not in DETECTORS:
         raise ValueError(f"unknown face detector {kind!r}; there are {', '.join(DETECTORS)}")
-    path = str(fetch.model_file("yunet", model_dir))
-    net = cv2.FaceDetectorYN.create(path, "", (320, 320), _SCORE_THRESHOLD, _NMS_THRESHOLD)
+    find = {"yunet": _make_yunet, "scrfd": _make_scrfd, "dlib": _make_dlib}[kind](model_dir, file)
 
     def detect(image):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected uint8 RGB [H, W, 3], got {image.dtype} {image.shape}")
-        for long_side in _LONG_SIDES:
-            faces = _detect_at(net, image, long_side)
-            if faces:
-                return faces
-        return []
+        return sorted(find(image), key=lambda face: -box_area(face.box))
 
     return detect
+
+
+def import_dlib():
+    """The module, or ImportError that says how to get it."""
+    try:
+        import dlib
+    except ImportError as error:
+        raise ImportError(
+            f"dlib cannot load ({error}): run `pip install dlib-bin` (built) or `pip install dlib` (needs CMake and a "
+            "compiler), or use --detector=yunet --landmarks=mediapipe"
+        ) from error
+    return dlib
+
+
+def _make_yunet(model_dir, file):
+    path = str(fetch.model_file("yunet", model_dir))
+    net = cv2.FaceDetectorYN.create(path, "", (320, 320), _SCORE_THRESHOLD, _NMS_THRESHOLD)
+    return lambda image: next(filter(None, (_detect_at(net, image, side) for side in _LONG_SIDES)), [])
+
+
+def _make_scrfd(model_dir, file):
+    path = user_file(file, "--detector_file", "SCRFD's det_10g.onnx of InsightFace's buffalo_l")
+    try:
+        net = cv2.dnn.readNetFromONNX(str(path))
+        scrfd.find_faces(net, np.zeros((scrfd.INPUT_SIZE, scrfd.INPUT_SIZE, 3), np.uint8))
+    except (cv2.error, ValueError) as error:
+        raise fetch.ModelFileError(
+            f"{path} is not SCRFD's ONNX file with five points, det_10g.onnx: {error}"
+        ) from error
+    return lambda image: [Face(*face) for face in scrfd.find_faces(net, image)]
+
+
+def _make_dlib(model_dir, file):
+    find = import_dlib().get_frontal_face_detector()
+    points = np.full((5, 2), np.nan, np.float32)
+
+    def detect(image):
+        rectangles, scores, _ = find.run(image, _DLIB_UPSAMPLE)
+        boxes = ([r.left(), r.top(), r.right(), r.bottom()] for r in rectangles)
+        return [Face(np.array(box, np.float32), float(s), points) for box, s in zip(boxes, scores, strict=True)]
+
+    return detect
+
+
+def user_file(file, flag, what):
+    """Path of a model file that the user has. Raises fetch.ModelFileError where there is none."""
+    if not file or not pathlib.Path(file).is_file():
+        found = f"{file} is not there" if file else f"{flag} is not given"
+        raise fetch.ModelFileError(f"{found}: it names {what}, which you have to get from its owners")
+    return pathlib.Path(file)
 
 
 def _detect_at(net, image, long_side):
@@ -86,4 +136,4 @@ def _detect_at(net, image, long_side):
         x1, y1 = to_image(row[0] + row[2], 0), to_image(row[1] + row[3], 1)
         points = np.stack([to_image(row[4:14:2], 0), to_image(row[5:14:2], 1)], axis=1)
         faces.append(Face(np.array([x0, y0, x1, y1], np.float32), float(row[14]), points.astype(np.float32)))
-    return sorted(faces, key=lambda face: -box_area(face.box))
+    return faces

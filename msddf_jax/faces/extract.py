@@ -1,4 +1,4 @@
-"""From a video or an image to aligned face crops with 81 landmarks and masks.
+"""From a video or images to aligned face crops with 81 landmarks and masks.
 
 Landmarks of a crop are those of the full frame moved by the crop's matrix. DeepfakeBench instead detects a
 second time on the crop, with another channel order, and drops the frame where that fails. Moving the points
@@ -6,30 +6,32 @@ costs half, loses no frame, and keeps landmarks, crop and mask of a frame under 
 """
 
 import dataclasses
-import pathlib
+import functools
 
 import numpy as np
 
-from msddf_jax.data.schema import NUM_LANDMARKS
-from msddf_jax.faces import align, video
-from msddf_jax.faces.detect import box_area, box_iou
-from msddf_jax.faces.landmarks import from_dlib_order
+from msddf_jax.faces import align, tracks, video
 from msddf_jax.faces.opencv import cv2
+from msddf_jax.faces.scene import Drop, LandmarkFileError, Scene, read_sidecar, read_video_scene, sidecar_path
 
+__all__ = [
+    "FACES",
+    "LANDMARK_SOURCES",
+    "Drop",
+    "Extraction",
+    "FaceFrame",
+    "LandmarkFileError",
+    "Scene",
+    "extract_crops",
+    "extract_faces",
+    "extract_faces_image",
+    "extract_scene",
+    "read_sidecar",
+    "sidecar_path",
+]
 LANDMARK_SOURCES = ("mediapipe", "sidecar")
-# Sampled frames are about ten apart, so that a face moves; below this it is another face.
-_TRACK_IOU = 0.2
-
-
-class LandmarkFileError(ValueError):
-    """A sidecar landmark file is missing or malformed; `code` is landmarks_missing or landmarks_invalid."""
-
-    def __init__(self, code, path, detail):
-        super().__init__(f"{path}: {detail} [{code}]")
-        self.code, self.path, self.detail = code, str(path), detail
-
-    def __reduce__(self):
-        return type(self), (self.code, self.path, self.detail)
+FACES = ("largest", "mask", "all")
+_NO_BOX = np.full(4, -1, np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,29 +41,20 @@ class FaceFrame:
     Attributes:
       frame_index: frame number in the video, 0 for an image.
       image: uint8 RGB [size, size, 3].
-      landmarks: float32 [81, 2], crop pixels, forehead left to right.
-      bbox: float32 [4], x0 y0 x1 y1 in the original frame.
+      landmarks: float32 [81, 2], crop pixels, forehead left to right; None where a downloaded crop shows no face.
+      bbox: float32 [4], x0 y0 x1 y1 in the original frame, -1 unknown.
       matrix: float64 [2, 3], frame pixels to crop pixels.
-      mask: uint8 [size, size], 255 = manipulated, or None where the video has no mask.
+      mask: uint8 [size, size], 255 = manipulated, or None where the video or image has no mask.
       num_faces: faces found in the frame.
     """
 
     frame_index: int
     image: np.ndarray
-    landmarks: np.ndarray
+    landmarks: np.ndarray | None
     bbox: np.ndarray
     matrix: np.ndarray
     mask: np.ndarray | None
     num_faces: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Drop:
-    """A sampled frame that gave no face, or (`frame_index` -1) something the whole video lacks."""
-
-    frame_index: int
-    code: str
-    detail: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +65,84 @@ class Extraction:
     drops: list
     info: video.VideoInfo | None
     num_decoded: int
+
+
+def extract_scene(scene, *, size=256, preset="dfb", faces="largest", detector=None, landmarker=None, whole_mask=True):
+    """Aligned crops of the faces of a scene.
+
+    Boxes are linked over the frames (`tracks.link_faces`), and a face is one track throughout, so that a passer-by
+    does not replace the subject.
+
+    Args:
+      scene: `Scene`. size: side of the crop in pixels. preset: name in `align.NAMES`.
+      faces: "largest", the track with the largest total area, or with masks the one that holds the most mask pixels;
+        "mask", the same, but frames where the mask does not touch it are dropped; "all", every track on its own, or
+        with masks every one that the mask touches: who else is in a fake is not known to be manipulated.
+      detector: from `detect.make_detector`. landmarker: from `landmarks.make_landmarker`; not needed with points.
+      whole_mask: whether frames without a mask are dropped where others have one.
+
+    Returns:
+      list of `Extraction`: one, or with "all" one a track, the one that matters first; what was lost before tracks
+      were told apart is in the first. Codes of frames lost, beside the scene's: no_face, other_face (faces, but not the
+      subject), no_landmarks, face_not_manipulated, mask_len_mismatch. Of frames kept: landmark_out_of_range.
+      Of a whole track (frame_index -1): face_not_manipulated.
+    """
+    drops = list(scene.drops)
+    if scene.points is not None:
+        found = [{index: (points, _points_box(points), 1) for index, points in scene.points.items()}]
+        lost = [[]]
+    else:
+        found, lost = _detected_faces(scene, detector, landmarker, faces, drops)
+    out = []
+    for track, own in zip(found, lost, strict=True):
+        crops = _crop_track(scene, track, own, size, preset, faces == "mask", whole_mask)
+        out.append(Extraction(crops, own, scene.info, scene.num_decoded))
+    first = out[0] if out else Extraction([], [], scene.info, scene.num_decoded)
+    first = dataclasses.replace(first, drops=sorted(drops + first.drops, key=lambda drop: drop.frame_index))
+    return [first, *out[1:]]
+
+
+def extract_crops(scene, *, size=256, detector=None, landmarker=None):
+    """Images that are face crops already, brought to one size, with landmarks where a face is found in them.
+
+    Args:
+      scene: `Scene`. size: side of the square that an image becomes: area-averaged where it shrinks, cubic where it
+        grows; one that is not square is stretched. detector, landmarker: as in `extract_scene`, or both None.
+
+    Returns:
+      `Extraction`; codes of frames kept: no_landmarks_kept.
+    """
+    drops = [drop for drop in scene.drops if drop.code != "no_face"]
+    out = []
+    for index, image in scene.frames.items():
+        height, width = image.shape[:2]
+        # Pixel centres at integers, as cv2.resize has them.
+        sx, sy = size / width, size / height
+        matrix = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2]])
+        points, bbox, num_faces = None, _NO_BOX, 0
+        if scene.points is not None:
+            points = scene.points.get(index)
+        elif detector is not None:
+            faces = detector(image)
+            num_faces = len(faces)
+            points = landmarker(image, faces[0].box) if faces else None
+            bbox = faces[0].box if points is not None else bbox
+        if points is None:
+            drops.append(Drop(index, "no_landmarks_kept", "no face found in this crop; kept without landmarks"))
+        mask = None if scene.masks is None else scene.masks.get(index)
+        out.append(
+            FaceFrame(
+                frame_index=index,
+                image=_resize(image, size),
+                landmarks=None if points is None else align.transform_points(points, matrix).astype(np.float32),
+                bbox=np.asarray(bbox, np.float32),
+                matrix=matrix,
+                mask=None if mask is None else align.warp_mask(mask, matrix, size),
+                num_faces=num_faces,
+            )
+        )
+    drops.sort(key=lambda drop: drop.frame_index)
+    return Extraction(out, drops, None, scene.num_decoded)
 
 
 def extract_faces(
@@ -87,59 +158,33 @@ def extract_faces(
 ):
     """Aligned crops of the one face that matters in a video.
 
-    Where frames show several faces, boxes are linked over the sampled frames by overlap, and the track with
-    the largest total area is kept throughout; with a mask, the one that holds the most mask pixels. Holds the
-    sampled frames in memory at full size (32 frames of 1080p are 200 MB).
+    Holds the sampled frames in memory at full size (32 frames of 1080p are 200 MB).
 
     Args:
       video_path: a video file.
       num_frames: frames to sample evenly, first and last included, of the shorter of the video and its mask.
       size: side of the crop in pixels.
-      preset: name in `align.PRESETS`.
+      preset: name in `align.NAMES`.
       landmarks: "mediapipe" (needs `detector` and `landmarker`) or "sidecar" (reads `<stem>.landmarks.npy`
         beside the video and needs no model).
       detector: from `detect.make_detector`. landmarker: from `landmarks.make_landmarker`.
       mask_path: mask video with the same frames, or None.
 
     Returns:
-      `Extraction`; either every frame has a mask or none has. Codes of frames lost: no_face, no_landmarks,
-      truncated, landmarks_invalid (the sidecar is too short), mask_len_mismatch (the mask breaks off). Of
-      frames kept: landmark_out_of_range. Of the whole video (frame_index -1): mask_len_mismatch,
-      mask_size_mismatch, mask_unreadable.
+      `Extraction`; either every frame has a mask or none has. Codes as in `read_video_scene` and `extract_scene`.
 
     Raises:
-      video.VideoError: unreadable_video, zero_frames. LandmarkFileError: the sidecar is missing or malformed.
-      ValueError: an unknown preset or landmark source, or no detector or landmarker given.
+      video.VideoError: unreadable_video, zero_frames, video_too_long, video_too_large. LandmarkFileError: the sidecar
+      is missing or malformed. ValueError: an unknown preset or landmark source, or no detector or landmarker given.
     """
-    align.get_preset(preset)
+    align.check_preset(preset)
     if landmarks not in LANDMARK_SOURCES:
         raise ValueError(f"unknown landmark source {landmarks!r}; there are {', '.join(LANDMARK_SOURCES)}")
     if landmarks == "mediapipe" and (detector is None or landmarker is None):
         raise ValueError("landmarks='mediapipe' needs a detector and a landmarker")
-    info = video.probe(video_path)
-    # Before the decode, which costs most, so that a missing file is told at once.
-    tracks = read_sidecar(sidecar_path(video_path)) if landmarks == "sidecar" else None
-    drops = []
-    usable, mask_path = _usable_frames(info, mask_path, drops)
-    decoded = video.read_frames(video_path, video.sample_indices(usable, num_frames))
-    missing = [i for i in video.sample_indices(usable, num_frames).tolist() if i not in decoded.frames]
-    drops += [Drop(i, "truncated", decoded.truncated) for i in missing]
-    masks = _read_masks(mask_path, decoded, drops)
-    if landmarks == "sidecar":
-        found = _sidecar_faces(tracks, sidecar_path(video_path).name, decoded, drops)
-    else:
-        found = _detected_faces(decoded, masks, detector, landmarker, drops)
-    frames = []
-    for index, (points, bbox, num_faces) in found.items():
-        if masks is not None and index not in masks:
-            drops.append(Drop(index, "mask_len_mismatch", "the mask video ends before this frame"))
-            continue
-        mask = None if masks is None else masks[index]
-        face = _crop(decoded.frames[index], index, points, bbox, num_faces, mask, size, preset, drops)
-        if face is not None:
-            frames.append(face)
-    drops.sort(key=lambda drop: drop.frame_index)
-    return Extraction(frames, drops, info, decoded.num_decoded)
+    sample = functools.partial(video.sample_indices, k=num_frames)
+    scene = read_video_scene(video_path, sample, mask_path=mask_path, sidecar=landmarks == "sidecar")
+    return extract_scene(scene, size=size, preset=preset, detector=detector, landmarker=landmarker)[0]
 
 
 def extract_faces_image(image, *, size=256, preset="dfb", detector=None, landmarker=None, points=None, max_faces=1):
@@ -179,158 +224,71 @@ def extract_faces_image(image, *, size=256, preset="dfb", detector=None, landmar
     return Extraction([crop for crop in crops if crop is not None], drops, None, 1)
 
 
-def sidecar_path(video_path):
-    """`<stem>.landmarks.npy` beside a video."""
-    video_path = pathlib.Path(video_path)
-    return video_path.with_name(f"{video_path.stem}.landmarks.npy")
+def _detected_faces(scene, detector, landmarker, which, drops):
+    """Per track: {frame number: (points, bbox, number of faces)}, and its drops."""
+    faces = {index: detector(image) for index, image in scene.frames.items()}
+    boxes = {index: [face.box for face in found] for index, found in faces.items()}
+    drops += [Drop(index, "no_face", "the detector found no face") for index, found in faces.items() if not found]
+    ranked = tracks.rank_tracks(tracks.link_faces(boxes), boxes, scene.masks)
+    masked = bool(ranked) and ranked[0][1] > 0
+    if which == "all":
+        chosen = [track for track, held in ranked if scene.masks is None or held]
+        idle = [track for track, held in ranked if scene.masks is not None and not held]
+        drops += [Drop(-1, "face_not_manipulated", _track_text(track, boxes)) for track in idle]
+    else:
+        chosen = [tracks.main_track(ranked, boxes, masked)] if ranked else []
+        lost = [index for index, found in faces.items() if found and index not in chosen[0]]
+        drops += [Drop(index, "other_face", "the faces in this frame are not the subject's") for index in lost]
+    found, lost = [], []
+    for track in chosen:
+        with_points, own = {}, []
+        for index, position in track.items():
+            box = faces[index][position].box
+            points = landmarker(scene.frames[index], box)
+            if points is None:
+                own.append(Drop(index, "no_landmarks", f"no landmarks in the box {_box_text(box)}"))
+            else:
+                with_points[index] = (points, box, len(faces[index]))
+        found.append(with_points)
+        lost.append(own)
+    return found, lost
 
 
-def read_sidecar(path):
-    """Landmarks that come with a video.
-
-    Args:
-      path: .npy file, [num_frames, 81, 2], full-frame pixels, dlib order, NaN where a frame has no face.
-
-    Returns:
-      float32 [num_frames, 81, 2], forehead left to right.
-
-    Raises:
-      LandmarkFileError: landmarks_missing, landmarks_invalid.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise LandmarkFileError("landmarks_missing", path, "no such landmark file")
-    try:
-        points = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise LandmarkFileError("landmarks_invalid", path, f"not an .npy file ({error})") from error
-    if points.ndim != 3 or points.shape[1:] != (NUM_LANDMARKS, 2) or points.dtype.kind not in "fiu":
-        detail = f"expected [frames, {NUM_LANDMARKS}, 2] numbers, found {points.dtype} {points.shape}"
-        raise LandmarkFileError("landmarks_invalid", path, detail)
-    return from_dlib_order(points.astype(np.float32))
+def _track_text(track, boxes):
+    first = min(track)
+    where = _box_text(boxes[first][track[first]])
+    return f"the mask touches none of the {len(track)} boxes of the face first seen in frame {first} at {where}"
 
 
-def _usable_frames(info, mask_path, drops):
-    """How many frames can be sampled, and the mask video if it can be used."""
-    if mask_path is None:
-        return info.num_frames, None
-    try:
-        mask_info = video.probe(mask_path)
-    except video.VideoError as error:
-        drops.append(Drop(-1, "mask_unreadable", f"{pathlib.Path(mask_path).name}: {error.detail}"))
-        return info.num_frames, None
-    if mask_info.num_frames == 0 or mask_info.width * info.height != mask_info.height * info.width:
-        detail = (
-            f"mask {mask_info.width}x{mask_info.height}, {mask_info.num_frames} frames; "
-            f"video {info.width}x{info.height}"
-        )
-        drops.append(Drop(-1, "mask_size_mismatch", detail))
-        return info.num_frames, None
-    if mask_info.num_frames != info.num_frames:
-        detail = f"mask has {mask_info.num_frames} frames, the video {info.num_frames}; the shorter is used"
-        drops.append(Drop(-1, "mask_len_mismatch", detail))
-    return min(info.num_frames, mask_info.num_frames), mask_path
-
-
-def _read_masks(mask_path, decoded, drops):
-    """Frame number -> uint8 [H, W] of the frame's size, or None without a usable mask video."""
-    if mask_path is None or not decoded.frames:
-        return None
-    try:
-        read = video.read_frames(mask_path, list(decoded.frames))
-    except video.VideoError as error:
-        drops.append(Drop(-1, "mask_unreadable", f"{pathlib.Path(mask_path).name}: {error.detail}"))
-        return None
-    masks = {}
-    for index, image in read.frames.items():
-        mask = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        height, width = decoded.frames[index].shape[:2]
-        if mask.shape != (height, width):
-            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
-        masks[index] = mask
-    return masks
-
-
-def _sidecar_faces(points, name, decoded, drops):
-    """Frame number -> (points, bbox, 1)."""
-    found = {}
-    for index in decoded.frames:
-        if index >= len(points):
-            drops.append(Drop(index, "landmarks_invalid", f"{name} has only {len(points)} frames"))
-        elif np.isfinite(points[index]).all():
-            found[index] = (points[index], _points_box(points[index]), 1)
-        else:
-            drops.append(Drop(index, "no_face", f"{name} has no face in this frame"))
-    return found
-
-
-def _detected_faces(decoded, masks, detector, landmarker, drops):
-    """Frame number -> (points, bbox, number of faces)."""
-    faces = {index: detector(image) for index, image in decoded.frames.items()}
-    chosen = choose_faces({index: [face.box for face in found] for index, found in faces.items()}, masks)
-    found = {}
-    for index, image in decoded.frames.items():
-        if index not in chosen:
-            drops.append(Drop(index, "no_face", "the detector found no face"))
+def _crop_track(scene, track, drops, size, preset, only_masked, whole_mask):
+    """The `FaceFrame`s of one track."""
+    crops = []
+    for index, (points, bbox, num_faces) in track.items():
+        mask = None if scene.masks is None else scene.masks.get(index)
+        if scene.masks is not None and mask is None and whole_mask:
+            drops.append(Drop(index, "mask_len_mismatch", "the mask video ends before this frame"))
             continue
-        box = faces[index][chosen[index]].box
-        points = landmarker(image, box)
-        if points is None:
-            drops.append(Drop(index, "no_landmarks", f"no landmarks in the box {_box_text(box)}"))
-        else:
-            found[index] = (points, box, len(faces[index]))
-    return found
+        if only_masked and mask is not None and not tracks.mask_pixels(scene.masks, index, bbox):
+            drops.append(Drop(index, "face_not_manipulated", "the mask does not touch the face in this frame"))
+            continue
+        face = _crop(scene.frames[index], index, points, bbox, num_faces, mask, size, preset, drops)
+        if face is not None:
+            crops.append(face)
+    return crops
 
 
-def choose_faces(boxes, masks=None):
-    """Which face to take in each frame, the same person throughout where boxes can tell.
-
-    Args:
-      boxes: frame number -> list of boxes x0 y0 x1 y1, frames in order.
-      masks: frame number -> uint8 [H, W], or None. Where some box holds mask pixels, tracks are ranked by how
-        many they hold over the video, otherwise by their total area.
-
-    Returns:
-      frame number -> index into its list; frames without boxes are left out. A frame that the best track
-      misses takes the next best that it has.
-    """
-    last, totals, track_of = (
-        [],
-        [],
-        {},
-    )  # per track: latest box, (mask pixels, area); per frame: tracks of its boxes
-    for index, frame_boxes in boxes.items():
-        pairs = sorted(
-            ((box_iou(box, last[t]), b, t) for b, box in enumerate(frame_boxes) for t in range(len(last))),
-            key=lambda pair: -pair[0],
-        )
-        of_box, taken = {}, set()
-        for iou, b, t in pairs:
-            if iou >= _TRACK_IOU and b not in of_box and t not in taken:
-                of_box[b] = t
-                taken.add(t)
-        for b, box in enumerate(frame_boxes):
-            if b not in of_box:
-                of_box[b] = len(last)
-                last.append(box)
-                totals.append((0, 0.0))
-            t = of_box[b]
-            last[t] = box
-            held = _mask_pixels(masks[index], box) if masks is not None and index in masks else 0
-            totals[t] = (totals[t][0] + held, totals[t][1] + box_area(box))
-        track_of[index] = of_box
-    return {index: max(of_box, key=lambda b: totals[of_box[b]]) for index, of_box in track_of.items() if of_box}
-
-
-def _mask_pixels(mask, box):
-    x0, y0, x1, y1 = (max(round(float(v)), 0) for v in box)
-    return int(np.count_nonzero(mask[y0:y1, x0:x1] > 1))
+def _resize(image, size):
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    shrinks = height * width > size * size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
 def _crop(image, index, points, bbox, num_faces, mask, size, preset, drops):
-    """The `FaceFrame`, or None with a drop where the five points do not fix a similarity."""
+    """The `FaceFrame`, or None with a drop where the points fix no similarity."""
     try:
-        matrix = align.align_face(points, preset, size)
+        matrix = align.crop_matrix(points, bbox, image.shape, preset, size)
     except ValueError as error:
         drops.append(Drop(index, "no_landmarks", str(error)))
         return None

@@ -1,4 +1,4 @@
-"""81 landmarks from MediaPipe's 478-point face mesh, and the order in which files hold them."""
+"""81 landmarks: from MediaPipe's 478-point face mesh or dlib's predictor, and the order in which files hold them."""
 
 import atexit
 
@@ -6,7 +6,9 @@ import numpy as np
 
 from msddf_jax.data.schema import FOREHEAD_LEFT_TO_RIGHT, NUM_LANDMARKS
 from msddf_jax.faces import fetch
-from msddf_jax.faces.detect import box_iou
+from msddf_jax.faces.detect import box_iou, import_dlib, user_file
+
+LANDMARKERS = ("mediapipe", "dlib")
 
 # Vertices of the mesh for the 81 points, chosen by eye on real faces and by distance to the mean shape of the
 # 68 iBUG points. The forehead is the upper half of the mesh's own face oval, temple to temple.
@@ -68,19 +70,48 @@ def _load_mediapipe():
     return mediapipe, BaseOptions, vision
 
 
-def make_landmarker(model_dir=None):
-    """Builds `landmark(image, box)`: 81 points of the face in a box, or None where the mesh model sees none.
+def make_landmarker(kind="mediapipe", model_dir=None, *, file=None):
+    """Builds `landmark(image, box)`: 81 points of the face in a box, or None where there is none.
 
     `image` is uint8 RGB [H, W, 3]; `box` is x0 y0 x1 y1 in its pixels. Returns float32 [81, 2], pixels of the
-    image, forehead left to right; points can lie outside the image, and on the far side of a turned head they
-    follow the mesh, not the outline.
+    image, forehead left to right; points can lie outside the image. MediaPipe's follow the mesh on the far side of a
+    turned head, not the outline. dlib's predictor answers for every box, face or not, and was trained on its own
+    detector's boxes.
 
     Args:
-      model_dir: folder with the model file; None as in `fetch.model_file`.
+      kind: name in `LANDMARKERS`.
+      model_dir: folder with MediaPipe's file; None as in `fetch.model_file`.
+      file: shape_predictor_81_face_landmarks.dat, for "dlib".
 
     Raises:
-      ImportError: mediapipe or its system libraries are missing. fetch.ModelFileError: no model file.
+      ValueError: unknown kind. ImportError: mediapipe, its system libraries, or dlib are missing.
+      fetch.ModelFileError: no model file, or not such a one.
     """
+    if kind not in LANDMARKERS:
+        raise ValueError(f"unknown landmarker {kind!r}; there are {', '.join(LANDMARKERS)}")
+    return _make_dlib(file) if kind == "dlib" else _make_mediapipe(model_dir)
+
+
+def _make_dlib(file):
+    path = user_file(file, "--landmark_file", "shape_predictor_81_face_landmarks.dat")
+    dlib = import_dlib()
+    try:
+        model = dlib.shape_predictor(str(path))
+    except RuntimeError as error:
+        raise fetch.ModelFileError(f"{path} is not a shape predictor of dlib ({error})") from error
+
+    def landmark(image, box):
+        shape = model(image, dlib.rectangle(*(round(float(v)) for v in box)))
+        if shape.num_parts != NUM_LANDMARKS:
+            raise fetch.ModelFileError(f"{path} predicts {shape.num_parts} points, not {NUM_LANDMARKS}")
+        points = np.array([[part.x, part.y] for part in shape.parts()], np.float32)
+        return from_dlib_order(points)
+
+    landmark(np.zeros((32, 32, 3), np.uint8), [4, 4, 28, 28])  # a predictor of another number of points stops here
+    return landmark
+
+
+def _make_mediapipe(model_dir):
     path = str(fetch.model_file("face_landmarker", model_dir))
     mediapipe, base_options, vision = _load_mediapipe()
     options = vision.FaceLandmarkerOptions(

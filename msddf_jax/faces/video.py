@@ -2,14 +2,22 @@
 
 import dataclasses
 import pathlib
+import struct
+import zlib
 
 import av
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import simplejpeg
 
 MAX_IMAGE_PIXELS = 100_000_000
 MIN_IMAGE_SIDE = 16
+# Of a video: an hour, and a frame of 8192 x 4320. What a header claims is checked before anything is decoded.
+MAX_VIDEO_SECONDS = 3600.0
+MAX_FRAME_PIXELS = 8192 * 4320
+_ASSUMED_FPS = 25.0
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class MediaError(ValueError):
@@ -30,7 +38,8 @@ class MediaError(ValueError):
 
 
 class VideoError(MediaError):
-    """A video: `unreadable_video` (cannot be opened, no picture in it) or `zero_frames` (none decodes)."""
+    """A video: `unreadable_video` (cannot be opened, no picture in it), `zero_frames` (none decodes),
+    `video_too_long` or `video_too_large`."""
 
 
 class ImageError(MediaError):
@@ -56,12 +65,14 @@ class DecodedFrames:
       num_decoded: how many frames were decoded on the way.
       truncated: "" or, where the video ended before the last frame asked for, what happened.
       info: `VideoInfo`.
+      corrupt: numbers of all decoded frames that the decoder calls damaged; they are not in `frames`.
     """
 
     frames: dict
     num_decoded: int
     truncated: str
     info: VideoInfo
+    corrupt: tuple = ()
 
 
 def sample_indices(num_frames, k):
@@ -84,16 +95,60 @@ def sample_indices(num_frames, k):
     return np.unique(np.linspace(0, num_frames - 1, k).astype(np.int64))
 
 
+def sample_clips(num_frames, clip_length, num_clips):
+    """Frame numbers of runs of consecutive frames, evenly placed over a video, the first at its start.
+
+    Args:
+      num_frames: frames in the video, >= 0. clip_length: frames of a run, >= 1.
+      num_clips: how many runs are wanted, >= 1; fewer where they would overlap.
+
+    Returns:
+      int64, increasing: `clip_length` numbers a run; all numbers where the video is shorter than one run.
+
+    Raises:
+      ValueError: a number below its minimum.
+    """
+    if num_frames < 0 or clip_length < 1 or num_clips < 1:
+        raise ValueError(f"expected {num_frames=} >= 0, {clip_length=} >= 1 and {num_clips=} >= 1")
+    count = min(num_clips, num_frames // clip_length)
+    if count == 0:
+        return np.arange(num_frames)
+    starts = np.linspace(0, num_frames - clip_length, count).astype(np.int64)
+    return (starts[:, None] + np.arange(clip_length)).ravel()
+
+
+def check_limits(info, path, *, max_seconds=MAX_VIDEO_SECONDS, max_pixels=MAX_FRAME_PIXELS):
+    """Refuse a video by what its container says, before anything is decoded.
+
+    Args:
+      info: `VideoInfo`. path: for the message. max_seconds: of frames over frame rate (25 a second where the container
+        names none). max_pixels: of a frame.
+
+    Raises:
+      VideoError: `video_too_long`, `video_too_large`.
+    """
+    seconds = info.num_frames / (info.fps if info.fps > 0 else _ASSUMED_FPS)
+    if seconds > max_seconds:
+        raise VideoError("video_too_long", path, f"{seconds:.0f} seconds, more than the limit of {max_seconds:g}")
+    if info.width * info.height > max_pixels:
+        detail = f"{info.width}x{info.height} pixels a frame, more than the limit of {max_pixels}"
+        raise VideoError("video_too_large", path, detail)
+
+
 def _open(path):
     if not pathlib.Path(path).is_file():
         raise VideoError("unreadable_video", path, "no such file")
     try:
-        container = av.open(str(path))
+        # What the file says of its encoder need not be UTF-8.
+        container = av.open(str(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise VideoError("unreadable_video", path, f"cannot be opened as a video ({error.strerror})") from error
     if not container.streams.video:
         container.close()
         raise VideoError("unreadable_video", path, "has no video stream")
+    if container.streams.video[0].codec_context is None:
+        container.close()
+        raise VideoError("unreadable_video", path, "is in a format that no decoder here knows")
     return container
 
 
@@ -119,19 +174,20 @@ def _to_rgb(frame):
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def read_frames(path, indices):
+def read_frames(path, indices, *, max_pixels=MAX_FRAME_PIXELS):
     """The frames asked for, in one sequential decode (seeking each costs ten times as much).
 
     Args:
       path: a video file.
       indices: increasing frame numbers >= 0, or an int: that many, by `sample_indices` of the container's
         count.
+      max_pixels: of a frame.
 
     Returns:
       `DecodedFrames`. Where the video ends or breaks early, what decoded is there and `truncated` says so.
 
     Raises:
-      VideoError: `unreadable_video`, or `zero_frames` where not one frame decodes.
+      VideoError: `unreadable_video`, `zero_frames` where not one frame decodes, or `video_too_large`.
     """
     with _open(path) as container:
         info = _info(container, path)
@@ -139,10 +195,15 @@ def read_frames(path, indices):
         last = int(wanted[-1]) if len(wanted) else -1
         wanted = set(wanted.tolist())
         stream = container.streams.video[0]
-        frames, decoded, problem = {}, 0, ""
+        frames, corrupt, decoded, problem = {}, [], 0, ""
         try:
             for frame in container.decode(stream):
-                if decoded in wanted:
+                if frame.width * frame.height > max_pixels:  # a stream may change its size half-way
+                    detail = f"frame {decoded} has {frame.width}x{frame.height} pixels, more than {max_pixels}"
+                    raise VideoError("video_too_large", path, detail)
+                if frame.is_corrupt:
+                    corrupt.append(decoded)
+                elif decoded in wanted:
                     frames[decoded] = _to_rgb(frame)
                 decoded += 1
                 if decoded > last:
@@ -154,7 +215,7 @@ def read_frames(path, indices):
     truncated = ""
     if decoded <= last:
         truncated = f"{decoded} of {info.num_frames} frames decode{problem}"
-    return DecodedFrames(frames, decoded, truncated, info)
+    return DecodedFrames(frames, decoded, truncated, info, tuple(corrupt))
 
 
 def write_video(path, frames, fps=25, crf=18):
@@ -204,6 +265,9 @@ def read_image(path):
     """
     if not pathlib.Path(path).is_file():
         raise ImageError("corrupt_image", path, "no such file")
+    damage = png_damage(pathlib.Path(path).read_bytes())
+    if damage:
+        raise ImageError("corrupt_image", path, f"does not decode ({damage})")
     try:
         with PIL.Image.open(path) as image:
             width, height = image.size
@@ -224,5 +288,50 @@ def read_image(path):
         raise ImageError("image_too_large", path, detail) from error
     except PIL.UnidentifiedImageError as error:
         raise ImageError("corrupt_image", path, "not an image") from error
-    except (OSError, SyntaxError, EOFError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, EOFError, ValueError, TypeError, KeyError, IndexError, struct.error) as error:
+        # Pillow raises SyntaxError for broken PNG chunks, the others where a damaged header leads it astray.
         raise ImageError("corrupt_image", path, f"does not decode ({error})") from error
+
+
+def png_damage(data):
+    """What is wrong with a PNG file by its own checksums, which Pillow does not compare for pixels.
+
+    Args:
+      data: bytes of a file.
+
+    Returns:
+      one line, "" for a sound file and for other formats.
+    """
+    if not data.startswith(_PNG):
+        return ""
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + 8 + length
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big") or end + 4 > len(data):
+            return f"checksum of the PNG chunk at byte {at} is wrong"
+        if kind == b"IEND":
+            return ""
+        at = end + 4
+    return "PNG file is cut short"
+
+
+def jpeg_complaint(path):
+    """What the JPEG decoder complains of though it gives a picture: damage that Pillow keeps to itself.
+
+    Args:
+      path: an image file that `read_image` reads.
+
+    Returns:
+      one line, "" for a sound file and for other formats, which have checksums or fail.
+    """
+    data = pathlib.Path(path).read_bytes()
+    if not data.startswith(b"\xff\xd8"):
+        return ""
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", strict=True)
+    except ValueError as error:
+        return str(error)
+    return ""

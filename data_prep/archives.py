@@ -1,0 +1,183 @@
+"""Unpacks downloaded archives, and nothing outside their target: an archive is not to be trusted with paths.
+
+python -m data_prep.archives ARCHIVE TARGET      (tar, plain or compressed whatever its name says, or zip)
+"""
+
+import argparse
+import lzma
+import pathlib
+import re
+import shutil
+import stat
+import struct
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+
+from data_prep.catalog import DownloadError
+
+MAX_BYTES = 200 * 10**9
+MAX_MEMBERS = 5_000_000
+_BLOCK = 1 << 20
+# What the readers raise on damaged bytes; RuntimeError is zipfile's answer to a password, NotImplementedError to an
+# unknown compression, ValueError (UnicodeDecodeError) to names.
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
+
+
+class ArchiveError(DownloadError):
+    """An archive that is damaged, or that would write where it must not. The message ends with [bad_archive]."""
+
+    def __init__(self, path, detail):
+        super().__init__(f"{path}: {detail} [bad_archive]")
+        self.code, self.path, self.detail = "bad_archive", str(path), detail
+
+    def __reduce__(self):
+        return type(self), (self.path, self.detail)
+
+
+def unpack(path, target, *, max_bytes=MAX_BYTES, max_members=MAX_MEMBERS):
+    """Unpacks an archive into a folder that is made whole or not at all.
+
+    A target that is there already is left as it is, so that a second call costs nothing.
+
+    Args:
+      path: a tar archive (`r:*`: gzip, bzip2, xz or none, found out from its bytes) or a zip archive.
+      target: folder to make; its parent is made where needed.
+      max_bytes: of all members unpacked, counted while they are written. max_members: how many there may be.
+
+    Returns:
+      Path of the target.
+
+    Raises:
+      ArchiveError: not an archive, cut short or damaged; a member with an absolute path, with "..", twice the same
+        one; a link, a device or a pipe; over a limit.
+      OSError: cannot be written.
+    """
+    path, target = pathlib.Path(path), pathlib.Path(target)
+    if target.is_dir():
+        return target
+    if not path.is_file():
+        raise ArchiveError(path, "no such file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the last step is a rename within one file system.
+    part = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _unpack_into(path, part, max_bytes, max_members)
+        part.chmod(0o755)
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return target
+
+
+def _unpack_into(path, folder, max_bytes, max_members):
+    left, seen = max_bytes, 0
+    try:
+        for name, is_folder, stream, size in _members(path):
+            seen += 1
+            if seen > max_members:
+                raise ArchiveError(path, f"more than {max_members} members")
+            inner = _inner_path(path, name)
+            if is_folder:
+                (folder / inner).mkdir(parents=True, exist_ok=True)
+                continue
+            left -= _copy(path, stream, folder / inner, size, left, max_bytes)
+    except ArchiveError:
+        raise
+    except _DAMAGE as error:
+        raise ArchiveError(path, f"damaged or not an archive ({error})") from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ArchiveError(path, f"two members have one name ({pathlib.Path(error.filename or '').name})") from error
+    except OSError as error:
+        if error.filename is not None or error.errno is not None:
+            raise
+        raise ArchiveError(path, f"damaged ({error})") from error  # gzip's checksum
+
+
+def _members(path):
+    """(name, is a folder, open file or None, size in bytes) of every member, in the archive's order."""
+    if zipfile.is_zipfile(path) and not tarfile.is_tarfile(path):
+        yield from _zip_members(path)
+        return
+    with tarfile.open(path, "r:*") as archive:
+        for member in archive:
+            if not (member.isfile() or member.isdir()):
+                raise ArchiveError(path, f"{member.name!r} is a link, device or pipe, which are not unpacked")
+            yield member.name, member.isdir(), archive.extractfile(member), member.size
+        # tarfile takes a damaged header for the end: the end is a block of zeros.
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ArchiveError(path, "cut short or damaged: the mark at the end of a tar archive is missing")
+        while archive.fileobj.read(_BLOCK):  # to the end, where gzip has its checksum
+            pass
+
+
+def _zip_members(path):
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise ArchiveError(path, f"{info.filename!r} is a link, device or pipe, which are not unpacked")
+            if info.is_dir():
+                yield info.filename, True, None, 0
+            else:
+                with archive.open(info) as stream:
+                    yield info.filename, False, stream, info.file_size
+
+
+def _inner_path(path, name):
+    """A member's path below the target."""
+    inner = pathlib.PurePosixPath(name)
+    outside = inner.is_absolute() or ".." in inner.parts or "\\" in name or re.match(r"[A-Za-z]:", name)
+    if outside or "\0" in name or not name.strip():
+        raise ArchiveError(path, f"member {name!r} would be written outside the target")
+    return inner
+
+
+def _copy(path, stream, file, size, left, max_bytes):
+    """Write one member; returns its bytes."""
+    if size > left:
+        raise ArchiveError(path, f"unpacks to more than {max_bytes} bytes")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with open(file, "xb") as out:
+        while block := stream.read(_BLOCK):
+            written += len(block)
+            if written > left:
+                raise ArchiveError(path, f"unpacks to more than {max_bytes} bytes")
+            out.write(block)
+    if written != size:
+        raise ArchiveError(path, f"{file.name} is cut short: {written} of {size} bytes")
+    return written
+
+
+def main(argv=None):
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep.archives", description=__doc__.splitlines()[0])
+    parser.add_argument("archive")
+    parser.add_argument("target", help="folder to make")
+    parser.add_argument("--max_bytes", type=int, default=MAX_BYTES)
+    args = parser.parse_args(argv)
+    try:
+        print(unpack(args.archive, args.target, max_bytes=args.max_bytes))
+    except (ArchiveError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
