@@ -25,6 +25,7 @@ INSTALL_REQUIRES = [
     "matplotlib>=3.9",  # timelines and overlays
     "pillow>=11",  # PNG decoding in the input pipeline, where OpenCV's system libraries should not be needed
     "av>=14",  # video decoding and encoding, with FFmpeg inside the wheel
+    "simplejpeg>=1.8",  # strict JPEG decoding: OpenCV and Pillow take many damaged files for good ones
     "opencv-contrib-python>=4.10,<5",  # YuNet, warps; the one OpenCV wheel that mediapipe asks for
     "mediapipe>=0.10.20",  # Face Landmarker
     "pooch>=1.8",  # downloads with checksums
@@ -42,7 +43,27 @@ INSTALL_REQUIRES = [
 # language, another project. Google's Scenic is not on the index; installing "scenic" would bring the wrong code.
 
 EXTRAS = {
-    "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"],
+    "test": [
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.9",
+        "psutil>=6",  # memory, in tests of the app and in benchmarks
+        "nbclient>=0.10",  # runs the notebooks of colabs/
+        "nbformat>=5.10",
+        "ipykernel>=6.29",
+        "playwright>=1.50",  # drives Chromium in the test of the app; the browser is the system's
+        "gradio>=6,<7",
+        "lmdb>=1.6",
+    ],
+    # The page of msddf_jax.app.
+    "app": ["gradio>=6,<7"],
+    # DeepfakeBench's databases of frames.
+    "lmdb": ["lmdb>=1.6"],
+    # dlib's detector and 81-point predictor, which DeepfakeBench prepares with; the model file is the user's.
+    "dlib": ["dlib-bin>=20"],
+    # data_prep.prepare on many machines. Not in requirements.lock: it wants an older pyarrow.
+    "beam": ["apache-beam>=2.60"],
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
     # The references of the parity tests and of benchmarks/; the package itself reads PyTorch's files without it.
