@@ -1,0 +1,218 @@
+"""The verdict on one file: scores, calibration, and the HTML that shows them; no text of the user's is in it."""
+
+import base64
+import html
+import io
+import json
+import math
+import pathlib
+
+import numpy as np
+import PIL.Image
+
+from msddf_jax import plots, uploads
+
+CALIBRATION = "calibration.json"
+# Faces that are shown, evenly spread.
+MAX_SHOWN = 6
+
+
+def load_calibration(workdir):
+    """`calibration.json` of a workdir (temperature, threshold, fitted_on, ...), or None where there is none.
+
+    Raises: ValueError where the temperature is not above 0 or the threshold is outside [0, 1].
+    """
+    path = pathlib.Path(workdir) / CALIBRATION
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text())
+    for part in (values, values.get("frame", values)):
+        temperature, threshold = float(part["temperature"]), float(part["threshold"])
+        if not (0.0 < temperature < math.inf and 0.0 <= threshold <= 1.0):
+            raise ValueError(f"{path}: temperature {temperature} or threshold {threshold} is out of range")
+    return values
+
+
+def calibrate(score, temperature):
+    """sigmoid(logit(score) / temperature) of a P(fake) in [0, 1]; float."""
+    score = min(max(score, 1e-7), 1.0 - 1e-7)
+    return 1.0 / (1.0 + math.exp(-math.log(score / (1.0 - score)) / temperature))
+
+
+def score_crops(model, crops, batch_size=32):
+    """Scores and maps of face crops.
+
+    Args:
+      model: `inference.Inference`. crops: uint8 RGB [size, size, 3] each, at least one. batch_size: at most at once.
+
+    Returns:
+      (float32 [N] in [0, 1], list of N maps float32 [g, g] in [0, 1] or None).
+
+    Raises:
+      uploads.UploadError: score_not_finite.
+    """
+    # Padded to powers of two, so that the model compiles for few sizes.
+    size = min(batch_size, 1 << (len(crops) - 1).bit_length())
+    scores, maps = [], []
+    for start in range(0, len(crops), size):
+        batch = np.stack(crops[start : start + size])
+        count = len(batch)
+        batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
+        out = model.predict_fn(model.params, {"image": batch})
+        scores.append(np.asarray(out["score"], np.float32)[:count])
+        maps += list(np.asarray(out["map"], np.float32)[:count]) if "map" in out else [None] * count
+    scores = np.concatenate(scores)
+    if not np.isfinite(scores).all():
+        raise uploads.UploadError("score_not_finite", "The model gave no number for this file.")
+    return scores, maps
+
+
+def judge(model, found, calibration):
+    """The verdict on one upload.
+
+    Args:
+      model: `inference.Inference`. found: `extract.Extraction` with frames. calibration: of `load_calibration`.
+
+    Returns:
+      dict: kind (image, video), score (mean over frames of the highest face score), threshold, fake (score >
+      threshold), probability and probability_threshold (after calibration) or None, fitted_on, frames (frame
+      number -> score), missing (frame numbers without score), fps, cut_short (str), faces: list of {frame, image,
+      map, score}.
+
+    Raises: as `score_crops`.
+    """
+    scores, maps = score_crops(model, [face.image for face in found.frames])
+    frames = {}
+    for face, score in zip(found.frames, scores.tolist(), strict=True):
+        frames[face.frame_index] = max(score, frames.get(face.frame_index, 0.0))
+    score, kind = float(np.mean(list(frames.values()))), "image" if found.info is None else "video"
+    part = None
+    if calibration is not None:  # of frame scores where it has them: an image is one
+        part = calibration.get("frame", calibration) if kind == "image" else calibration
+    threshold = 0.5 if part is None else part["threshold"]
+    return {
+        "kind": kind,
+        "score": score,
+        "threshold": threshold,
+        "fake": score > threshold,
+        "probability": None if part is None else calibrate(score, part["temperature"]),
+        "probability_threshold": None if part is None else calibrate(threshold, part["temperature"]),
+        "fitted_on": None if part is None else calibration.get("fitted_on", "a validation set"),
+        "frames": frames,
+        "missing": sorted({drop.frame_index for drop in found.drops if drop.frame_index >= 0} - set(frames)),
+        "fps": 0.0 if found.info is None else found.info.fps,
+        "cut_short": next((drop.detail for drop in found.drops if drop.code == "truncated"), ""),
+        "faces": [
+            {"frame": face.frame_index, "image": face.image, "map": heat, "score": value}
+            for face, heat, value in zip(found.frames, maps, scores.tolist(), strict=True)
+        ],
+    }
+
+
+def render_error(error):
+    """HTML of an `uploads.UploadError`."""
+    return (
+        '<div class="msddf-card msddf-error" role="alert"><div class="msddf-big">Not checked</div>'
+        f"<p>{html.escape(error.message)} <code>{html.escape(error.code)}</code></p></div>"
+    )
+
+
+def render_verdict(verdict):
+    """HTML of what `judge` gave: verdict, scores over time, faces and maps; the pictures are inside it."""
+    parts = [_render_headline(verdict)]
+    if verdict["kind"] == "video":
+        parts.append(_render_timeline(verdict))
+    parts.append(_render_faces(verdict))
+    return f'<div class="msddf-result">{"".join(parts)}</div>'
+
+
+def _render_headline(verdict):
+    word, tone = ("fake", "fake") if verdict["fake"] else ("real", "real")
+    shown = verdict["score"] if verdict["probability"] is None else verdict["probability"]
+    mark = verdict["threshold"] if verdict["probability"] is None else verdict["probability_threshold"]
+    if verdict["probability"] is None:
+        figure = f"score {verdict['score']:.2f} of 1"
+        note = (
+            "This model is <b>not calibrated</b>: the score orders files, but it is not a probability. "
+            "0.9 does not mean nine in ten."
+        )
+    else:
+        figure = f"probability of fake {100 * verdict['probability']:.0f}&thinsp;%"
+        fitted_on = html.escape(str(verdict["fitted_on"]))
+        note = f"Calibrated on {fitted_on}; the score before calibration is {verdict['score']:.2f}."
+    if verdict["kind"] == "video":
+        total = len(verdict["frames"]) + len(verdict["missing"])
+        looked = f"{len(verdict['frames'])} of {total} sampled frames have a face that could be scored"
+    else:
+        count = len(verdict["faces"])
+        looked = "1 face" if count == 1 else f"{count} faces; the highest score counts"
+    warning = ""
+    if verdict["cut_short"]:
+        warning = f'<p class="msddf-warning">The video is cut short: {html.escape(verdict["cut_short"])}.</p>'
+    return (
+        f'<div class="msddf-card msddf-{tone}" role="status">'
+        f'<div class="msddf-big">The detector calls this {"video" if verdict["kind"] == "video" else "image"} '
+        f'<b>{word}</b></div><div class="msddf-figure">{figure}</div>'
+        f'<div class="msddf-bar"><div class="msddf-fill" style="width:{100 * shown:.1f}%"></div>'
+        f'<div class="msddf-mark" style="left:{100 * mark:.1f}%"></div></div>'
+        f'<div class="msddf-scale"><span>0 real</span><span>fake above {mark:.2f}</span><span>1 fake</span></div>'
+        f"<p>{note}</p><p>{looked}.</p>{warning}</div>"
+    )
+
+
+def _render_timeline(verdict):
+    """Not a picture, as `plots.draw_timeline`, whose text nobody can read at the width of a phone."""
+    last = max([*verdict["frames"], *verdict["missing"], 1])
+    place = lambda frame: f"left:{100 * frame / last:.2f}%"
+    dots = [
+        f'<i class="{"above" if score > verdict["threshold"] else "below"}" title="frame {frame}: {score:.2f}" '
+        f'style="{place(frame)};bottom:{100 * score:.2f}%"></i>'
+        for frame, score in verdict["frames"].items()
+    ]
+    dots += [f'<i class="none" title="frame {frame}: no face" style="{place(frame)};bottom:0"></i>'
+             for frame in verdict["missing"]]  # fmt: skip
+    scores, fps = verdict["frames"].values(), verdict["fps"]
+    end = f"{last / fps:.1f} s" if fps > 0 else f"frame {last}"
+    what = "Score of each frame" + ("" if verdict["probability"] is None else ", before calibration")
+    label = f"{what}: {len(scores)} frames from {min(scores):.2f} to {max(scores):.2f}"
+    keys = [("#d62728", "called fake"), ("#1f77b4", "called real")]
+    keys += [("#888", f"no face ({len(verdict['missing'])})")] if verdict["missing"] else []
+    key = "".join(f'<span><i style="background:{color}"></i>{text}</span>' for color, text in keys)
+    return (
+        f'<h3>Over time</h3><div class="msddf-scale"><span>1 fake</span><span>{what}</span></div>'
+        f'<div class="msddf-chart" role="img" aria-label="{label}">'
+        f'<hr style="bottom:{100 * verdict["threshold"]:.2f}%">{"".join(dots)}</div>'
+        f'<div class="msddf-scale"><span>0 real, at 0 s</span><span>{end}</span></div>'
+        f'<div class="msddf-key">{key}<span>dashed: threshold {verdict["threshold"]:.2f}</span></div>'
+    )
+
+
+def _render_faces(verdict):
+    faces = verdict["faces"]
+    chosen = [faces[i] for i in np.unique(np.linspace(0, len(faces) - 1, MAX_SHOWN).astype(int))]
+    figures = []
+    for number, face in enumerate(chosen, 1):
+        where = f"face {number}" if verdict["kind"] == "image" else f"frame {face['frame']}"
+        if verdict["kind"] == "video" and verdict["fps"] > 0:
+            where += f", {face['frame'] / verdict['fps']:.2f} s"
+        pictures = f'<img src="{_data_uri(face["image"])}" alt="The face as the detector sees it, {where}">'
+        if face["map"] is not None:
+            heat = plots.blend_heat(face["image"], np.clip(face["map"], 0.0, 1.0))
+            pictures += f'<img src="{_data_uri(heat)}" alt="Map of what looks manipulated, {where}">'
+        caption = f"{where}: score {face['score']:.2f}"
+        figures.append(f'<figure><div class="msddf-pair">{pictures}</div><figcaption>{caption}</figcaption></figure>')
+    with_maps = any(face["map"] is not None for face in chosen)
+    title = "Faces and maps" if with_maps else "Faces"
+    legend = (
+        '<div class="msddf-legend"><span>untouched</span><i></i><span>manipulated</span></div>'
+        if with_maps
+        else "<p>This detector makes no maps.</p>"
+    )
+    left_out = f" ({len(chosen)} of {len(faces)})" if len(chosen) < len(faces) else ""
+    return f'<h3>{title}{left_out}</h3>{legend}<div class="msddf-faces">{"".join(figures)}</div>'
+
+
+def _data_uri(image):
+    data = io.BytesIO()
+    PIL.Image.fromarray(image).save(data, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
