@@ -103,7 +103,7 @@ def make_asgi_app(model, reader, store, limits, calibration):
 
     Args:
       model: `inference.Inference`. reader: `uploads.Reader`. store: `uploads.Store`; Gradio must have been told of its
-        folder before (`prepare_gradio`). limits: `uploads.Limits`. calibration: of `verdict.load_calibration`.
+        folder before (`prepare_gradio`). limits: `uploads.Limits`. calibration: of `calibration.load_calibration`.
     """
     import fastapi
     import gradio
@@ -313,8 +313,8 @@ def serve(model, calibration, *, host, port, limits, num_frames=32, make_models=
     """Runs the page until it is interrupted; prints its address once it can be opened.
 
     Args:
-      model: `inference.Inference`. calibration: of `verdict.load_calibration`. host, port: to listen on; port 0 takes
-        a free one. limits: `uploads.Limits`. num_frames: sampled from a video. make_models: as `uploads.Reader`.
+      model: `inference.Inference`. calibration: of `calibration.load_calibration`. host, port: to listen on; port 0
+        takes a free one. limits: `uploads.Limits`. num_frames: sampled from a video. make_models: as `uploads.Reader`.
 
     Raises:
       OSError: host and port cannot be listened on. Whatever `uploads.Reader` raises. ImportError: no Gradio.
@@ -354,11 +354,11 @@ def _warm_up(model, num_frames):
     """Compiles for one face and for a video, so that the first user does not wait for it."""
     import numpy as np
 
-    from msddf_jax import verdict
+    from msddf_jax import inference
 
     size = model.config.data.image_size
     for count in (1, num_frames):
-        verdict.score_crops(model, [np.zeros((size, size, 3), np.uint8)] * count)
+        inference.score_crops(model, [np.zeros((size, size, 3), np.uint8)] * count)
 
 
 def _sweep_often(store, stop):
@@ -404,7 +404,8 @@ def main(argv):
     if importlib.util.find_spec("gradio") is None:
         logging.error("the page needs Gradio: pip install msddf_jax[app]")
         return 1
-    from msddf_jax import inference, verdict
+    from msddf_jax import inference
+    from msddf_jax.calibration import load_calibration
 
     limits = uploads.Limits(max_bytes=values.max_megabytes * 2**20, max_video_seconds=values.max_video_seconds)
     if not is_loopback(values.host):
@@ -417,7 +418,7 @@ def main(argv):
         model = inference.load_for_inference(
             values.workdir, inference.use_compilation_cache(values.compilation_cache) or None
         )
-        calibration = verdict.load_calibration(values.workdir)
+        calibration = load_calibration(values.workdir)
         serve(
             model,
             calibration,

@@ -216,6 +216,9 @@ def load_calibration(workdir):
     for part in (value, value.get("frame", {})):
         if not {"temperature", "threshold"} <= set(part):
             raise ValueError(f"{path} lacks temperature or threshold; write it again: python -m msddf_jax.evaluate")
+        temperature, threshold = float(part["temperature"]), float(part["threshold"])
+        if not (0.0 < temperature < np.inf and 0.0 <= threshold <= 1.0):
+            raise ValueError(f"{path}: temperature {temperature} or threshold {threshold} is out of range")
     return value
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.export
+import numpy as np
 from absl import logging
 
 from msddf_jax import checkpoint, trees
@@ -66,6 +67,31 @@ def load_for_inference(workdir, program_cache=None):
             "training has not saved one yet: run `python -m msddf_jax.main` with this --workdir again"
         )
     return Inference(config, predict_fn, ema_weights(last[1]), int(last[0]), "last")
+
+
+def score_crops(model, crops, batch_size=32):
+    """Scores and maps of face crops.
+
+    Batches are padded to `batch_size`, so that the model compiles once; fewer crops than that to a power of two, so
+    that a single image does not cost a whole batch.
+
+    Args:
+      model: `Inference`. crops: uint8 RGB [S, S, 3] each. batch_size: at most at once.
+
+    Returns:
+      (list of N floats, P(fake), list of N maps float32 [g, g] in [0, 1], or None each where the detector has none).
+      A score may be NaN where the weights are.
+    """
+    size = batch_size if len(crops) >= batch_size else min(batch_size, 1 << max(len(crops) - 1, 0).bit_length())
+    scores, maps = [], []
+    for start in range(0, len(crops), size):
+        batch = np.stack(crops[start : start + size])
+        count = len(batch)
+        batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
+        out = model.predict_fn(model.params, {"image": batch})
+        scores += np.asarray(out["score"], np.float32)[:count].tolist()
+        maps += list(np.asarray(out["map"], np.float32)[:count]) if "map" in out else [None] * count
+    return scores, maps
 
 
 def use_compilation_cache(folder):

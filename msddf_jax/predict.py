@@ -91,7 +91,8 @@ def predict_files(model, paths, out, *, landmarks="mediapipe", num_frames=32, ba
             lines = stack.enter_context(open(out / "predictions.jsonl", "wb", buffering=0))
         bar = stack.enter_context(tqdm(total=len(found), desc="predict", unit="file"))
         for chunk in _chunks(extract_all(found, settings), batch_size):
-            scores, maps = _run_model(model, [face.image for _, item in chunk for face in item.frames], batch_size)
+            crops = [face.image for _, item in chunk for face in item.frames]
+            scores, maps = inference.score_crops(model, crops, batch_size)
             for path, item in chunk:
                 own = slice(0, len(item.frames))
                 record = {"file": str(path), **_summarize(item, scores[own]), **about}
@@ -207,24 +208,6 @@ def _chunks(items, batch_size):
             chunk, faces = [], 0
     if chunk:
         yield chunk
-
-
-def _run_model(model, crops, batch_size):
-    """Scores float32 [N] and maps (list of [g, g], or of None) of N crops.
-
-    Batches are padded to `batch_size`, so that the model compiles once; fewer crops than that, which only the
-    last chunk has, to a power of two, so that a single image does not cost a whole batch.
-    """
-    size = batch_size if len(crops) >= batch_size else min(batch_size, 1 << max(len(crops) - 1, 0).bit_length())
-    scores, maps = [], []
-    for start in range(0, len(crops), size):
-        batch = np.stack(crops[start : start + size])
-        count = len(batch)
-        batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
-        out = model.predict_fn(model.params, {"image": batch})
-        scores += np.asarray(out["score"], np.float32)[:count].tolist()
-        maps += list(np.asarray(out["map"], np.float32)[:count]) if "map" in out else [None] * count
-    return scores, maps
 
 
 def _summarize(item, scores):

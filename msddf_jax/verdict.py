@@ -3,75 +3,24 @@
 import base64
 import html
 import io
-import json
-import math
-import pathlib
 
 import numpy as np
 import PIL.Image
 
-from msddf_jax import plots, uploads
+from msddf_jax import inference, plots, uploads
+from msddf_jax.calibration import apply_temperature, of_level
+from msddf_jax.data import schema
 
-CALIBRATION = "calibration.json"
 # Faces that are shown, evenly spread.
 MAX_SHOWN = 6
-
-
-def load_calibration(workdir):
-    """`calibration.json` of a workdir (temperature, threshold, fitted_on, ...), or None where there is none.
-
-    Raises: ValueError where the temperature is not above 0 or the threshold is outside [0, 1].
-    """
-    path = pathlib.Path(workdir) / CALIBRATION
-    if not path.exists():
-        return None
-    values = json.loads(path.read_text())
-    for part in (values, values.get("frame", values)):
-        temperature, threshold = float(part["temperature"]), float(part["threshold"])
-        if not (0.0 < temperature < math.inf and 0.0 <= threshold <= 1.0):
-            raise ValueError(f"{path}: temperature {temperature} or threshold {threshold} is out of range")
-    return values
-
-
-def calibrate(score, temperature):
-    """sigmoid(logit(score) / temperature) of a P(fake) in [0, 1]; float."""
-    score = min(max(score, 1e-7), 1.0 - 1e-7)
-    return 1.0 / (1.0 + math.exp(-math.log(score / (1.0 - score)) / temperature))
-
-
-def score_crops(model, crops, batch_size=32):
-    """Scores and maps of face crops.
-
-    Args:
-      model: `inference.Inference`. crops: uint8 RGB [size, size, 3] each, at least one. batch_size: at most at once.
-
-    Returns:
-      (float32 [N] in [0, 1], list of N maps float32 [g, g] in [0, 1] or None).
-
-    Raises:
-      uploads.UploadError: score_not_finite.
-    """
-    # Padded to powers of two, so that the model compiles for few sizes.
-    size = min(batch_size, 1 << (len(crops) - 1).bit_length())
-    scores, maps = [], []
-    for start in range(0, len(crops), size):
-        batch = np.stack(crops[start : start + size])
-        count = len(batch)
-        batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
-        out = model.predict_fn(model.params, {"image": batch})
-        scores.append(np.asarray(out["score"], np.float32)[:count])
-        maps += list(np.asarray(out["map"], np.float32)[:count]) if "map" in out else [None] * count
-    scores = np.concatenate(scores)
-    if not np.isfinite(scores).all():
-        raise uploads.UploadError("score_not_finite", "The model gave no number for this file.")
-    return scores, maps
 
 
 def judge(model, found, calibration):
     """The verdict on one upload.
 
     Args:
-      model: `inference.Inference`. found: `extract.Extraction` with frames. calibration: of `load_calibration`.
+      model: `inference.Inference`. found: `extract.Extraction` with frames. calibration: of
+        `calibration.load_calibration`.
 
     Returns:
       dict: kind (image, video), score (mean over frames of the highest face score), threshold, fake (score >
@@ -79,32 +28,34 @@ def judge(model, found, calibration):
       number -> score), missing (frame numbers without score), fps, cut_short (str), faces: list of {frame, image,
       map, score}.
 
-    Raises: as `score_crops`.
+    Raises:
+      uploads.UploadError: score_not_finite.
     """
-    scores, maps = score_crops(model, [face.image for face in found.frames])
+    scores, maps = inference.score_crops(model, [face.image for face in found.frames])
+    if not np.isfinite(scores).all():
+        raise uploads.UploadError("score_not_finite", "The model gave no number for this file.")
     frames = {}
-    for face, score in zip(found.frames, scores.tolist(), strict=True):
+    for face, score in zip(found.frames, scores, strict=True):
         frames[face.frame_index] = max(score, frames.get(face.frame_index, 0.0))
     score, kind = float(np.mean(list(frames.values()))), "image" if found.info is None else "video"
-    part = None
-    if calibration is not None:  # of frame scores where it has them: an image is one
-        part = calibration.get("frame", calibration) if kind == "image" else calibration
-    threshold = 0.5 if part is None else part["threshold"]
+    part = of_level(calibration, "frame" if kind == "image" else "video")
+    threshold = schema.THRESHOLD if part is None else part["threshold"]
+    fitted = lambda value: None if part is None else float(apply_temperature(value, part["temperature"]))
     return {
         "kind": kind,
         "score": score,
         "threshold": threshold,
         "fake": score > threshold,
-        "probability": None if part is None else calibrate(score, part["temperature"]),
-        "probability_threshold": None if part is None else calibrate(threshold, part["temperature"]),
-        "fitted_on": None if part is None else calibration.get("fitted_on", "a validation set"),
+        "probability": fitted(score),
+        "probability_threshold": fitted(threshold),
+        "fitted_on": None if part is None else calibration["fitted_on"],
         "frames": frames,
         "missing": sorted({drop.frame_index for drop in found.drops if drop.frame_index >= 0} - set(frames)),
         "fps": 0.0 if found.info is None else found.info.fps,
         "cut_short": next((drop.detail for drop in found.drops if drop.code == "truncated"), ""),
         "faces": [
             {"frame": face.frame_index, "image": face.image, "map": heat, "score": value}
-            for face, heat, value in zip(found.frames, maps, scores.tolist(), strict=True)
+            for face, heat, value in zip(found.frames, maps, scores, strict=True)
         ],
     }
 

@@ -99,13 +99,13 @@ def refuse_network(report):
 if __name__ == "__main__":
     from app_server import fake_face_models as importable  # by a name that the child process knows
 
-    from msddf_jax import app, inference, uploads, verdict
+    from msddf_jax import app, calibration, inference, uploads
 
     folder = sys.argv[1]
     refuse_network(pathlib.Path(tempfile.gettempdir()) / "network.txt")
     app.serve(
         inference.load_for_inference(folder),
-        verdict.load_calibration(folder),
+        calibration.load_calibration(folder),
         host="127.0.0.1",
         port=0,
         limits=uploads.Limits(**json.loads(sys.argv[2])),

@@ -20,7 +20,8 @@ from hostile_files import MARKER, clip, hostile_files, picture
 from msddf_jax import app, inference, uploads, verdict
 from msddf_jax.faces import extract
 
-CALIBRATION = {"temperature": 2.0, "threshold": 0.25, "fitted_on": "toy_val", "num_videos": 8}
+_LEVEL = {"temperature": 2.0, "threshold": 0.25}
+CALIBRATION = {**_LEVEL, "fitted_on": "toy_val", "num_videos": 8, "frame": _LEVEL}
 MEGABYTES = 2
 CLIENT = httpx.Client(timeout=120, trust_env=False)
 
@@ -252,27 +253,21 @@ def test_a_verdict_by_hand(workdir):
     html = verdict.render_verdict(plain)
     assert "not calibrated" in html and "score 0.20 of 1" in html and "makes no maps" in html
     # logit(0.2) = -ln 4; halved, -ln 2: one third. The threshold is of scores before calibration.
-    calibrated = verdict.judge(model, found, {**CALIBRATION, "threshold": 0.1})
+    # An image is one frame: the calibration of frames holds for it.
+    fitted = {**CALIBRATION, "temperature": 1.0, "frame": {"temperature": 2.0, "threshold": 0.1}}
+    calibrated = verdict.judge(model, found, fitted)
     assert calibrated["probability"] == pytest.approx(1 / 3) and calibrated["fake"]
     assert calibrated["probability_threshold"] == pytest.approx(0.25)
     assert "probability of fake 33" in verdict.render_verdict(calibrated)
-    both = {**CALIBRATION, "frame": {"temperature": 1.0, "threshold": 0.3}}
-    assert verdict.judge(model, found, both)["probability"] == pytest.approx(0.2)
 
 
 def test_a_score_that_is_not_finite_is_an_error():
     model = inference.Inference(None, lambda params, batch: {"score": np.array([np.nan])}, None, 1, "best")
+    found = extract.extract_faces_image(
+        np.zeros((64, 64, 3), np.uint8), size=64, detector=fake_face_models()[0], landmarker=fake_face_models()[1]
+    )
     with pytest.raises(uploads.UploadError, match="score_not_finite"):
-        verdict.score_crops(model, [np.zeros((8, 8, 3), np.uint8)])
-
-
-def test_calibration_files(tmp_path):
-    assert verdict.load_calibration(tmp_path) is None
-    (tmp_path / "calibration.json").write_text(json.dumps(CALIBRATION))
-    assert verdict.load_calibration(tmp_path)["temperature"] == 2.0
-    (tmp_path / "calibration.json").write_text(json.dumps({**CALIBRATION, "temperature": 0}))
-    with pytest.raises(ValueError, match="out of range"):
-        verdict.load_calibration(tmp_path)
+        verdict.judge(model, found, None)
 
 
 def test_errors_are_escaped():

@@ -14,12 +14,12 @@ NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__in
 # A module may import from its own level or from one above it in this list.
 LEVELS = (
     ("trees", "losses", "scores", "calibration", "metrics", "intervals", "data.schema"),
-    ("models", "synth", "faces", "plots", "tables"),
-    ("optim", "sharding", "checkpoint", "logs", "data", "weights", "uploads", "verdict"),
+    ("models", "synth", "faces", "plots", "curves", "page", "tables"),
+    ("optim", "sharding", "checkpoint", "logs", "data", "weights", "uploads"),
     ("adversary", "detectors"),
     ("train_step", "evaluators", "compare", "saliency"),
     ("inference",),
-    ("evaluate", "faithfulness", "embedding"),
+    ("evaluate", "faithfulness", "embedding", "report", "verdict"),
     ("train", "predict", "app", "export", "model_card", "stress", "explain", "weights.__main__"),
     ("main",),
 )
