@@ -8,20 +8,19 @@ import csv
 import dataclasses
 import difflib
 import functools
-import io
 import os
 import pathlib
-import zlib
 
 import numpy as np
-import PIL.Image
 import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from msddf_jax.data import schema
+from msddf_jax.faces.opencv import cv2
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 # Columns of the index, one row a video. The first group is text, the second numbers.
 _TEXT_COLUMNS = (
     "video_id",
@@ -314,11 +313,11 @@ def _empty_mask(height, width):
 
 
 def _decode_png(data, mode, where, height, width):
-    # Pillow and not cv2: no system libraries, and it decodes outside Python's lock as cv2 does.
-    try:
-        image = np.asarray(PIL.Image.open(io.BytesIO(data), formats=("PNG",)))
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        raise ValueError(f"{where}: its {mode} PNG does not decode ({error}); build the set again") from error
+    # 1.3 to 1.5 times as fast as Pillow, and as strict (benchmarks/input.py); outside Python's lock, as Pillow.
+    flag = cv2.IMREAD_COLOR_RGB if mode == "RGB" else cv2.IMREAD_UNCHANGED
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data.startswith(_PNG) else None
+    if image is None:
+        raise ValueError(f"{where}: its {mode} PNG does not decode ({len(data)} bytes); build the set again")
     expected = (height, width, 3) if mode == "RGB" else (height, width)
     if image.shape != expected or image.dtype != np.uint8:
         raise ValueError(f"{where} decodes to {image.dtype} {image.shape}, the index says uint8 {expected}")
