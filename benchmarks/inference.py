@@ -4,8 +4,9 @@
 
 gend: CLIP ViT-L/14 at 224 px with GenD's head, beside transformers' CLIPVisionModel (sdpa attention).
 xception: at 256 px, beside timm's legacy_xception. Weights are drawn once and read by both; scores are compared before
-anything is timed. The first row is a bare matrix product, of which a ViT is made. Both sides start from uint8 images, normalise, and end with P(fake). On an accelerator ours runs in
-bfloat16 by default; torch runs on the CPU where it has no CUDA. Needs the [torch] extra.
+anything is timed. Both sides start from uint8 images, normalise, and end with P(fake). The first row is a bare matrix
+product, of which a ViT is made. On an accelerator ours runs in bfloat16 by default; torch runs on the CPU where it has
+no CUDA. Needs the [torch] extra.
 """
 
 import argparse
