@@ -10,7 +10,6 @@ t-SNE keeps neighbours; distances between clusters and their sizes mean nothing.
 import csv
 import functools
 import pathlib
-import sys
 
 import jax
 import numpy as np
@@ -20,7 +19,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from msddf_jax import logs, plots
+from msddf_jax import command, logs, plots
 from msddf_jax.data import sample, schema, source
 from msddf_jax.inference import load_for_inference
 from msddf_jax.models import policy
@@ -267,12 +266,8 @@ def _save(path, picture):
 
 def main(argv):
     """Draw one workdir. Exit code 1 with one line where it cannot."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
     values = flags.FLAGS
-    if not values["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    try:
+    with command.errors_in_one_line(argv):
         written = embed_workdir(
             values.workdir,
             values.out,
@@ -283,11 +278,6 @@ def main(argv):
             data_dir=values.data_dir,
             batch_size=values.batch_size,
         )
-    except (FileNotFoundError, ValueError, OSError) as error:
-        if logging.get_verbosity() >= logging.DEBUG:
-            raise
-        logging.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
     print("\n".join(map(str, written)))
 
 

@@ -1,13 +1,12 @@
 """Evaluate a trained workdir: `python -m msddf_jax.evaluate --workdir DIR`; two of them: `--workdir A --against B`."""
 
 import pathlib
-import sys
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 
 from msddf_jax import calibration as calibrate
-from msddf_jax import checkpoint, compare, intervals, sharding, tables
+from msddf_jax import checkpoint, command, compare, intervals, sharding, tables
 from msddf_jax.data import pipeline, schema, source
 from msddf_jax.evaluators import detection, localization
 from msddf_jax.inference import load_for_inference
@@ -207,22 +206,13 @@ def compare_workdirs(workdir, against, **settings):
 
 def main(argv):
     """Evaluate one workdir, or compare two. Exit code 1 with one line where it cannot."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
     values = flags.FLAGS
-    if not values["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
     settings = {name: values[name].value for name in ("data_dir", "aggregate", "dfb_compat", "resamples")}
-    try:
+    with command.errors_in_one_line(argv):
         if values.against:
             compare_workdirs(values.workdir, values.against, **settings)
         else:
             evaluate_workdir(values.workdir, **settings)
-    except (FileNotFoundError, ValueError, OSError) as error:
-        if logging.get_verbosity() >= logging.DEBUG:
-            raise
-        logging.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -18,17 +18,16 @@ Writes <workdir>/faithfulness/<eval>.json and <eval>.png.
 
 import functools
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
-from absl import app, flags, logging
+from absl import app, flags
 from scipy import ndimage
 from tqdm import tqdm
 
-from msddf_jax import checkpoint, plots, saliency
+from msddf_jax import checkpoint, command, plots, saliency
 from msddf_jax.data import sample, source
 from msddf_jax.evaluators import attack
 from msddf_jax.inference import load_for_inference
@@ -289,12 +288,8 @@ def _without_nan(value):
 
 def main(argv):
     """Measure one workdir. Exit code 1 with one line where it cannot."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
     values = flags.FLAGS
-    if not values["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    try:
+    with command.errors_in_one_line(argv):
         measure_workdir(
             values.workdir,
             values.eval,
@@ -307,11 +302,6 @@ def main(argv):
             data_dir=values.data_dir,
             seed=values.seed,
         )
-    except (FileNotFoundError, ValueError, OSError) as error:
-        if logging.get_verbosity() >= logging.DEBUG:
-            raise
-        logging.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

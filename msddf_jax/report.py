@@ -9,14 +9,13 @@ Figures come from `results.json` and `scores/*.csv` (msddf_jax.evaluate), `stres
 import csv
 import json
 import pathlib
-import sys
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 
-from msddf_jax import calibration, checkpoint, curves, intervals, page, plots
+from msddf_jax import calibration, checkpoint, command, curves, intervals, page, plots
 from msddf_jax.data import schema, source
 from msddf_jax.inference import load_for_inference
 from msddf_jax.scores import group_videos
@@ -296,18 +295,9 @@ def _about(run):
 
 def main(argv):
     """Write the page. Exit code 1 with one line where it cannot."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
     values = flags.FLAGS
-    if not values["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    try:
+    with command.errors_in_one_line(argv):
         out = write_report(values.workdir, values.out, mistakes=values.mistakes, data_dir=values.data_dir)
-    except (FileNotFoundError, ValueError, OSError) as error:
-        if logging.get_verbosity() >= logging.DEBUG:
-            raise
-        logging.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
     print(f"report: {out}")
 
 

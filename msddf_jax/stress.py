@@ -5,12 +5,11 @@ table.tex, stress.json and stress.png.
 """
 
 import pathlib
-import sys
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 
-from msddf_jax import sharding
+from msddf_jax import command, sharding
 from msddf_jax.data import source
 from msddf_jax.evaluators import attack, robustness
 from msddf_jax.inference import load_for_inference
@@ -80,12 +79,8 @@ def _check_names(what, given, known):
 
 def main(argv):
     """Stress one workdir. Exit code 1 with one line where it cannot."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
     values = flags.FLAGS
-    if not values["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    try:
+    with command.errors_in_one_line(argv, (*command.ERRORS, RuntimeError)):
         stress_workdir(
             values.workdir,
             grids=values.grids,
@@ -96,11 +91,6 @@ def main(argv):
             batch_size=values.batch_size,
             seed=values.seed,
         )
-    except (FileNotFoundError, ValueError, OSError, RuntimeError) as error:
-        if logging.get_verbosity() >= logging.DEBUG:
-            raise
-        logging.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

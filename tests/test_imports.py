@@ -13,7 +13,7 @@ NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__in
 
 # A module may import from its own level or from one above it in this list.
 LEVELS = (
-    ("trees", "losses", "scores", "calibration", "metrics", "intervals", "data.schema"),
+    ("command", "trees", "losses", "scores", "calibration", "metrics", "intervals", "data.schema"),
     ("models", "synth", "faces", "plots", "curves", "page", "tables"),
     ("optim", "sharding", "checkpoint", "logs", "data", "weights", "uploads"),
     ("adversary", "detectors"),
