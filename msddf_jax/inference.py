@@ -1,5 +1,6 @@
 """A trained workdir, ready to score: config, weights, and a function from images to scores."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -14,8 +15,8 @@ import jax.export
 import numpy as np
 from absl import logging
 
-from msddf_jax import checkpoint, trees
-from msddf_jax.train_step import dummy_batch, ema_weights, init_state, make_model, make_predict_fn
+# Not `train_step` and `trees`: what an earlier start left needs neither models nor flax, which take half a second.
+from msddf_jax import checkpoint
 
 
 class Inference(NamedTuple):
@@ -43,6 +44,8 @@ def load_for_inference(workdir, program_cache=None):
     config = checkpoint.load_config(workdir)
     folder = pathlib.Path(workdir)
     if program_cache is None:
+        from msddf_jax.train_step import make_predict_fn
+
         shapes, predict_fn = weight_shapes(config), make_predict_fn(config)
     else:
         shapes, predict_fn = _kept_shapes(config, program_cache), _kept_predict_fn(config, program_cache)
@@ -52,6 +55,8 @@ def load_for_inference(workdir, program_cache=None):
             return Inference(config, predict_fn, best[1], int(best[0]), "best")
         last = None
         if (folder / checkpoint.LAST).exists():
+            from msddf_jax.train_step import ema_weights, init_state
+
             state = _on_device(jax.eval_shape(lambda: init_state(config)))
             with checkpoint.make_manager(folder) as manager:
                 last = checkpoint.restore_last(manager, state)
@@ -125,12 +130,18 @@ def _kept_shapes(config, folder):
     path = pathlib.Path(folder) / f"weights-{_program_key(config)}.json"
     try:
         flat = json.loads(path.read_text())
-        shapes = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in flat.items()}
-        return {"params": {}, "model_state": {}} | trees.unflatten(shapes)
+        shapes = {"params": {}, "model_state": {}}
+        for name, (shape, dtype) in flat.items():
+            *parents, leaf = name.split("/")
+            place = functools.reduce(lambda node, part: node.setdefault(part, {}), parents, shapes)
+            place[leaf] = jax.ShapeDtypeStruct(shape, dtype)
+        return shapes
     except FileNotFoundError:
         pass
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         logging.warning("%s is damaged (%s): made anew", path, error)
+    from msddf_jax import trees
+
     shapes = weight_shapes(config)
     flat = {name: [leaf.shape, leaf.dtype.name] for name, leaf in trees.flatten(shapes).items()}
     checkpoint.write_json(path, flat)
@@ -158,6 +169,8 @@ def _kept_program(config, path, weights, batch):
         pass
     except Exception as error:  # FlatBuffers has no error of its own for what is cut short
         logging.warning("%s is damaged (%s: %s): made anew", path, type(error).__name__, error)
+    from msddf_jax.train_step import make_predict_fn
+
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (weights, batch))
     program = jax.export.export(make_predict_fn(config))(*shapes)
     checkpoint.write_bytes(path, program.serialize())
@@ -176,6 +189,8 @@ def _program_key(config):
 
 def weight_shapes(config):
     """{"params", "model_state"} of the detector as `jax.ShapeDtypeStruct`s, without tracing optimiser or adversary."""
+    from msddf_jax.train_step import dummy_batch, make_model
+
     _, model = make_model(config)
     init = lambda: model.init(jax.random.key(0, impl="rbg"), dummy_batch(config), train=False)
     variables = dict(jax.eval_shape(init))

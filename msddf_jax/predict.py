@@ -406,6 +406,13 @@ def main(argv):
     return 0 if scored else 1
 
 
+def _run(argv):
+    code = main(argv)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)  # everything is written; taking the libraries apart would cost most of a second
+
+
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(_run)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from msddf_jax.faces import align
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 finite = st.floats(-1000, 1000, allow_nan=False, width=32)
 similarities = st.tuples(st.floats(0.05, 20), st.floats(-np.pi, np.pi), finite, finite)

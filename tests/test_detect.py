@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from msddf_jax.faces import detect, fetch, scrfd, video
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 boxes = st.tuples(*[st.floats(-100, 100)] * 2, *[st.floats(0.1, 100)] * 2).map(
     lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]

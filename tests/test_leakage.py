@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from data_prep import build, leakage, phash
 from data_prep.layout import PreparedDataError
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

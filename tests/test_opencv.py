@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
     "reason, advice",
     [
         ("libGL.so.1: cannot open shared object file", "apt-get install libgl1 libglib2.0-0"),
-        ("No module named 'cv2'", "pip install 'opencv-contrib-python>=4.10,<5'"),
+        ("No module named 'cv2'", "pip install 'opencv-contrib-python>=4.11,<5'"),
     ],
 )
 def test_import_error_says_what_to_install(tmp_path, reason, advice):

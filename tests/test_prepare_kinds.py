@@ -12,8 +12,8 @@ from tiny_sets import MODELS, draw_faces, entry, face_at, make_layout, use_model
 
 from data_prep import beam, catalog, crops, layout, prepare
 from msddf_jax.faces import align, video
-from msddf_jax.faces.opencv import cv2
 from msddf_jax.faces.scene import sidecar_path
+from msddf_jax.opencv import cv2
 
 
 def save(path, image):

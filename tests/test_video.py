@@ -13,7 +13,7 @@ import pytest
 from tiny_ffpp import write_clip
 
 from msddf_jax.faces import extract, video
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 
 def _frames(n=12, height=48, width=64):

@@ -6,7 +6,7 @@ import numpy as np
 
 from msddf_jax.faces import align, video
 from msddf_jax.faces.landmarks import to_dlib_order
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 
 def face_points():

@@ -7,7 +7,7 @@ from tiny_ffpp import draw, face_points, similarity
 
 from data_prep import catalog
 from msddf_jax.faces import align, detect
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 
 def face_at(x, y, scale):

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from msddf_jax.data import schema
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Columns of the index, one row a video. The first group is text, the second numbers.

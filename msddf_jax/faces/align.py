@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 # The five points that ArcFace aligns to in a 112 x 112 image, x shifted by 8 as InsightFace does for it.
 _ARCFACE = (

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from msddf_jax.faces import fetch, scrfd
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 DETECTORS = ("yunet", "scrfd", "dlib")
 # Of a face of 80 pixels or less, dlib sees nothing without it (DeepfakeBench doubles once too).

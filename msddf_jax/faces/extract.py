@@ -11,8 +11,8 @@ import functools
 import numpy as np
 
 from msddf_jax.faces import align, tracks, video
-from msddf_jax.faces.opencv import cv2
 from msddf_jax.faces.scene import Drop, LandmarkFileError, Scene, read_sidecar, read_video_scene, sidecar_path
+from msddf_jax.opencv import cv2
 
 __all__ = [
     "FACES",

@@ -9,7 +9,7 @@ import numpy as np
 from msddf_jax.data.schema import NUM_LANDMARKS
 from msddf_jax.faces import video
 from msddf_jax.faces.landmarks import from_dlib_order
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 # Of a landmark, in pixels: no image is as wide, and damaged floats are often far beyond.
 MAX_COORDINATE = 1e5

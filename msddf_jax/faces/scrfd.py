@@ -5,7 +5,7 @@ The file is the user's: its licence does not allow passing it on.
 
 import numpy as np
 
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 INPUT_SIZE = 640
 STRIDES = (8, 16, 32)
