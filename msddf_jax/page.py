@@ -20,9 +20,10 @@ h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid #ccc; }
 h3 { font-size: 1rem; margin-bottom: .3rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+td small { display: block; color: #555; font-size: .75rem; }
 th { vertical-align: bottom; white-space: normal; } th:first-child, td:first-child { text-align: left; }
 .note { color: #555; font-size: .85rem; } p { overflow-wrap: anywhere; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: .8rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: .8rem; }
 figure { margin: 0; } figure img { width: 100%; height: auto; }
 figcaption { font-size: .8rem; color: #444; overflow-wrap: anywhere; }
 details { border: 1px solid #ddd; border-radius: .4rem; padding: .4rem .8rem; margin: .6rem 0; }
@@ -77,10 +78,17 @@ def code(text):
 def table(value):
     """A `Table` as HTML; wide ones scroll by themselves."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in value.header)
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in value.rows)
+    rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in value.rows)
     note = f'<p class="note">{html.escape(value.note)}</p>' if value.note else ""
     body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f'<h3>{html.escape(value.title)}</h3><div class="scroll">{body}</div>{note}'
+
+
+def _cell(text):
+    """A cell; an interval, "75.0 [50.0, 100.0]", stands small below its figure, so that a row is not too wide."""
+    figure, bracket, interval = html.escape(text).partition(" [")
+    small = f"<small>[{interval}</small>" if bracket and interval.endswith("]") else f"{bracket}{interval}"
+    return f"<td>{figure}{small}</td>"
 
 
 def figures(items):

@@ -310,7 +310,9 @@ def test_file_that_is_text_gives_one_line_and_leaves_nothing(tree, tmp_path, cap
 
 
 def test_names_that_do_not_exist_give_the_nearest(tmp_path):
-    with pytest.raises(build.UnknownNameError, match=r"'faceforensic' to build; did you mean faceforensics or deeperforensics\?"):
+    with pytest.raises(
+        build.UnknownNameError, match=r"'faceforensic' to build; did you mean faceforensics or deeperforensics\?"
+    ):
         build.build("faceforensic", "toy", tmp_path, tmp_path)
     with pytest.raises(
         build.UnknownNameError, match=r"no config 'c32'; did you mean c23\? There are: c23, c23_clip16, c23_df, "

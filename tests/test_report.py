@@ -37,7 +37,7 @@ def test_report_of_one_workdir(tmp_path):
     folder = _workdir(tmp_path / "run")
     out = report.write_report([folder], tmp_path / "report.html", mistakes=0)
     text = out.read_text()
-    assert "75.0 [50.0, 100.0]" in text and "<td>2 + 2</td>" in text and "<td>-</td>" in text
+    assert "<td>75.0<small>[50.0, 100.0]</small></td>" in text and "<td>2 + 2</td>" in text and "<td>-</td>" in text
     assert "step 7 (best), chosen on val (video_auc)" in text and "1.2.3" in text
     assert f"python -m msddf_jax.stress --workdir {folder}" in text
     with open(tmp_path / "report_tables" / "run.csv", newline="") as file:
