@@ -138,7 +138,8 @@ def _main_table(run):
         cells = [name, f"{np.sum(labels == 0)} + {np.sum(labels == 1)}"]
         rows.append(cells + [_figure(run.results.get(f"{name}/{m}"), bounds.get(f"{name}/{m}")) for _, m in there])
     header = ["test set", "videos, real + fake", *(title for title, _ in there)]
-    return page.Table(run.name, header, rows, "Percent; in brackets 95 % intervals by bootstrap over videos, none where all draws agree.")
+    note = "Percent; in brackets 95 % intervals by bootstrap over videos, none where all draws agree."
+    return page.Table(run.name, header, rows, note)
 
 
 def _comparison(runs, evals):
