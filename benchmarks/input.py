@@ -36,7 +36,7 @@ from benchmarks.timing import medians, report
 from data_prep import features, records
 from msddf_jax.data import pipeline
 from msddf_jax.data import source as sources
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 FORMATS = {
     "png": (".png", []),

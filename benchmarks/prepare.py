@@ -22,7 +22,7 @@ from benchmarks.timing import medians, report
 from data_prep import catalog, crops, prepare
 from data_prep.toy import render
 from msddf_jax.faces import detect, extract, landmarks, scene, video
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 WIDTH, HEIGHT, FRAMES, FACE = 1920, 1080, 120, 640
 _DRAWN = 6  # faces drawn; the clip repeats them, moving

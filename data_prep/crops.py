@@ -15,7 +15,7 @@ from etils import epath
 
 from data_prep import catalog
 from msddf_jax.faces import detect, extract, landmarks, scene, video
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 # Part of every meta file: raised when the same settings would give other files.
 FORMAT_VERSION = 2

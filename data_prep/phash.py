@@ -16,7 +16,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from data_prep.layout import PreparedDataError
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 SAMPLED = 4
 DISTANCE = 4

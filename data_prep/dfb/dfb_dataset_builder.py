@@ -21,7 +21,7 @@ from data_prep import features, records
 from data_prep.dfb import index, labels, stores
 from data_prep.layout import PreparedDataError
 from msddf_jax.faces.landmarks import from_dlib_order
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 # Side of the crops that DeepfakeBench makes, whose pixels landmark files count in.
 GRID = 256

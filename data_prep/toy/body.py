@@ -6,7 +6,7 @@ import numpy as np
 
 from data_prep.toy import identity as idt
 from data_prep.toy.texture import blur, fill_polygon, fractal_noise, smoothstep, strand_noise
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 PLANE = (-2.6, 2.6, -1.7, 2.8)  # x from, x to, y from, y to of the flat layers, head units
 EAR = (-0.12, 0.34, -0.36, 0.40)  # outward and downward extent of the ear's layer round its root

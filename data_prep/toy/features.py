@@ -6,7 +6,7 @@ import numpy as np
 
 from data_prep.toy import identity as idt
 from data_prep.toy.texture import X0, Y0, blur, draw_line, fill_polygon, map_pixels, smoothstep
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 IRIS_RADIUS = 0.086
 TEETH = np.float32([0.66, 0.60, 0.50])

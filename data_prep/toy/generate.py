@@ -15,8 +15,8 @@ from data_prep.toy import identity as idt
 from data_prep.toy import manipulate, render
 from msddf_jax.faces.extract import sidecar_path
 from msddf_jax.faces.landmarks import to_dlib_order
-from msddf_jax.faces.opencv import cv2
 from msddf_jax.faces.video import write_video
+from msddf_jax.opencv import cv2
 
 FPS = 25
 # FF++ names its compressions after the constant rate factor of H.264.

@@ -10,7 +10,7 @@ import numpy as np
 from data_prep.toy import identity as idt
 from data_prep.toy import render
 from data_prep.toy.texture import blur
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 METHODS = ("ToySwap", "ToyReenact", "ToyNeural", "ToyTexture")
 INNER = slice(17, 68)  # brows, nose, eyes, mouth

@@ -6,7 +6,7 @@ import numpy as np
 
 from data_prep.toy import identity as idt
 from data_prep.toy.texture import blur, fractal_noise, smoothstep
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 FACE_SHARE = 0.47  # width of the face over the width of the frame
 EYE_ROW = 0.47  # where the eyes' line lies, as a share of the frame: centres the aligned crop

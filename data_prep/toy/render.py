@@ -11,7 +11,7 @@ import numpy as np
 from data_prep.toy import body, features, motion
 from data_prep.toy import identity as idt
 from data_prep.toy.texture import X0, Y0, bake, blur, map_pixels, smoothstep
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 SUPERSAMPLE = 2
 PIVOT = np.array([0.0, 0.55, 0.15])  # what the head turns about, head units

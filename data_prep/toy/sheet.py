@@ -13,8 +13,8 @@ import PIL.Image
 
 from data_prep.toy import generate, manipulate
 from msddf_jax.faces.extract import read_sidecar, sidecar_path
-from msddf_jax.faces.opencv import cv2
 from msddf_jax.faces.video import MediaError, read_frames
+from msddf_jax.opencv import cv2
 
 
 def contact_sheet(root, rows=8, frame=0, scale=1, landmarks=False):

@@ -9,7 +9,7 @@ import typing
 import numpy as np
 
 from data_prep.toy import identity as idt
-from msddf_jax.faces.opencv import cv2
+from msddf_jax.opencv import cv2
 
 X0, X1 = -1.5, 1.5
 Y0, Y1 = -1.75, 2.05
