@@ -1,4 +1,4 @@
-"""The preparation of a data set on Apache Beam, one element a video; `prepare --runner` starts it.
+"""Preparing and building data sets on Apache Beam; `prepare --runner` and `build --runner` start it.
 
 Workers read the download under the same path as the machine that starts the job, and take models from $MSDDF_MODELS
 or their own cache.
@@ -26,7 +26,7 @@ def import_beam():
 
 
 def run_entries(entries, job, runner, beam_args=()):
-    """Prepares entries on a Beam runner.
+    """Prepares entries on a Beam runner, one element a video.
 
     Args:
       entries: list of `catalog.Entry`. job: `crops.Job`. runner: name in `RUNNERS`.
@@ -39,27 +39,49 @@ def run_entries(entries, job, runner, beam_args=()):
       ImportError: no Beam. OSError: the pipeline failed; finished videos stay.
     """
     beam = import_beam()
+    return _run(beam, entries, _prepare_fn(beam, job), job.out, runner, beam_args)
+
+
+def write_parts(tasks, write, out, runner, beam_args=()):
+    """Writes the parts of built splits on a Beam runner, one element some videos.
+
+    Args:
+      tasks: list of arguments of `write`, the first its number, from 0. write: function -> dict of JSON values.
+      out: folder that every worker writes to. runner, beam_args, Raises: as `run_entries`.
+
+    Returns:
+      list of what `write` returned, in the order of the tasks.
+    """
+    beam = import_beam()
+    results = _run(beam, tasks, beam.Map(lambda task: [task[0], write(*task)]), out, runner, beam_args)
+    return [result for _, result in sorted(results, key=lambda pair: pair[0])]
+
+
+def _run(beam, elements, transform, out, runner, beam_args):
+    """What the transform makes of the elements: JSON values, in any order."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
     options = PipelineOptions([f"--runner={runner}", *beam_args])
+    if isinstance(transform, beam.DoFn):
+        transform = beam.ParDo(transform)
     # Results travel as files: a runner may be on other machines. Local runs leave nothing in the output.
     with tempfile.TemporaryDirectory() as local:
-        folder = crops.open_out(f"{job.out}/beam-{uuid.uuid4().hex}" if crops.is_remote(job.out) else local)
+        folder = crops.open_out(f"{out}/beam-{uuid.uuid4().hex}" if crops.is_remote(str(out)) else local)
         prefix = str(folder / "results")
         try:
             with beam.Pipeline(options=options) as pipeline:
                 _ = (
                     pipeline
-                    | "entries" >> beam.Create(entries)
+                    | "elements" >> beam.Create(elements)
                     | "spread" >> beam.Reshuffle()
-                    | "prepare" >> beam.ParDo(_prepare_fn(beam, job))
+                    | "work" >> transform
                     | "lines" >> beam.Map(json.dumps)
                     | "write" >> beam.io.WriteToText(prefix)
                 )
         except RuntimeError as error:  # what runners make of an exception in a worker
             raise OSError(f"the Beam pipeline failed: {error}") from error
         lines = [line for path in folder.glob("results*") for line in path.read_text().splitlines()]
-        if crops.is_remote(job.out):
+        if crops.is_remote(str(out)):
             folder.rmtree()
     return [json.loads(line) for line in lines]
 

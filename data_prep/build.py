@@ -16,6 +16,7 @@ import tempfile
 import tensorflow_datasets as tfds
 from absl import logging
 
+from data_prep import beam, prepared
 from data_prep.layout import PreparedDataError
 
 _HERE = pathlib.Path(__file__).parent
@@ -50,8 +51,12 @@ def make_builder(name, config, data_dir):
     return cls(config=config, data_dir=data_dir)
 
 
-def build(name, config, manual_dir, data_dir=None, *, overwrite=False, max_examples_per_split=None):
+def build(name, config, manual_dir, data_dir=None, *, overwrite=False, max_examples_per_split=None, on_beam=None):
     """Build one config of a data set, unless it is built already.
+
+    Args:
+      name, config, data_dir: as `make_builder`. manual_dir: prepared data. overwrite: build again what is built.
+      max_examples_per_split: None for all. on_beam: (runner, flags) of Beam, for data sets with a catalog.
 
     Returns:
       Path of the built data set.
@@ -76,6 +81,12 @@ def build(name, config, manual_dir, data_dir=None, *, overwrite=False, max_examp
     # beside it and renaming at the end, a failure costs nothing that was there.
     with tempfile.TemporaryDirectory(prefix=f".build-{name}-", dir=root) as scratch:
         new = make_builder(name, config, scratch)
+        if on_beam is not None:
+            if not isinstance(new, prepared.PreparedBuilder) or max_examples_per_split is not None:
+                raise UnknownNameError(
+                    f"--runner is for data sets that prepare wrote a catalog of, whole; not for {name}"
+                )
+            new.on_beam = on_beam
         new.download_and_prepare(
             download_config=tfds.download.DownloadConfig(
                 manual_dir=manual_dir, max_examples_per_split=max_examples_per_split
@@ -100,7 +111,14 @@ def main(argv=None):
     parser.add_argument("--data_dir", help="where built sets go; $TFDS_DATA_DIR or ~/tensorflow_datasets by default")
     parser.add_argument("--overwrite", action="store_true", help="build again what is built already")
     parser.add_argument("--max_examples_per_split", type=int, help="stop each split after so many frames")
-    args = parser.parse_args(argv)
+    parser.add_argument(
+        "--runner", choices=beam.RUNNERS, help="build on Apache Beam; what stands after `--` goes to it"
+    )
+    argv = sys.argv[1:] if argv is None else list(argv)
+    at = argv.index("--") if "--" in argv else len(argv)
+    args, beam_args = parser.parse_args(argv[:at]), argv[at + 1 :]
+    if beam_args and not args.runner:
+        parser.error("what stands after `--` is for Beam, which needs --runner")
     logging.set_verbosity(logging.ERROR)  # TFDS warns that what is to be built is not there yet
     try:
         build(
@@ -110,8 +128,9 @@ def main(argv=None):
             args.data_dir,
             overwrite=args.overwrite,
             max_examples_per_split=args.max_examples_per_split,
+            on_beam=(args.runner, beam_args) if args.runner else None,
         )
-    except (UnknownNameError, PreparedDataError, OSError) as error:
+    except (UnknownNameError, PreparedDataError, OSError, ImportError) as error:
         print(f"data_prep.build: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,17 +2,21 @@
 
 import concurrent.futures
 import dataclasses
+import importlib
 import pathlib
+import tempfile
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data_prep import catalog, features, layout, records
+from data_prep import beam, catalog, features, layout, records
 from data_prep.layout import PreparedDataError
 
 _THREADS = 4
 _SHOWN = 20
+# Of a build on Beam: small enough that workers end together, large enough for a shard.
+_VIDEOS_A_PART = 64
 
 
 @dataclasses.dataclass
@@ -55,15 +59,37 @@ class PreparedBuilder(records.FrameBuilder, skip_registration=True):
         made = features.clip_features(length) if length else features.record_features()
         return self.dataset_info_from_configs(features=made, disable_shuffling=True)
 
+    # (Beam's runner, its flags), for a build of which each worker writes some videos; None builds here.
+    on_beam = None
+
+    def _generate_splits(self, dl_manager, download_config):
+        if self.on_beam is None:
+            return super()._generate_splits(dl_manager, download_config)
+        root, max_bytes = pathlib.Path(dl_manager.manual_dir), download_config.get_shard_config().max_shard_size
+        tasks = []
+        for split, videos in self._find_videos(root).items():
+            for start in range(0, len(videos), _VIDEOS_A_PART):
+                part = (self.name, self.builder_config.name, str(root), str(self.data_path), max_bytes, split)
+                tasks.append((len(tasks), *part, videos[start : start + _VIDEOS_A_PART]))
+        written = beam.write_parts(tasks, _write_part, self.data_path, *self.on_beam)
+        splits = list(dict.fromkeys(task[6] for task in tasks))
+        of_split = lambda split: [part for task, part in zip(tasks, written, strict=True) if task[6] == split]
+        return [self.join_parts(split, of_split(split)) for split in splits]
+
     def _split_generators(self, dl_manager):
-        root, config = pathlib.Path(dl_manager.manual_dir), self.builder_config
+        root = pathlib.Path(dl_manager.manual_dir)
+        return {
+            split: self._generate_examples(root, split, videos) for split, videos in self._find_videos(root).items()
+        }
+
+    def _find_videos(self, root):
+        config = self.builder_config
         path = catalog.catalog_path(root, self.name, config.catalog or config.name)
         try:
             lines = catalog.read_catalog(path)
         except catalog.DownloadError as error:
             raise PreparedDataError(str(error)) from error
-        found = find_videos(root, lines, config, path)
-        return {split: self._generate_examples(root, split, videos) for split, videos in found.items()}
+        return find_videos(root, lines, config, path)
 
     def _generate_examples(self, root, split, videos):
         length = self.builder_config.clip_length
@@ -85,6 +111,14 @@ class PreparedBuilder(records.FrameBuilder, skip_registration=True):
                 for example in features.group_clips(frames, length) if length else frames:
                     yield f"{fields['video_id']}/{records.first_frame(example)}", example
                 bar.update(len(video.frames))
+
+
+def _write_part(number, name, config, root, folder, max_bytes, split, videos):
+    """One part of a split, in a worker of Beam."""
+    module = importlib.import_module(f"data_prep.{name}.{name}_dataset_builder")
+    builder = module.Builder(config=config, data_dir=tempfile.gettempdir())
+    examples = builder._generate_examples(pathlib.Path(root), split, videos)
+    return builder.write_part(examples, pathlib.Path(folder), f"part-{number:05d}", max_bytes)
 
 
 def find_videos(root, lines, config, path):

@@ -5,6 +5,8 @@ Records here come in their final order, so they are written as they come, whatev
 """
 
 import csv
+import itertools
+import pathlib
 import struct
 
 import tensorflow_datasets as tfds
@@ -78,23 +80,59 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         ]
 
     def _write_split(self, split, examples, max_shard_bytes, limit):
-        template = self._get_filename_template(split_name=split)
+        return self.join_parts(split, [self.write_part(examples, self.data_path, "shard", max_shard_bytes, limit)])
+
+    def write_part(self, examples, folder, prefix, max_shard_bytes, limit=None):
+        """Write the records of some videos of a split.
+
+        Args:
+          examples: as `_generate_examples` yields them. folder: Path. prefix: of file names. limit: records at most.
+
+        Returns:
+          dict of JSON values for `join_parts`: paths, lengths, num_bytes, videos (rows of the index, records counted
+          from 0), first (path and size of the first frame), None without a record.
+        """
         serializer = tfds.core.example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
-        shards, videos, size = ShardWriter(self.data_path, max_shard_bytes), [], None
+        shards, videos, first = ShardWriter(folder, max_shard_bytes, prefix), [], None
         with shards:
             for number, (_, example) in enumerate(examples):
                 if limit is not None and number >= limit:
                     break
-                size = size or (_image_size(example), example["source_path"])
-                _add_to_index(videos, example, number, size)
+                first = first or {"path": example["source_path"], "size": list(_image_size(example))}
+                _add_to_index(videos, example, number, first)
                 shards.write(serializer.serialize_example(self.info.features.encode_example(example)))
-        if not shards.lengths:
+        paths = [str(path) for path in shards.paths]
+        return {
+            "paths": paths,
+            "lengths": shards.lengths,
+            "num_bytes": shards.num_bytes,
+            "videos": videos,
+            "first": first,
+        }
+
+    def join_parts(self, split, parts):
+        """The parts of a split, in order, under their final names, and its index. Returns tfds.core.SplitInfo."""
+        parts = [part for part in parts if part["lengths"]]
+        if not parts:
             raise PreparedDataError(f"split {split!r} of {self.info.full_name} has no usable frame")
-        for i, path in enumerate(shards.paths):
-            path.rename(template.sharded_filepath(shard_index=i, num_shards=len(shards.paths)))
-        write_index(self.data_path / f"index-{split}.csv", videos)
+        for part in parts:
+            _check_size(part["first"], parts[0]["first"])
+        template = self._get_filename_template(split_name=split)
+        paths = [pathlib.Path(path) for part in parts for path in part["paths"]]
+        for i, path in enumerate(paths):
+            path.rename(template.sharded_filepath(shard_index=i, num_shards=len(paths)))
+        starts = itertools.accumulate((sum(part["lengths"]) for part in parts), initial=0)
+        rows = [
+            {**row, "first_record": row["first_record"] + start}
+            for part, start in zip(parts, starts, strict=False)
+            for row in part["videos"]
+        ]
+        write_index(self.data_path / f"index-{split}.csv", rows)
         return tfds.core.SplitInfo(
-            name=split, shard_lengths=shards.lengths, num_bytes=shards.num_bytes, filename_template=template
+            name=split,
+            shard_lengths=[length for part in parts for length in part["lengths"]],
+            num_bytes=sum(part["num_bytes"] for part in parts),
+            filename_template=template,
         )
 
 
@@ -104,8 +142,8 @@ class ShardWriter:
     paths, lengths: the files and their numbers of records. num_bytes: of all records.
     """
 
-    def __init__(self, folder, max_bytes):
-        self._folder, self._max_bytes = folder, max_bytes
+    def __init__(self, folder, max_bytes, prefix="shard"):
+        self._folder, self._max_bytes, self._prefix = folder, max_bytes, prefix
         self._file, self._file_bytes = None, 0
         self.paths, self.lengths, self.num_bytes = [], [], 0
 
@@ -121,7 +159,7 @@ class ShardWriter:
         if self._file is not None and self._file_bytes + len(record) > self._max_bytes:
             self._close()
         if self._file is None:
-            path = self._folder / f"shard-{len(self.paths):05d}.partial"
+            path = self._folder / f"{self._prefix}-{len(self.paths):05d}.partial"
             # A group of one is what random access wants; PNG does not compress further.
             self._file = self._checked(array_record_module.ArrayRecordWriter, str(path), "group_size:1,uncompressed")
             self._file_bytes = 0
@@ -167,13 +205,15 @@ def write_index(path, videos):
         writer.writerows({**v, "frame_index": " ".join(map(str, v["frame_index"]))} for v in videos)
 
 
+def _check_size(here, first):
+    if here["size"] != first["size"]:
+        text = [f"{frame['path']} is {frame['size'][1]}x{frame['size'][0]}" for frame in (first, here)]
+        raise PreparedDataError(f"frames of two sizes: {text[0]}, {text[1]}; prepare both with the same --size")
+
+
 def _add_to_index(videos, example, number, first):
     size = _image_size(example)
-    if size != first[0]:
-        raise PreparedDataError(
-            f"frames of two sizes: {first[1]} is {first[0][1]}x{first[0][0]}, {example['source_path']} is "
-            f"{size[1]}x{size[0]}; prepare both with the same --size"
-        )
+    _check_size({"path": example["source_path"], "size": list(size)}, first)
     row = {name: example[name] for name in _OF_RECORD}
     if not videos or videos[-1]["video_id"] != row["video_id"]:
         videos.append(

@@ -57,3 +57,28 @@ def test_unknown_beam_option_is_told(tmp_path):
     tree = write_tree(tmp_path / "FaceForensics++")
     done = prepare(tree, tmp_path / "out", "--runner=Direct")
     assert done.returncode == 2 and "DataflowRunner" in done.stderr
+
+
+def test_a_set_built_on_beam_is_the_one_built_here(tmp_path, monkeypatch):
+    import tiny_downloads
+
+    from data_prep import build, catalog, prepared
+    from data_prep.uadfv import downloads
+    from msddf_jax.data import source
+
+    root = tiny_downloads.write_videos(tmp_path / "UADFV", *(f"real/{i:04d}.mp4" for i in range(3)))
+    tiny_downloads.write_videos(root, *(f"fake/{i:04d}_fake.mp4" for i in range(3)))
+    entries, _ = downloads.find(root, "default", catalog.Options())
+    tiny_downloads.prepare(entries, tmp_path / "prepared", "uadfv", "default")
+    monkeypatch.setattr(prepared, "_VIDEOS_A_PART", 2)
+    opened = []
+    for name, runner in (("plain", None), ("beam", ("DirectRunner", []))):
+        build.build("uadfv", "default", tmp_path / "prepared", tmp_path / name, on_beam=runner)
+        opened.append(source.open_source("uadfv/default", "all", tmp_path / name))
+    plain, beam = opened
+    index = next((tmp_path / "plain").rglob("index-all.csv")).read_text()
+    assert next((tmp_path / "beam").rglob("index-all.csv")).read_text() == index
+    assert len(list((tmp_path / "beam").rglob("*.array_record*"))) == 3  # three parts of two videos
+    assert len(beam) == len(plain) == 12
+    for i in range(12):
+        assert (beam[i]["image"] == plain[i]["image"]).all() and beam[i]["video_id"] == plain[i]["video_id"]
