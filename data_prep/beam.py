@@ -19,8 +19,7 @@ def import_beam():
         import apache_beam
     except ImportError as error:
         raise ImportError(
-            f"Apache Beam cannot load ({error}): run `pip install apache-beam` (it asks for pillow<13), or leave "
-            "--runner out"
+            f"Apache Beam cannot load ({error}): run `pip install apache-beam`, or leave --runner out"
         ) from error
     return apache_beam
 
