@@ -263,9 +263,9 @@ def test_a_verdict_by_hand(workdir):
 
 def test_a_score_that_is_not_finite_is_an_error():
     model = inference.Inference(None, lambda params, batch: {"score": np.array([np.nan])}, None, 1, "best")
-    found = extract.extract_faces_image(
-        np.zeros((64, 64, 3), np.uint8), size=64, detector=fake_face_models()[0], landmarker=fake_face_models()[1]
-    )
+    detect, landmark = fake_face_models()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    found = extract.extract_faces_image(noise, size=64, detector=detect, landmarker=landmark)
     with pytest.raises(uploads.UploadError, match="score_not_finite"):
         verdict.judge(model, found, None)
 
