@@ -7,7 +7,7 @@ out="${1:-ablation}"
 shift || true
 bash launch/install.sh
 python=.venv/bin/python
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/$out/jax_cache}"
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath -m "$out")/jax_cache}"
 export GRPC_VERBOSITY=ERROR GLOG_minloglevel=2 TF_CPP_MIN_LOG_LEVEL=2
 $python -m data_prep.toy --out "$out/toy" --compressions=c23,c40
 for compression in c23 c40; do

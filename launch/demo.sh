@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 out="${1:-demo}"
 bash launch/install.sh
 python=.venv/bin/python
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/$out/jax_cache}"
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath -m "$out")/jax_cache}"
 # Quieter libraries; what this project says is not affected.
 export GRPC_VERBOSITY=ERROR GLOG_minloglevel=2 TF_CPP_MIN_LOG_LEVEL=2
 

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 data="${1:?folder of built data sets (--data_dir of data_prep.build)}" out="${2:?folder for the runs}"
 shift 2
 bash launch/install.sh "${EXTRAS:-}"
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/$out/jax_cache}"
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath -m "$out")/jax_cache}"
 python=.venv/bin/python
 $python -m benchmarks.cross_dataset --data_dir="$data" --out="$out" "$@"
 workdirs="$(find "$out" -mindepth 3 -maxdepth 3 -path '*/0/results.json' -printf '%h\n' | sort | paste -sd, -)"
