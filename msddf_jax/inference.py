@@ -48,7 +48,8 @@ def load_for_inference(workdir, program_cache=None):
 
         shapes, predict_fn = weight_shapes(config), make_predict_fn(config)
     else:
-        shapes, predict_fn = _kept_shapes(config, program_cache), _kept_predict_fn(config, program_cache)
+        key = _program_key(config)
+        shapes, predict_fn = _kept_shapes(config, program_cache, key), _kept_predict_fn(config, program_cache, key)
     try:
         best = checkpoint.restore_best(folder, _on_device(shapes))
         if best is not None:
@@ -125,9 +126,9 @@ def _instruction_set():
     return f"{platform.machine()}-{zlib.crc32(features.encode()):08x}"
 
 
-def _kept_shapes(config, folder):
+def _kept_shapes(config, folder, key):
     """`weight_shapes`, read from `folder` where a process before has left them there."""
-    path = pathlib.Path(folder) / f"weights-{_program_key(config)}.json"
+    path = pathlib.Path(folder) / f"weights-{key}.json"
     try:
         flat = json.loads(path.read_text())
         shapes = {"params": {}, "model_state": {}}
@@ -148,9 +149,9 @@ def _kept_shapes(config, folder):
     return shapes
 
 
-def _kept_predict_fn(config, folder):
+def _kept_predict_fn(config, folder, key):
     """`make_predict_fn`, its StableHLO kept in `folder`, a file for each size of batch: no model is traced again."""
-    key, programs = _program_key(config), {}
+    programs = {}
 
     def predict(weights, batch):
         shape = batch["image"].shape

@@ -162,18 +162,18 @@ def test_the_store_is_bounded(tmp_path):
 
 @given(st.text(max_size=80))
 def test_other_paths_have_no_token(text):
-    store = uploads.Store("/root")
+    store = uploads.Store("/store")
     token = "0123456789abcdef" * 2
     store._waiting[token] = float("inf")
-    assert store.token(f"/root/{token}/upload") == token
+    assert store.token(f"/store/{token}/upload") == token
     for path in (
         text,
-        f"/root/{text}",
-        f"/root/{token}/{text}",
-        f"/root/{token}/upload{text}",
+        f"/store/{text}",
+        f"/store/{token}/{text}",
+        f"/store/{token}/upload{text}",
         f"{text}/{token}/upload",
     ):
-        assert store.token(path) is None or path == f"/root/{token}/upload"
+        assert store.token(path) is None or path == f"/store/{token}/upload"
 
 
 def models_that_fail():

@@ -364,6 +364,11 @@ def _keep(source, methods, max_frames):
         keep &= some
     if not keep.any():
         raise ValueError(f"{source.name} has no record left with methods={methods}, max_frames={max_frames}")
+    return keep_records(source, keep)
+
+
+def keep_records(source, keep):
+    """The source with the records of keep, bool [N], alone; its videos stay, those without a record count 0."""
     count = np.bincount(source.video[keep], minlength=len(source.count)).astype(np.int64)
     return dataclasses.replace(
         source,

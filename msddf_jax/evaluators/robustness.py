@@ -1,7 +1,6 @@
 """Runs a detector over perturbed copies of its test sets: resumable cells, one table, one plot."""
 
 import csv
-import dataclasses
 import functools
 import itertools
 import json
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from msddf_jax import checkpoint, metrics, sharding
 from msddf_jax.data import pipeline
+from msddf_jax.data.source import keep_records
 from msddf_jax.evaluators import detection, perturb, recompress
 
 GRIDS = ("deeperforensics", "gend", "jpeg", "h264", "resize", "screenshot", "attack")
@@ -90,16 +90,7 @@ def limit_videos(source, number):
         there = np.flatnonzero((labels == label) & (source.count > 0))
         if len(there):
             keep[there[np.unique(np.linspace(0, len(there) - 1, min(most, len(there))).astype(int))]] = True
-    kept = keep[source.video]
-    count = np.where(keep, source.count, 0)
-    return dataclasses.replace(
-        source,
-        video=source.video[kept],
-        record=source.record[kept],
-        frame_index=source.frame_index[kept],
-        first=np.cumsum(count) - count,
-        count=count,
-    )
+    return keep_records(source, keep[source.video])
 
 
 def score_level(scorer, eval_set, perturbation, level, desc):
