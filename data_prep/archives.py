@@ -4,36 +4,22 @@ python -m data_prep.archives ARCHIVE TARGET      (tar, plain or compressed whate
 """
 
 import argparse
-import lzma
+import contextlib
+import errno
 import pathlib
 import re
 import shutil
 import stat
-import struct
 import sys
 import tarfile
 import tempfile
 import zipfile
-import zlib
 
 from data_prep.catalog import DownloadError
 
 MAX_BYTES = 200 * 10**9
 MAX_MEMBERS = 5_000_000
 _BLOCK = 1 << 20
-# What the readers raise on damaged bytes; RuntimeError is zipfile's answer to a password, NotImplementedError to an
-# unknown compression, ValueError (UnicodeDecodeError) to names.
-_DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-)
 
 
 class ArchiveError(DownloadError):
@@ -85,26 +71,44 @@ def unpack(path, target, *, max_bytes=MAX_BYTES, max_members=MAX_MEMBERS):
 
 def _unpack_into(path, folder, max_bytes, max_members):
     left, seen = max_bytes, 0
-    try:
-        for name, is_folder, stream, size in _members(path):
-            seen += 1
-            if seen > max_members:
-                raise ArchiveError(path, f"more than {max_members} members")
-            inner = _inner_path(path, name)
+    members = _members(path)
+    while True:
+        with _reading(path):
+            member = next(members, None)
+        if member is None:
+            return
+        name, is_folder, stream, size = member
+        seen += 1
+        if seen > max_members:
+            raise ArchiveError(path, f"more than {max_members} members")
+        inner = _inner_path(path, name)
+        try:
             if is_folder:
                 (folder / inner).mkdir(parents=True, exist_ok=True)
-                continue
-            left -= _copy(path, stream, folder / inner, size, left, max_bytes)
-    except ArchiveError:
+            else:
+                left -= _copy(path, stream, folder / inner, size, left, max_bytes)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise ArchiveError(path, f"two members have one name ({pathlib.Path(error.filename).name})") from error
+
+
+@contextlib.contextmanager
+def _reading(path):
+    """What the libraries' parsers trip over on damaged bytes, as ArchiveError.
+
+    They raise nearly anything: zipfile an IndexError for a member without a name, RuntimeError for a password, EINVAL
+    of the system for a place before the file's start. An error of the disk or of memory stays what it is.
+    """
+    try:
+        yield
+    except (ArchiveError, MemoryError):
         raise
-    except _DAMAGE as error:
-        raise ArchiveError(path, f"damaged or not an archive ({error})") from error
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise ArchiveError(path, f"two members have one name ({pathlib.Path(error.filename or '').name})") from error
     except OSError as error:
-        if error.filename is not None or error.errno is not None:
+        # gzip's errors have no number.
+        if error.filename is not None or error.errno not in (None, errno.EINVAL):
             raise
-        raise ArchiveError(path, f"damaged ({error})") from error  # gzip's checksum
+        raise ArchiveError(path, f"damaged ({error})") from error
+    except Exception as error:
+        raise ArchiveError(path, f"damaged or not an archive ({type(error).__name__}: {error})") from error
 
 
 def _members(path):
@@ -154,7 +158,11 @@ def _copy(path, stream, file, size, left, max_bytes):
     file.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with open(file, "xb") as out:
-        while block := stream.read(_BLOCK):
+        while True:
+            with _reading(path):
+                block = stream.read(_BLOCK)
+            if not block:
+                break
             written += len(block)
             if written > left:
                 raise ArchiveError(path, f"unpacks to more than {max_bytes} bytes")

@@ -131,6 +131,8 @@ def test_damage(tmp_path):
 
 @hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(st.integers(0, 2**32 - 1), st.sampled_from(["w:gz", "w", "zip"]))
+@hypothesis.example(38501, "zip")  # a member that begins before the file
+@hypothesis.example(18356, "zip")  # a member without a name
 def test_flipped_bytes_give_the_files_or_an_error_and_nothing_outside(tmp_path, seed, mode):
     rng = np.random.default_rng(seed)
     box = tmp_path / f"{seed}{mode[-2:]}"
