@@ -5,8 +5,9 @@
 Three tables, each side by side in one process, in turn, medians:
 "decoders": images a second from encoded bytes in memory, by format and library.
 "pipeline": images a second of `data.pipeline.eval_batches` (read from array_record, decode, collect in batches) beside
-a loop that reads the same records on the same number of threads and decodes image and mask, and does nothing else.
-On a busy machine the ratio of CPU seconds (bare / pipeline) says more than that of wall seconds.
+a loop that reads the same records on the same number of threads and decodes image and mask, and does nothing else;
+and beside the same loop with each picture copied into a batch of its thread's, the least that any pipeline adds.
+On a busy machine the ratio of CPU seconds says more than that of wall seconds.
 "memory": resident memory after each epoch of `data.pipeline.train_batches`.
 
 Pictures are drawn with the spectrum and noise of crops of video frames, half of the records are fakes with a mask;
@@ -24,6 +25,7 @@ import io
 import os
 import pathlib
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -45,6 +47,7 @@ FORMATS = {
     "webp lossless": (".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]),
 }
 FRAMES = 8
+BATCH = 64
 
 
 def decode_pillow(data, mode):
@@ -177,19 +180,30 @@ def in_threads(function, number, threads):
         list(pool.map(share, range(threads)))
 
 
-def bare_loop(source, decode, threads):
-    """Read every record and decode what training needs of it."""
+def bare_loop(source, decode, threads, collect=False):
+    """Read every record and decode what training needs of it; collect: and copy it into batches, as `np.stack` does."""
+    height, width = source.image_size
+    own = threading.local()
 
     def one(i):
         feature = tf_example_pb2.Example.FromString(source.readers[0][i]).features.feature
-        decode(feature["image"].bytes_list.value[0], "RGB")
+        image, mask = decode(feature["image"].bytes_list.value[0], "RGB"), None
         if feature["label"].int64_list.value[0]:
-            decode(feature["mask"].bytes_list.value[0], "L")
+            mask = decode(feature["mask"].bytes_list.value[0], "L")
+        if not collect:
+            return
+        own.row = (getattr(own, "row", -1) + 1) % BATCH
+        if own.row == 0:
+            own.images = np.empty((BATCH, height, width, 3), np.uint8)
+            own.masks = np.zeros((BATCH, height, width), np.uint8)
+        own.images[own.row] = image
+        if mask is not None:
+            own.masks[own.row] = mask
 
     in_threads(one, len(source), threads)
 
 
-def pipeline_pass(source, threads, batch_size=64):
+def pipeline_pass(source, threads, batch_size=BATCH):
     """One pass of the evaluation batches."""
     for _ in pipeline.eval_batches(
         source, batch_size=batch_size, num_threads=threads, process_index=0, process_count=1
@@ -239,7 +253,7 @@ def compare_decoders(pictures, threads, runs):
 
 
 def compare_pipeline(folder, pictures, threads, runs):
-    """Rows: format, decoder, threads, images a second of pipeline and bare loop, their ratio, and that of CPU time."""
+    """Rows: format, decoder, threads, images a second of pipeline and both loops, shares in wall and CPU time."""
     rows = []
     cases = [("png", "OpenCV, data.source's own", None), ("png", "Pillow", decode_pillow)]
     cases += [("jpeg q95", "OpenCV", decode_cv2), ("webp lossless", "OpenCV", decode_cv2)]
@@ -253,11 +267,12 @@ def compare_pipeline(folder, pictures, threads, runs):
             with decoder_in_place(decode):
                 bare, bare_cpu = with_cpu(functools.partial(bare_loop, source, decode or decode_cv2, n))
                 ours, ours_cpu = with_cpu(functools.partial(pipeline_pass, source, n))
-                seconds = medians({"ours": ours, "bare": bare}, runs=runs)
+                collecting = functools.partial(bare_loop, source, decode or decode_cv2, n, collect=True)
+                seconds = medians({"ours": ours, "bare": bare, "collecting": collecting}, runs=runs)
             rate = {name: len(source) / value for name, value in seconds.items()}
             # Of CPU time the least: what other programs add is never negative.
-            ratios = rate["ours"] / rate["bare"], min(bare_cpu) / min(ours_cpu)
-            rows.append([form, library, n, *(f"{rate[name]:.0f}" for name in ("ours", "bare"))])
+            ratios = rate["ours"] / rate["bare"], rate["collecting"] / rate["bare"], min(bare_cpu) / min(ours_cpu)
+            rows.append([form, library, n, *(f"{rate[name]:.0f}" for name in ("ours", "bare", "collecting"))])
             rows[-1] += [f"{100 * ratio:.0f} %" for ratio in ratios]
     return rows
 
@@ -310,9 +325,11 @@ def main():
             "decoder",
             "threads",
             "pipeline images/s",
-            "bare loop images/s",
-            "ratio",
-            "CPU ratio, least",
+            "bare loop",
+            "collecting loop",
+            "pipeline / bare",
+            "collecting / bare",
+            "CPU, bare / pipeline, least",
         ]
         report(f"pipeline beside a bare decode loop, {load}", header, rows, out("pipeline"))
         rows = measure_memory(pathlib.Path(folder), pictures, args.epochs, cores)

@@ -120,15 +120,20 @@ def eval_batches(
     height, width = source.image_size
     padding = _padding(height, width)
 
-    def load(slot):
-        batch, row = divmod(slot, rows)
-        index = batch * batch_size + process_index * rows + row
-        return _with_identity(source[index], identities) if index < len(source) else padding
-
+    # Of each element that grain hands on, it asks 0.1 ms: a part of a batch is one, not a row.
     at_once = math.gcd(rows, _ROWS_AT_ONCE)
-    dataset = grain.MapDataset.range(num_batches * rows).map(load).batch(at_once, drop_remainder=True, batch_fn=list)
-    batches = dataset.to_iter_dataset(_read_options(num_threads, rows // at_once)).batch(
-        rows // at_once, batch_fn=lambda parts: stack(_concatenate(parts))
+    parts_per_batch = rows // at_once
+
+    def load(part):
+        batch, part = divmod(part, parts_per_batch)
+        start = batch * batch_size + process_index * rows + part * at_once
+        return [
+            _with_identity(source[i], identities) if i < len(source) else padding for i in range(start, start + at_once)
+        ]
+
+    dataset = grain.MapDataset.range(num_batches * parts_per_batch).map(load)
+    batches = dataset.to_iter_dataset(_read_options(num_threads, parts_per_batch)).batch(
+        parts_per_batch, batch_fn=lambda parts: stack(_concatenate(parts))
     )
     return EvalBatches(batches, num_batches)
 
