@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, norm
+from scipy.stats import bootstrap, norm, t
 
-from msddf_jax import intervals, metrics
+from benchmarks import coverage
+from msddf_jax import calibration, intervals, metrics
 
 CALIBRATION = {"temperature": 1.7, "threshold": 0.42, "aggregate": "mean"}
 
@@ -100,8 +101,79 @@ def test_bca_against_scipy():
     rng = np.random.default_rng(1)
     drawn = data[rng.integers(0, 30, (20_000, 30))].mean(1)
     jackknife = np.array([np.delete(data, i).mean() for i in range(30)])
-    found = intervals.bca_interval(drawn, data.mean(), jackknife, np.zeros(30))
+    found = intervals.bca_interval(drawn, data.mean(), jackknife, np.zeros(30), student=False)
     assert found == pytest.approx(tuple(reference.confidence_interval), abs=0.01)
+    low, high = intervals.bca_interval(drawn, data.mean(), jackknife, np.zeros(30))
+    assert low < found[0] and high > found[1]
+
+
+def test_reach_by_hand():
+    """Degrees of freedom: 3 of four values, 6 of two such strata, 20 / (73 / 9 - 7 / 9) of one value against nine."""
+    even, tail = np.array([-1.0, 1.0, -1.0, 1.0]), np.array([9.0, *[-1.0] * 9])
+    assert intervals.student_reach(even, np.zeros(4)) == pytest.approx(np.sqrt(4 / 3) * t.ppf(0.975, 3))
+    two = intervals.student_reach(np.tile(even, 2), np.repeat([0, 1], 4), level=0.9)
+    assert two == pytest.approx(np.sqrt(4 / 3) * t.ppf(0.95, 6))
+    assert intervals.student_reach(tail, np.zeros(10)) == pytest.approx(np.sqrt(10 / 9) * t.ppf(0.975, 30 / 11))
+    assert intervals.student_reach(np.zeros(4), np.zeros(4)) == pytest.approx(norm.ppf(0.975))
+    # One stratum without influence does not count.
+    assert intervals.student_reach(np.append(even, [0.0] * 9), np.repeat([0, 1], [4, 9])) == pytest.approx(
+        np.sqrt(4 / 3) * t.ppf(0.975, 3)
+    )
+
+
+def test_interval_of_normal_draws_reaches_that_far():
+    drawn = norm.ppf((np.arange(100_000) + 0.5) / 100_000)
+    jackknife = np.tile([-1.0, 1.0], 10)
+    reach = np.sqrt(20 / 19) * t.ppf(0.975, 19)
+    assert intervals.bca_interval(drawn, 0.0, jackknife, np.zeros(20)) == pytest.approx((-reach, reach), abs=0.01)
+
+
+def test_ece_interval_by_hand():
+    """One bin far from 0 has the normal interval; near 0 the interval starts there; noise that is equal has none."""
+    noise = 0.1 * norm.ppf((np.arange(4000) + 0.5) / 4000)[:, None]
+    for gap in (0.7, -0.7):
+        low, high = intervals.ece_interval(gap + noise, np.array([gap]))
+        assert (low, high) == pytest.approx((0.7 - 0.196, 0.7 + 0.196), abs=0.005)
+    assert intervals.ece_interval(0.9 + noise, np.array([0.9]))[1] == 1.0
+    low, high = intervals.ece_interval(0.1 + noise, np.array([0.1]))
+    assert low == 0.0 and high == pytest.approx(0.1 + 0.196, abs=0.005)
+    assert np.isnan(intervals.ece_interval(np.full((9, 2), 0.1), np.full(2, 0.1))).all()
+
+
+def test_ece_interval_of_perfect_calibration_holds_zero():
+    """Fifteen bins of noise only: their sum is far from 0, and 0 is in 95 % of intervals, +- 4 of 150."""
+    rng, zeros = np.random.default_rng(12), 0
+    for _ in range(150):
+        gaps = 0.01 * rng.normal(size=15)
+        zeros += intervals.ece_interval(gaps + 0.01 * rng.normal(size=(200, 15)), gaps)[0] == 0.0
+    assert 0.91 <= zeros / 150 <= 0.99
+
+
+def test_ece_interval_is_of_resampled_frames_written_out():
+    scores, labels, keys = _simulate(np.random.default_rng(13), 6, 7, 2.0, frames=3)
+    found = intervals.bootstrap_intervals(scores, labels, keys, resamples=50, seed=4)["frame_ece"]
+    videos = np.unique(keys, return_inverse=True)[1]
+    gaps = []
+    for row in intervals._plan(labels[::3], 50, 0.95, 4).weights[:50]:
+        repeat = np.repeat(np.arange(len(scores)), row[videos])
+        gaps.append(np.nan_to_num(calibration.reliability(scores[repeat], labels[repeat])[0]))
+    whole = np.nan_to_num(calibration.reliability(scores, labels)[0])
+    bins = calibration.score_bins(scores)
+    filled = np.array([len(set(videos[bins == k])) for k in range(15)])
+    wider = np.sqrt([2.0 if n < 2 else n / (n - 1) for n in filled])
+    assert found == pytest.approx(intervals.ece_interval(whole + (gaps - whole) * wider, whole), abs=1e-9)
+
+
+def test_lower_end_is_zero_where_too_few_videos_lie_beyond():
+    """Of 40 fakes 0.4, 2 and 4 are expected below TPR 99, 95, 90 %; of 30 reals 0.03, 0.3 and 1.5 above the FPRs."""
+    scores, labels, keys = _simulate(np.random.default_rng(14), 30, 40, 3.0)
+    found = intervals.bootstrap_intervals(scores, labels, keys, resamples=300)
+    low = {name: found[f"video_{name}"][0] for name in metrics.RANKED}
+    low.pop("eer")
+    assert {name for name, value in low.items() if value == 0.0} == {"tnr99", "tpr_fpr0.1", "tpr_fpr1", "tpr_fpr5"}
+    assert all(found[f"video_{name}"][1] > 0.5 for name in low)
+    perfect = intervals.bootstrap_intervals(labels * 0.8 + 0.1, labels, keys, resamples=50)
+    assert np.isnan(perfect["video_tnr99"]).all()
 
 
 def test_no_interval_where_nothing_varies():
@@ -130,6 +202,21 @@ def test_coverage_of_the_video_auc(distance, num_real, num_fake):
         low, high = intervals.auc_interval(scores, labels, resamples=400, seed=seed)
         hits += low <= true <= high
     assert 0.93 <= hits / 600 <= 0.97
+
+
+def test_truths_of_the_benchmark():
+    """Closed forms of two normals of unit variance 2 apart, and a large sample of every setting's kind."""
+    true = coverage.truths(coverage.SETTINGS[1])
+    forms = {"auc": norm.cdf(2 / np.sqrt(2)), "eer": norm.cdf(-1), "accuracy": norm.cdf(1)}
+    forms |= {"tnr95": norm.cdf(2 - norm.ppf(0.95)), "tpr_fpr5": norm.cdf(2 - norm.ppf(0.95))}
+    assert {name: true[name] for name in forms} == pytest.approx(forms, abs=1e-5)
+    for setting in coverage.SETTINGS[-3:]:
+        large = setting._replace(num_real=200 * setting.num_real, num_fake=200 * setting.num_fake)
+        _, scores, labels, _ = next(coverage.simulate(large, 1))
+        found, true = metrics.level_metrics(scores, labels), coverage.truths(setting)
+        # The highest of a thousand reals is what TPR at FPR 0.1 % depends on.
+        assert {name: found[name] for name in true} == pytest.approx(true, abs=0.04)
+        assert found["auc"] == pytest.approx(true["auc"], abs=0.005)
 
 
 def test_auc_interval_is_that_of_the_whole_table():
