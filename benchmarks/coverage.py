@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import norm
 
 from benchmarks.timing import report
-from msddf_jax import intervals
+from msddf_jax.statistics import intervals
 
 SETTINGS = ((1.0, 100, 100), (2.0, 100, 100), (2.0, 140, 140), (1.5, 178, 340), (2.0, 30, 30), (2.5, 40, 140))
 

@@ -9,8 +9,9 @@ import pytest
 import tiny
 from absl import logging
 
-from msddf_jax import checkpoint, embedding, plots
+from msddf_jax import checkpoint, embedding
 from msddf_jax.data import sample, source
+from msddf_jax.show import plots
 from msddf_jax.train_step import ema_weights, init_state
 
 SIZE = 32

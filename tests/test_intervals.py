@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, norm
 
-from msddf_jax import intervals, metrics
+from msddf_jax.statistics import intervals, metrics
 
 CALIBRATION = {"temperature": 1.7, "threshold": 0.42, "aggregate": "mean"}
 
