@@ -31,7 +31,7 @@ import numpy as np
 from scipy.stats import norm
 
 from benchmarks.timing import report
-from msddf_jax import calibration, intervals, metrics
+from msddf_jax.statistics import calibration, intervals, metrics
 
 COLUMNS = (
     "eer",

@@ -21,7 +21,8 @@ import jax
 import numpy as np
 
 from configs import datasets
-from msddf_jax import page, train
+from msddf_jax import train
+from msddf_jax.show import page
 
 CONFIGS = (
     "configs/msddf.py",

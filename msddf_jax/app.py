@@ -19,10 +19,11 @@ import threading
 
 from absl import app, flags, logging
 
+from msddf_jax.faces import fetch
+
 # JAX, Matplotlib and Gradio are imported where they are used: the child process of `uploads.Reader` imports this
 # module too, and Gradio reads its environment when it is imported.
-from msddf_jax import uploads
-from msddf_jax.faces import fetch
+from msddf_jax.show import uploads
 
 TITLE = "Is this face manipulated?"
 # Of a request that is no upload.
@@ -141,7 +142,7 @@ def make_asgi_app(model, reader, store, limits, calibration):
 
 def _answer(model, reader, store, calibration, path):
     """HTML for the upload at `path`, which is removed."""
-    from msddf_jax import verdict
+    from msddf_jax.show import verdict
 
     token = store.token(path)
     try:
@@ -405,7 +406,7 @@ def main(argv):
         logging.error("the page needs Gradio: pip install msddf_jax[app]")
         return 1
     from msddf_jax import inference
-    from msddf_jax.calibration import load_calibration
+    from msddf_jax.statistics.calibration import load_calibration
 
     limits = uploads.Limits(max_bytes=values.max_megabytes * 2**20, max_video_seconds=values.max_video_seconds)
     if not is_loopback(values.host):

@@ -5,9 +5,10 @@ import pathlib
 
 import numpy as np
 
-from msddf_jax import checkpoint, intervals, metrics, tables
+from msddf_jax import checkpoint
 from msddf_jax.evaluators import detection
-from msddf_jax.scores import group_videos
+from msddf_jax.statistics import intervals, metrics, tables
+from msddf_jax.statistics.scores import group_videos
 
 TESTS = "paired DeLong test and paired permutation test of the video AUC; a p-value is of one test, uncorrected"
 

@@ -19,10 +19,11 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from msddf_jax import command, logs, plots
+from msddf_jax import command, logs
 from msddf_jax.data import sample, schema, source
 from msddf_jax.inference import load_for_inference
 from msddf_jax.models import policy
+from msddf_jax.show import plots
 from msddf_jax.train_step import make_model, to_device_images
 
 PERPLEXITY = 30.0

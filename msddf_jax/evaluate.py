@@ -5,13 +5,14 @@ import pathlib
 import jax
 from absl import app, flags
 
-from msddf_jax import calibration as calibrate
-from msddf_jax import checkpoint, command, compare, intervals, sharding, tables
+from msddf_jax import checkpoint, command, compare, sharding
 from msddf_jax.data import pipeline, schema, source
 from msddf_jax.evaluators import detection, localization
 from msddf_jax.inference import load_for_inference
-from msddf_jax.scores import AGGREGATES, check_aggregate
-from msddf_jax.tables import format_table
+from msddf_jax.statistics import calibration as calibrate
+from msddf_jax.statistics import intervals, tables
+from msddf_jax.statistics.scores import AGGREGATES, check_aggregate
+from msddf_jax.statistics.tables import format_table
 
 __all__ = ["evaluate_set", "evaluate_workdir", "format_table", "score_set", "validation_eval"]
 

@@ -16,9 +16,10 @@ import PIL.Image
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from msddf_jax import inference, plots, predict, saliency
+from msddf_jax import inference, predict, saliency
 from msddf_jax.faces import detect, extract, fetch
 from msddf_jax.faces import landmarks as face_landmarks
+from msddf_jax.show import plots
 
 
 def explain_files(model, paths, out, *, methods=None, landmarks="mediapipe", num_frames=4, batch_size=8):

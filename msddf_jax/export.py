@@ -19,7 +19,6 @@ import tempfile
 import jax
 import jax.export
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import app, flags, logging
 from safetensors.numpy import save_file
 
@@ -173,20 +172,13 @@ def describe(workdir, model, config, flat, outputs, tower):
         config,
         step=model.step,
         origin=model.origin,
-        choice=read_choice(workdir) if model.origin == "best" else None,
+        choice=checkpoint.read_choice(workdir) if model.origin == "best" else None,
         results=read("results.json"),
         versions={"training": read("versions.json"), "export": checkpoint.versions()},
         num_parameters=sum(value.size for name, value in flat.items() if name.startswith("params/")),
         has_map="map" in outputs,
         tower=tower,
     )
-
-
-def read_choice(workdir):
-    """What `best/` says of its weights: {"step": ..., "<eval>/<metric>": ...} or {"step", "converted_from", ...}."""
-    with ocp.CheckpointManager((workdir / checkpoint.BEST).absolute()) as manager:
-        args = ocp.args.Composite(choice=ocp.args.JsonRestore())
-        return manager.restore(manager.latest_step(), args=args)["choice"]
 
 
 def make_artifact(model):

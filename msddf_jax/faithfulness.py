@@ -27,10 +27,11 @@ from absl import app, flags
 from scipy import ndimage
 from tqdm import tqdm
 
-from msddf_jax import checkpoint, command, plots, saliency
+from msddf_jax import checkpoint, command, saliency
 from msddf_jax.data import sample, source
 from msddf_jax.evaluators import attack
 from msddf_jax.inference import load_for_inference
+from msddf_jax.show import plots
 from msddf_jax.synth import degrade
 
 STEPS = 20

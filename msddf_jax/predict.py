@@ -268,7 +268,7 @@ def _no_frames(drops):
 
 def _draw(record, item, maps, out, folder, max_overlays):
     """Draws the pictures of one file into `out / folder`; returns their paths below `out` for its line."""
-    from msddf_jax import plots  # not above: see the imports
+    from msddf_jax.show import plots  # not above: see the imports
 
     with _writing(out / folder):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -361,7 +361,7 @@ def define_flags(values=flags.FLAGS):
 
 def _import_ahead(landmarks):
     """Import what is needed last, in a thread, while the weights are read from the disk."""
-    names = ["msddf_jax.plots", *(["mediapipe.tasks.python"] if landmarks == "mediapipe" else [])]
+    names = ["msddf_jax.show.plots", *(["mediapipe.tasks.python"] if landmarks == "mediapipe" else [])]
 
     def run():
         with contextlib.suppress(ImportError):  # it comes again, and is told, where the module is needed

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from msddf_jax import calibration, checkpoint, command, curves, intervals, page, plots
+from msddf_jax import checkpoint, command
 from msddf_jax.data import schema, source
 from msddf_jax.inference import load_for_inference
-from msddf_jax.scores import group_videos
+from msddf_jax.show import curves, page, plots
+from msddf_jax.statistics import calibration, intervals
+from msddf_jax.statistics.scores import group_videos
 
 # Columns of the table of one workdir: title, metric, higher is better.
 COLUMNS = (

@@ -99,7 +99,9 @@ def refuse_network(report):
 if __name__ == "__main__":
     from app_server import fake_face_models as importable  # by a name that the child process knows
 
-    from msddf_jax import app, calibration, inference, uploads
+    from msddf_jax import app, inference
+    from msddf_jax.show import uploads
+    from msddf_jax.statistics import calibration
 
     folder = sys.argv[1]
     refuse_network(pathlib.Path(tempfile.gettempdir()) / "network.txt")

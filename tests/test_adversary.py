@@ -65,6 +65,7 @@ def norm(tree):
     return float(np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(tree))))
 
 
+@pytest.mark.long
 def test_reinforce_learns_from_its_reward_and_not_through_the_pixels():
     params, player = init("reinforce")
 
@@ -91,6 +92,7 @@ def test_reinforce_learns_from_its_reward_and_not_through_the_pixels():
     assert not rows["record"]["log_prob"][~forgery].any()
 
 
+@pytest.mark.long
 def test_pathwise_raises_the_loss_of_the_detector():
     params, player = init("pathwise")
     batch = make_batch()

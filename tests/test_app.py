@@ -17,8 +17,9 @@ from absl import flags
 from app_server import fake_face_models, make_workdir, running_app
 from hostile_files import MARKER, clip, hostile_files, picture
 
-from msddf_jax import app, inference, uploads, verdict
+from msddf_jax import app, inference
 from msddf_jax.faces import extract
+from msddf_jax.show import uploads, verdict
 
 _LEVEL = {"temperature": 2.0, "threshold": 0.25}
 CALIBRATION = {**_LEVEL, "fitted_on": "toy_val", "num_videos": 8, "frame": _LEVEL}

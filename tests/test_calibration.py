@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn import metrics as sk
 
-from msddf_jax import calibration
+from msddf_jax.statistics import calibration
 
 rows_of_both = st.lists(
     st.tuples(st.integers(0, 20).map(lambda v: v / 20), st.integers(0, 1)), min_size=2, max_size=40

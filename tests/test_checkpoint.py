@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from ml_collections import ConfigDict
 
 from msddf_jax import checkpoint
@@ -48,7 +49,45 @@ def test_best_keeps_one_and_its_figure(tmp_path):
     step, restored = checkpoint.restore_best(tmp_path, shapes)
     assert step == 9
     np.testing.assert_array_equal(restored["params"]["w"], 2 * np.ones(3))
-    assert [p.name for p in (tmp_path / checkpoint.BEST).iterdir()] == ["9"]
+    assert [p.name for p in (tmp_path / checkpoint.BEST).iterdir()] == ["weights.safetensors"]
+    assert checkpoint.read_choice(tmp_path) == {"step": 9, "val/auc": 0.8}
+
+
+def test_best_of_sharded_weights_goes_to_any_sharding(tmp_path):
+    mesh = jax.make_mesh((8,), ("data",))
+    split, whole = (jax.sharding.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))
+    values = np.arange(32, dtype=np.float32).reshape(16, 2)
+    weights = {"params": {"b": {"kernel": jax.device_put(values, split)}, "a": jnp.int32(3)}, "model_state": {}}
+    checkpoint.save_best(tmp_path, 1, weights, {})
+    for sharding in (split, whole):
+        places = {"params": {"b": {"kernel": sharding}, "a": whole}, "model_state": {}}
+        shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), weights, places)
+        _, restored = checkpoint.restore_best(tmp_path, shapes)
+        assert jax.tree.structure(restored) == jax.tree.structure(weights)
+        np.testing.assert_array_equal(restored["params"]["b"]["kernel"], values)
+        assert restored["params"]["b"]["kernel"].sharding == sharding and restored["params"]["a"] == 3
+
+
+def test_best_of_another_model_or_damaged_is_refused(tmp_path):
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shape = lambda *size, dtype=jnp.float32: jax.ShapeDtypeStruct(size, dtype, sharding=device)
+    checkpoint.save_best(tmp_path, 5, {"params": {"w": jnp.ones(3), "v": jnp.ones(1)}}, {})
+    with pytest.raises(ValueError, match=r"lacks \['params/u'\], and has \['params/v'\]"):
+        checkpoint.restore_best(tmp_path, {"params": {"w": shape(3), "u": shape(1)}})
+    with pytest.raises(ValueError, match=r"params/w is float32 \(3,\) there, float32 \(4,\) in the model"):
+        checkpoint.restore_best(tmp_path, {"params": {"w": shape(4), "v": shape(1)}})
+    with pytest.raises(ValueError, match=r"params/w is float32 .* there, int32"):
+        checkpoint.restore_best(tmp_path, {"params": {"w": shape(3, dtype=jnp.int32), "v": shape(1)}})
+    path = tmp_path / checkpoint.BEST / "weights.safetensors"
+    whole = path.read_bytes()
+    safetensors.numpy.save_file({"params/w": np.ones(3, np.float32)}, path)
+    with pytest.raises(ValueError, match="does not say which step"):
+        checkpoint.best_value(tmp_path, "val/auc")
+    path.write_bytes(whole[:-2])
+    with pytest.raises(ValueError, match="is damaged"):
+        checkpoint.restore_best(tmp_path, {"params": {"w": shape(3), "v": shape(1)}})
+    with pytest.raises(ValueError, match="is damaged"):
+        checkpoint.best_value(tmp_path, "val/auc")
 
 
 def test_another_config_is_refused_with_both_values(tmp_path):

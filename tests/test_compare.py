@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from msddf_jax import compare, intervals, metrics, tables
+from msddf_jax import compare
 from msddf_jax.data import schema
 from msddf_jax.evaluators import detection
+from msddf_jax.statistics import intervals, metrics, tables
 
 REAL, SWAP, NEURAL = (schema.METHODS.index(name) for name in ("real", "toy_swap", "toy_neural"))
 

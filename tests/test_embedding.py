@@ -9,8 +9,9 @@ import pytest
 import tiny
 from absl import logging
 
-from msddf_jax import checkpoint, embedding, plots
+from msddf_jax import checkpoint, embedding
 from msddf_jax.data import sample, source
+from msddf_jax.show import plots
 from msddf_jax.train_step import ema_weights, init_state
 
 SIZE = 32
@@ -119,6 +120,7 @@ def test_records_that_sets_share_stand_once(toy_data):
     assert [(few["set"] == s).sum() for s in sets] == [4, 4] and (few["label"] == "real").sum() == 4
 
 
+@pytest.mark.long
 def test_the_command_draws_everything(toy_data, tmp_path, capsys):
     config = tiny.tiny_config(toy_data[1], bare=True)
     workdir, out = tmp_path / "run", tmp_path / "out"

@@ -9,9 +9,10 @@ import ml_collections
 import numpy as np
 import pytest
 
-from msddf_jax import calibration, compare, evaluate
+from msddf_jax import compare, evaluate
 from msddf_jax.data import schema
 from msddf_jax.inference import Inference
+from msddf_jax.statistics import calibration
 
 SIZE, FRAMES = 16, 2
 

@@ -212,6 +212,7 @@ def _process(index, port):
     print("AUC", detection.set_metrics("test", scores)["test/frame_auc"], flush=True)
 
 
+@pytest.mark.long
 def test_two_processes_gather_the_same_rows():
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -21,6 +21,7 @@ def model(tmp_path_factory):
     return inference.Inference(config, make_predict_fn(config), weights, 1, "best")
 
 
+@pytest.mark.long
 def test_a_video_an_image_and_what_cannot_be_read(model, tmp_path, capsys):
     clip = test_predict.write_clip(tmp_path / "in" / "clip", [60, 120, 180], missing=[1])
     image = test_predict.write_image(tmp_path / "in" / "face.png", 200)

@@ -88,6 +88,7 @@ def test_the_manifest_has_the_sum_of_every_file(exported):
     assert not [path for path in exported[1].parent.iterdir() if path.name not in ("run", "out")]
 
 
+@pytest.mark.long
 def test_one_artifact_gives_what_predict_gives_for_any_batch(exported, model):
     artifact = jax.export.deserialize(bytearray((exported[1] / "model.stablehlo").read_bytes()))
     assert set(artifact.platforms) == {"cpu", "cuda", "tpu"}

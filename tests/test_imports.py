@@ -13,13 +13,14 @@ NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__in
 
 # A module may import from its own level or from one above it in this list.
 LEVELS = (
-    ("command", "opencv", "trees", "losses", "scores", "calibration", "metrics", "intervals", "data.schema"),
-    ("models", "synth", "faces", "plots", "curves", "page", "tables"),
-    ("optim", "sharding", "checkpoint", "logs", "data", "weights", "uploads"),
+    ("command", "opencv", "trees", "losses", "statistics", "data.schema"),
+    ("models", "synth", "faces"),
+    ("optim", "sharding", "checkpoint", "logs", "data", "weights"),
     ("adversary", "detectors"),
     ("train_step", "evaluators", "compare", "saliency"),
     ("inference",),
-    ("evaluate", "faithfulness", "embedding", "report", "verdict"),
+    ("show",),
+    ("evaluate", "faithfulness", "embedding", "report"),
     ("train", "predict", "app", "export", "model_card", "stress", "explain", "weights.__main__"),
     ("main",),
 )

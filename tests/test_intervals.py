@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, norm, t
 
 from benchmarks import coverage
-from msddf_jax import calibration, intervals, metrics
+from msddf_jax.statistics import calibration, intervals, metrics
 
 CALIBRATION = {"temperature": 1.7, "threshold": 0.42, "aggregate": "mean"}
 

@@ -40,6 +40,7 @@ def _final_params(workdir):
     return jax.device_get(trees.flatten(load_for_inference(workdir).params["params"]))
 
 
+@pytest.mark.long
 def test_killed_and_started_again_gives_the_same_bits(tiny_config_file, tmp_path):
     alone = _main(tiny_config_file, tmp_path / "alone")
     _, err = alone.communicate(timeout=400)
@@ -60,6 +61,7 @@ def test_killed_and_started_again_gives_the_same_bits(tiny_config_file, tmp_path
     assert [m["step"] for m in logs.read_metrics(tmp_path / "killed") if "loss" in m] == list(range(1, 13))
 
 
+@pytest.mark.long
 def test_sigterm_saves_says_so_and_exits_0(tiny_config_file, tmp_path):
     run = _main(tiny_config_file, tmp_path / "run", "--config.steps=100000", "--config.checkpoint_every=100000")
     metrics = tmp_path / "run" / "metrics.jsonl"

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from sklearn import metrics as sk
 from sklearn.exceptions import UndefinedMetricWarning
 
-from msddf_jax import metrics
+from msddf_jax.statistics import metrics
 
 # Two reals and three fakes. Pairs (fake > real): .8 beats both, .6 beats both, .3 beats .2 alone: 5 of 6.
 SCORES = np.array([0.2, 0.5, 0.8, 0.6, 0.3])

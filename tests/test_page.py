@@ -6,7 +6,7 @@ import html.parser
 import numpy as np
 import pytest
 
-from msddf_jax import curves, page
+from msddf_jax.show import curves, page
 
 HOSTILE = '<script>alert("x")</script> & 50 %_'
 

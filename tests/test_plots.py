@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from msddf_jax import plots
+from msddf_jax.show import plots
 
 RED, BLUE = matplotlib.colors.to_rgb("#d62728"), matplotlib.colors.to_rgb("#1f77b4")
 

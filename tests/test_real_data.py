@@ -64,6 +64,7 @@ def test_99_percent_of_the_sampled_frames_have_a_face(prepared):
     assert report["frames"]["sampled"] == 6 * 32
 
 
+@pytest.mark.long
 def test_train_evaluate_and_predict(prepared):
     path = prepared / "tiny_run.py"
     path.write_text(CONFIG.format(paths=[str(ROOT), str(ROOT / "tests")], data=str(prepared / "tfds")))

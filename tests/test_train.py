@@ -101,10 +101,12 @@ def fifty_steps(toy_data, one_batch):
     return _run_steps(tiny_config(toy_data[1], steps=50), one_batch, jax.devices()[:1], 50)
 
 
+@pytest.mark.long
 def test_fifty_steps_of_the_whole_method_trace_once(fifty_steps):
     assert fifty_steps[1] == 1
 
 
+@pytest.mark.long
 def test_one_device_and_eight_agree(toy_data, one_batch, fifty_steps):
     one, one_scalars = fifty_steps[0][1]
     ends, _ = _run_steps(tiny_config(toy_data[1], steps=50), one_batch, jax.devices(), 2)
@@ -171,6 +173,7 @@ def test_unknown_loss_weight_is_an_error(toy_data, one_batch):
         jax.eval_shape(make_train_step(config), jax.eval_shape(lambda: init_state(config)), one_batch)
 
 
+@pytest.mark.long
 def test_a_full_disk_keeps_the_last_checkpoint(toy_data, tmp_path, monkeypatch):
     config = tiny_config(toy_data[1], steps=4, bare=True).copy_and_resolve_references().unlock()
     config.select = None
@@ -198,6 +201,7 @@ def test_every_detector_is_found():
         load_detector("nothing")
 
 
+@pytest.mark.long
 def test_a_pathwise_adversary_trains_in_the_same_step(toy_data, one_batch):
     config = tiny_config(toy_data[1], steps=50).copy_and_resolve_references().unlock()
     config.model.use_frequency = config.model.use_boundary = False

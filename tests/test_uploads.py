@@ -14,9 +14,9 @@ from face_points import face_points
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msddf_jax import uploads
 from msddf_jax.faces import video
 from msddf_jax.faces.detect import Face
+from msddf_jax.show import uploads
 
 LIMITS = uploads.Limits(
     max_bytes=2**20, max_image_pixels=10**6, max_video_pixels=128 * 128, max_video_frames=50, max_video_seconds=3.0

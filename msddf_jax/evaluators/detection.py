@@ -9,8 +9,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from msddf_jax import intervals, metrics
 from msddf_jax.data import schema
+from msddf_jax.statistics import intervals, metrics
 
 # Batches dispatched ahead of the one whose scores are fetched: the device stays busy, its memory bounded.
 _IN_FLIGHT = 2

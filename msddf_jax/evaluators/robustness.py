@@ -17,10 +17,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from msddf_jax import checkpoint, metrics, sharding
+from msddf_jax import checkpoint, sharding
 from msddf_jax.data import pipeline
 from msddf_jax.data.source import keep_records
 from msddf_jax.evaluators import detection, perturb, recompress
+from msddf_jax.statistics import metrics
 
 GRIDS = ("deeperforensics", "gend", "jpeg", "h264", "resize", "screenshot", "attack")
 METRIC = "video_auc"

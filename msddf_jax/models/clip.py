@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from msddf_jax.models.attention import attend, split_heads
 from msddf_jax.models.tap import Tap
 
 # Mean and standard deviation of OpenAI's CLIP preprocessing, RGB in [0, 1].
@@ -120,21 +121,13 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        batch, length, width = x.shape
+        width = x.shape[-1]
         std = width**-0.5
-        split = lambda t: t.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3)
         query, key, value = (
-            split(self.linear(width, self.dtype, nn.initializers.normal(std), name=name)(x))
+            split_heads(self.linear(width, self.dtype, nn.initializers.normal(std), name=name)(x), self.heads)
             for name in ("query", "key", "value")
         )
-        query = query * (width // self.heads) ** -0.5
-        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-        if self.causal:
-            scores = jnp.where(np.tri(length, dtype=bool), scores, -jnp.inf)
-        weights = jax.nn.softmax(scores, axis=-1)
-        self.sow("intermediates", "attention", weights)
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(self.dtype), value)
-        mixed = mixed.transpose(0, 2, 1, 3).reshape(batch, length, width)
+        mixed = attend(self, query, key, value, causal=self.causal)
         out_init = nn.initializers.normal(std * (2 * self.depth) ** -0.5)
         return self.linear(width, self.dtype, out_init, name="out")(mixed)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from msddf_jax.models import rope
+from msddf_jax.models.attention import attend, split_heads
 from msddf_jax.models.clip import Linear, Mlp, layer_norm
 from msddf_jax.models.tap import Tap
 
@@ -72,11 +73,9 @@ class AttentionPool(nn.Module):
         width = x.shape[-1]
         linear = lambda name: Linear(width, self.dtype, _INIT, name=name)
         latent = self.param("latent", nn.initializers.truncated_normal(width**-0.5), (width,), jnp.float32)
-        split = lambda t: rope.split_heads(t, POOL_HEADS)
+        split = lambda t: split_heads(t, POOL_HEADS)
         query = linear("query")(jnp.broadcast_to(latent.astype(self.dtype), (x.shape[0], 1, width)))
-        y, weights = rope.attend(split(query), split(linear("key")(x)), split(linear("value")(x)))
-        self.sow("intermediates", "attention", weights)
-        y = linear("out")(y)
+        y = linear("out")(attend(self, split(query), split(linear("key")(x)), split(linear("value")(x))))
         return (y + Mlp(self.depth, False, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_mlp")(y)))[:, 0]
 
 

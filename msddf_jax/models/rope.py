@@ -7,10 +7,10 @@ with its own coordinates, frequencies and pairing of channels.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from msddf_jax.models.attention import attend, split_heads
 from msddf_jax.models.clip import Linear
 
 
@@ -75,24 +75,6 @@ def rotate(x, angles, interleaved):
     return jnp.concatenate(parts, axis=-1).astype(x.dtype)
 
 
-def attend(query, key, value):
-    """Scaled dot-product attention of split heads [B, h, N, D]; scores and softmax in float32.
-
-    Returns:
-      (mixed [B, N, h * D] in the dtype of `value`, weights [B, h, N, N] float32).
-    """
-    query = query * query.shape[-1] ** -0.5
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores, axis=-1)
-    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value)
-    return mixed.transpose(0, 2, 1, 3).reshape(mixed.shape[0], mixed.shape[2], -1), weights
-
-
-def split_heads(x, heads):
-    """[B, N, h * D] -> [B, h, N, D]."""
-    return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention [B, N, d] -> [B, N, d] whose queries and keys are rotated.
 
@@ -113,9 +95,7 @@ class Attention(nn.Module):
         query = rotate(split_heads(linear("query")(x), self.heads), angles, self.interleaved)
         key = rotate(split_heads(linear("key", self.key_bias)(x), self.heads), angles, self.interleaved)
         value = split_heads(linear("value")(x), self.heads)
-        mixed, weights = attend(query, key, value)
-        self.sow("intermediates", "attention", weights)
-        return linear("out")(mixed)
+        return linear("out")(attend(self, query, key, value))
 
 
 def embed_patches(images, kernel, mean, std, dtype):

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
-from msddf_jax import calibration
+from msddf_jax.statistics import calibration
 
 _REAL, _FAKE, _GREY = "#1f77b4", "#d62728", "#666666"
 # Okabe and Ito's colours, which the common kinds of colour blindness keep apart.

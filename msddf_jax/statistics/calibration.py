@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from msddf_jax.data import schema
-from msddf_jax.scores import both_classes, check_probabilities, check_scores, group_videos
+from msddf_jax.statistics.scores import both_classes, check_probabilities, check_scores, group_videos
 
 FILE = "calibration.json"
 TEMPERATURES = (0.05, 20.0)

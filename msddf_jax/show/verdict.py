@@ -7,9 +7,10 @@ import io
 import numpy as np
 import PIL.Image
 
-from msddf_jax import inference, plots, uploads
-from msddf_jax.calibration import apply_temperature, of_level
+from msddf_jax import inference
 from msddf_jax.data import schema
+from msddf_jax.show import plots, uploads
+from msddf_jax.statistics.calibration import apply_temperature, of_level
 
 # Faces that are shown, evenly spread.
 MAX_SHOWN = 6

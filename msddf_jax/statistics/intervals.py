@@ -11,10 +11,10 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import norm, rankdata
 
-from msddf_jax import calibration as calibrate
-from msddf_jax import metrics
 from msddf_jax.data import schema
-from msddf_jax.scores import check_probabilities, check_scores, group_videos
+from msddf_jax.statistics import calibration as calibrate
+from msddf_jax.statistics import metrics
+from msddf_jax.statistics.scores import check_probabilities, check_scores, group_videos
 
 LEVEL = 0.95
 RESAMPLES = 2000

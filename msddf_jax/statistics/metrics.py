@@ -8,9 +8,9 @@ names the place.
 import numpy as np
 from sklearn import metrics as sk
 
-from msddf_jax.calibration import apply_temperature, brier, ece, of_level
 from msddf_jax.data import schema
-from msddf_jax.scores import both_classes, check_probabilities, check_scores, group_videos
+from msddf_jax.statistics.calibration import apply_temperature, brier, ece, of_level
+from msddf_jax.statistics.scores import both_classes, check_probabilities, check_scores, group_videos
 
 TNR_TARGETS = (0.90, 0.95, 0.99)
 FPR_TARGETS = (0.001, 0.01, 0.05)

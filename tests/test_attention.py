@@ -1,0 +1,72 @@
+"""Many tokens go head by head on a CPU; what comes out is the same."""
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from msddf_jax.models.attention import attend, split_heads
+
+
+class _Attend(nn.Module):
+    causal: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        return attend(self, *(split_heads(x[i], 3) for i in range(3)), causal=self.causal)
+
+
+def _inputs(tokens, batch=2):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(3, batch, tokens, 12)).astype(np.float32))
+
+
+def _by_hand(x, causal):
+    """float64, one row and one head at a time."""
+    query, key, value = np.asarray(x, np.float64)
+    out = np.empty_like(query)
+    for row in range(query.shape[0]):
+        for head in range(3):
+            at = row, slice(None), slice(4 * head, 4 * head + 4)
+            scores = query[at] @ key[at].T / 2.0  # the root of 4
+            if causal:
+                scores[np.triu_indices(len(scores), 1)] = -np.inf
+            weights = np.exp(scores - scores.max(1, keepdims=True))
+            out[at] = weights / weights.sum(1, keepdims=True) @ value[at]
+    return out
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("tokens", [5, 256, 257])
+def test_values_and_sown_weights(tokens, causal):
+    x = _inputs(tokens)
+    model = _Attend(causal)
+    expected = _by_hand(x, causal)
+    np.testing.assert_allclose(model.apply({}, x), expected, atol=2e-6)
+    out, sown = model.apply({}, x, mutable=["intermediates"])
+    np.testing.assert_allclose(out, expected, atol=2e-6)
+    (weights,) = sown["intermediates"]["attention"]
+    assert weights.shape == (2, 3, tokens, tokens) and weights.dtype == jnp.float32
+    np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-5)
+
+
+def test_only_many_tokens_go_head_by_head():
+    loops = lambda tokens: "while" in jax.jit(lambda x: _Attend().apply({}, x)).lower(_inputs(tokens)).as_text()
+    assert loops(257) and not loops(256)
+
+
+def test_gradients_agree():
+    x = _inputs(257)
+    plain = lambda x: jnp.sum(_Attend().apply({}, x, mutable=["intermediates"])[0] ** 2)
+    by_head = lambda x: jnp.sum(_Attend().apply({}, x) ** 2)
+    np.testing.assert_allclose(jax.grad(by_head)(x), jax.grad(plain)(x), atol=1e-5)
+
+
+def test_a_program_for_any_batch_and_several_platforms():
+    batch = jax.ShapeDtypeStruct(jax.export.symbolic_shape("3, b, 257, 12"), jnp.float32)
+    made = jax.export.export(jax.jit(lambda x: _Attend().apply({}, x)), platforms=("cpu", "cuda", "tpu"))(batch)
+    read = jax.export.deserialize(bytearray(made.serialize()))
+    for size in (1, 3):
+        x = _inputs(257, size)
+        np.testing.assert_allclose(read.call(x), _by_hand(x, False), atol=2e-6)
