@@ -16,7 +16,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
+import hypothesis
 import pytest
+
+# The same examples in every run, so that a test that fails fails for everyone; HYPOTHESIS_PROFILE=default draws anew.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 # Files that take long go first, so that no worker is left alone with one at the end.
 _LONG_FILES = ("test_train", "test_real_data", "test_main", "test_msddf", "test_blender", "test_synth_contract")

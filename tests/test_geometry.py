@@ -41,19 +41,29 @@ def test_hull_mask_is_opencvs():
         assert overlap(mask, cv2_hull(row, 256, 256)) >= 0.99
 
 
+def _width(corners):
+    """Least distance of two parallel lines that hold a convex polygon between them."""
+    widths = []
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        (ex, ey), off = end - start, corners - start
+        widths.append(np.abs(ex * off[:, 1] - ey * off[:, 0]).max() / max(np.hypot(ex, ey), 1e-9))
+    return min(widths)
+
+
 @hypothesis.settings(deadline=None, max_examples=30)
 @hypothesis.given(st.lists(st.tuples(st.integers(0, 39), st.integers(0, 47)), min_size=3, max_size=9))
+@hypothesis.example([(0, 0), (0, 1), (1, 2)])  # half a pixel of area
 def test_hull_holds_its_points_and_opencvs_within_a_pixel(points):
     points = np.resize(np.array(points, np.float32), (9, 2))
     mask = np.asarray(HULL(points, 48, 40))
     reference = cv2_hull(points, 48, 40)
-    outline = np.zeros_like(reference, np.uint8)
-    cv2.polylines(outline, [cv2.convexHull(points.astype(np.int32))], True, 1)
-    if not mask.any():  # degenerate: OpenCV draws a line, and nothing but that
-        assert (reference == (outline > 0)).all()
+    outline, hull = np.zeros_like(reference, np.uint8), cv2.convexHull(points.astype(np.int32))
+    cv2.polylines(outline, [hull], True, 1)
+    near = cv2.dilate(outline, np.ones((3, 3), np.uint8)) > 0
+    if not mask.any():  # degenerate: OpenCV draws a line, and nothing further than a pixel from it
+        assert _width(hull[:, 0]) < geometry.MIN_HULL_WIDTH + 1e-4 and not (reference & ~near).any()
         return
     assert mask[points[:, 1].astype(int), points[:, 0].astype(int)].all()
-    near = cv2.dilate(outline, np.ones((3, 3), np.uint8)) > 0
     assert (mask == reference)[~near].all()
 
 
