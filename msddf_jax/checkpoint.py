@@ -1,7 +1,7 @@
 """Checkpoints: the whole state with the data iterator for resuming, and the best weights by `config.select`.
 
 The whole state is Orbax's, saved in the background and sharded. The best weights are one safetensors file, which a
-reader maps into memory: a start of `predict` takes a second less than through Orbax (benchmarks/startup.py).
+reader maps into memory: a start of `predict` neither imports Orbax nor waits for it.
 """
 
 import json
@@ -185,7 +185,7 @@ def save_best(workdir, step, weights, choice):
 def read_choice(workdir):
     """What `<workdir>/best` says of its weights, {"step": int, **choice}, or None where there are none."""
     path = _best_path(workdir)
-    if not path.exists():
+    if not _is_there(path):
         return None
     with _open(path) as file:
         return _choice(path, file)
@@ -203,7 +203,7 @@ def restore_best(workdir, abstract_weights):
     Raises ValueError, naming what differs, where the file is damaged or of another model.
     """
     path = _best_path(workdir)
-    if not path.exists():
+    if not _is_there(path):
         return None
     expected = _by_name(abstract_weights)
     with _open(path) as file:
@@ -225,6 +225,15 @@ def restore_best(workdir, abstract_weights):
 
 def _best_path(workdir):
     return pathlib.Path(workdir) / BEST / _WEIGHTS
+
+
+def _is_there(path):
+    """Raises ValueError where an earlier version left Orbax's folders: the newest weights would pass for the best."""
+    if not path.exists() and any(child.is_dir() for child in path.parent.glob("*")):
+        raise ValueError(
+            f"{path.parent} is of an earlier version, which wrote no {path.name}: train in a new --workdir"
+        )
+    return path.exists()
 
 
 def _open(path):

@@ -53,6 +53,15 @@ def test_best_keeps_one_and_its_figure(tmp_path):
     assert checkpoint.read_choice(tmp_path) == {"step": 9, "val/auc": 0.8}
 
 
+def test_best_of_an_earlier_version_is_refused_and_an_empty_folder_is_none(tmp_path):
+    (tmp_path / checkpoint.BEST).mkdir()
+    assert checkpoint.restore_best(tmp_path, {}) is None and checkpoint.read_choice(tmp_path) is None
+    (tmp_path / checkpoint.BEST / "240").mkdir()
+    for read in (checkpoint.read_choice, lambda workdir: checkpoint.restore_best(workdir, {})):
+        with pytest.raises(ValueError, match="earlier version"):
+            read(tmp_path)
+
+
 def test_best_of_sharded_weights_goes_to_any_sharding(tmp_path):
     mesh = jax.make_mesh((8,), ("data",))
     split, whole = (jax.sharding.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))

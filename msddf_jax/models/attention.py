@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# With more tokens, XLA's code for CPUs takes a third to a half less time for one head after the other, which stay in
-# the cache, than for all at once; with fewer, all at once is as fast (benchmarks/inference.py).
+# With more tokens, one head after the other stays in a CPU's cache and all at once do not; with fewer, both are as fast
+# (the rows "attention" of benchmarks/inference.py).
 _TOKENS_AT_ONCE = 256
 
 
