@@ -6,6 +6,7 @@ python -m data_prep.archives ARCHIVE TARGET      (tar, plain or compressed whate
 import argparse
 import contextlib
 import errno
+import os
 import pathlib
 import re
 import shutil
@@ -148,6 +149,10 @@ def _inner_path(path, name):
     outside = inner.is_absolute() or ".." in inner.parts or "\\" in name or re.match(r"[A-Za-z]:", name)
     if outside or "\0" in name or not name.strip():
         raise ArchiveError(path, f"member {name!r} would be written outside the target")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise ArchiveError(path, f"member {name!r} cannot be the name of a file here") from error
     return inner
 
 

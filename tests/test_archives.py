@@ -86,6 +86,11 @@ def test_link_in_zip(tmp_path):
     refused(tmp_path / "a.zip", tmp_path, "link, device or pipe")
 
 
+def test_a_name_that_no_file_can_have():
+    with pytest.raises(archives.ArchiveError, match="cannot be the name"):
+        archives._inner_path("a.tar", "\ud800.png")
+
+
 def test_limits(tmp_path):
     path = write_tar(tmp_path / "a.tar.gz")
     refused(path, tmp_path, "more than 3004 bytes", max_bytes=3004)

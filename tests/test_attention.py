@@ -56,6 +56,15 @@ def test_only_many_tokens_go_head_by_head():
     assert loops(257) and not loops(256)
 
 
+def test_a_batch_spread_over_devices_gives_the_same():
+    x = _inputs(257, batch=8)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.device_put(x, jax.NamedSharding(mesh, jax.P(None, "data")))
+    value = jax.jit(jax.value_and_grad(lambda x: jnp.sum(_Attend().apply({}, x) ** 2)))
+    for ours, alone in zip(value(spread), value(x), strict=True):
+        np.testing.assert_allclose(ours, alone, rtol=1e-5, atol=1e-5)
+
+
 def test_gradients_agree():
     x = _inputs(257)
     plain = lambda x: jnp.sum(_Attend().apply({}, x, mutable=["intermediates"])[0] ** 2)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # With more tokens, one head after the other stays in a CPU's cache and all at once do not; with fewer, both are as fast
-# (the rows "attention" of benchmarks/inference.py).
+# ("gend" and "gend-heads-at-once" of benchmarks/inference.py).
 _TOKENS_AT_ONCE = 256
 
 
