@@ -1,6 +1,6 @@
 """Predict: images a second of two published detectors, ours beside PyTorch's with the same weights, in the same run.
 
-    python -m benchmarks.inference [--models=gend,gend-heads-at-once,xception] [--batch_size=8] [--runs=5] [--dtype=float32] [--out=FILE]
+    python -m benchmarks.inference [--models=gend,gend-heads-at-once,xception] [--batch_size=8] [--runs=5] [--out=FILE]
 
 gend: CLIP ViT-L/14 at 224 px with GenD's head, beside transformers' CLIPVisionModel (sdpa attention).
 gend-heads-at-once: the same without `models.attention`'s loop over heads, which is there for CPUs.

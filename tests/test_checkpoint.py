@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import two_processes
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from msddf_jax import checkpoint
+from msddf_jax import checkpoint, sharding
 
 
 def _config(**changes):
@@ -68,13 +70,13 @@ def test_best_of_sharded_weights_goes_to_any_sharding(tmp_path):
     values = np.arange(32, dtype=np.float32).reshape(16, 2)
     weights = {"params": {"b": {"kernel": jax.device_put(values, split)}, "a": jnp.int32(3)}, "model_state": {}}
     checkpoint.save_best(tmp_path, 1, weights, {})
-    for sharding in (split, whole):
-        places = {"params": {"b": {"kernel": sharding}, "a": whole}, "model_state": {}}
+    for place in (split, whole):
+        places = {"params": {"b": {"kernel": place}, "a": whole}, "model_state": {}}
         shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), weights, places)
         _, restored = checkpoint.restore_best(tmp_path, shapes)
         assert jax.tree.structure(restored) == jax.tree.structure(weights)
         np.testing.assert_array_equal(restored["params"]["b"]["kernel"], values)
-        assert restored["params"]["b"]["kernel"].sharding == sharding and restored["params"]["a"] == 3
+        assert restored["params"]["b"]["kernel"].sharding == place and restored["params"]["a"] == 3
 
 
 def test_best_of_another_model_or_damaged_is_refused(tmp_path):
@@ -129,3 +131,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         checkpoint.write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def _save_and_read_best(index, workdir):
+    """In each of two processes: one weight lies over all eight devices, one on each."""
+    mesh = sharding.make_mesh({"data": -1})
+    values = {"split": np.arange(16.0, dtype=np.float32), "whole": np.float32([1, 2])}
+    places = {"split": sharding.batch_sharding(mesh), "whole": sharding.replicated(mesh)}
+    make = lambda factor: {
+        name: jax.make_array_from_callback(value.shape, places[name], lambda i, v=value: factor * v[i])
+        for name, value in values.items()
+    }
+    for step, factor in ((1, 1.0), (2, 3.0)):
+        checkpoint.save_best(workdir, step, make(factor), {"val/auc": 0.5})
+    multihost_utils.sync_global_devices("written")
+    shapes = {n: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=places[n]) for n, v in values.items()}
+    step, weights = checkpoint.restore_best(workdir, shapes)
+    same = jax.jit(lambda a, b: (a["split"] == b["split"]).all() & (a["whole"] == b["whole"]).all())
+    print("STEP", step, bool(same(weights, make(3.0))), bool(same(weights, make(1.0))), flush=True)
+
+
+@pytest.mark.long
+def test_two_processes_save_and_read_the_best(tmp_path):
+    for lines in two_processes.run("test_checkpoint", "_save_and_read_best", str(tmp_path)):
+        assert "STEP 2 True False" in lines

@@ -1,16 +1,10 @@
 """Scores are collected once an example, without the padding, on one process and on two."""
 
-import functools
-import os
-import pathlib
-import socket
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import two_processes
 
 from msddf_jax import sharding
 from msddf_jax.data import schema
@@ -194,11 +188,8 @@ def test_a_missing_field_and_a_wrong_number_of_scores():
         run([batch])
 
 
-def _process(index, port):
+def _process(index):
     """One of two processes with four devices each; prints what it gathered."""
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", 4)
-    jax.distributed.initialize(f"localhost:{port}", 2, index)
     mesh = sharding.make_mesh({"data": -1})
     # Process 0 holds rows 0-3 of each global batch of 8, process 1 rows 4-7; the last batch is mostly
     # padding.
@@ -214,28 +205,10 @@ def _process(index, port):
 
 @pytest.mark.long
 def test_two_processes_gather_the_same_rows():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    root = pathlib.Path(__file__).resolve().parents[1]
-    code = "import sys, test_evaluator_detection as t; t._process(*map(int, sys.argv[1:]))"
-    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    env["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests")])
-    start = functools.partial(
-        subprocess.Popen, cwd=root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    processes = [start([sys.executable, "-c", code, str(i), str(port)]) for i in range(2)]
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors[-2000:]
     order = [0, 1, 2, 3, 8, 4, 5, 6, 7]  # processes, then batches
     rows = [ROWS[i] for i in order]
     keys = [f"toy/c23/{schema.METHODS[method]}/{video}" for _, method, video, _ in rows]
-    for lines in ([line for line in out.splitlines() if line.isascii()] for out, _ in outputs):
+    for lines in two_processes.run("test_evaluator_detection", "_process"):
         assert lines.count(f"SCORES {[row[0] for row in rows]}") == 2
         assert f"KEYS {keys} {[row[3] for row in rows]}" in lines
         assert any(line.startswith("AUC 0.8") for line in lines)
