@@ -18,6 +18,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import hypothesis
 import pytest
+from absl import logging
 
 # The same examples in every run, so that a test that fails fails for everyone; HYPOTHESIS_PROFILE=default draws anew.
 hypothesis.settings.register_profile("fixed", derandomize=True)
@@ -31,6 +32,14 @@ def pytest_collection_modifyitems(items):
     """Long files first; the order within a file stays."""
     rank = {name: i for i, name in enumerate(_LONG_FILES)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+@pytest.fixture(autouse=True)
+def verbosity():
+    """Commands make absl quieter when they start; the next test hears all again."""
+    before = logging.get_verbosity()
+    yield
+    logging.set_verbosity(before)
 
 
 @pytest.fixture
