@@ -7,7 +7,7 @@ Three tables, each side by side in one process, in turn, medians:
 "pipeline": images a second of `data.pipeline.eval_batches` (read from array_record, decode, collect in batches) beside
 a loop that reads the same records on the same number of threads and decodes image and mask, and does nothing else;
 and beside the same loop with each picture copied into a batch of its thread's, the least that any pipeline adds.
-On a busy machine the ratio of CPU seconds says more than that of wall seconds.
+The shares are medians over the turns of the ratio within a turn. On a busy machine it takes many (`--runs=25`).
 "memory": resident memory after each epoch of `data.pipeline.train_batches`.
 
 Pictures are drawn with the spectrum and noise of crops of video frames, half of the records are fakes with a mask;
@@ -34,7 +34,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
-from benchmarks.timing import medians, report
+from benchmarks.timing import medians, report, turns
 from data_prep import features, records
 from msddf_jax.data import pipeline
 from msddf_jax.data import source as sources
@@ -253,7 +253,10 @@ def compare_decoders(pictures, threads, runs):
 
 
 def compare_pipeline(folder, pictures, threads, runs):
-    """Rows: format, decoder, threads, images a second of pipeline and both loops, shares in wall and CPU time."""
+    """Rows: format, decoder, threads, images a second of pipeline and both loops, shares in wall and CPU time.
+
+    The rates are medians of their own, so that on a drifting machine their quotient is not quite the share.
+    """
     rows = []
     cases = [("png", "OpenCV, data.source's own", None), ("png", "Pillow", decode_pillow)]
     cases += [("jpeg q95", "OpenCV", decode_cv2), ("webp lossless", "OpenCV", decode_cv2)]
@@ -268,10 +271,11 @@ def compare_pipeline(folder, pictures, threads, runs):
                 bare, bare_cpu = with_cpu(functools.partial(bare_loop, source, decode or decode_cv2, n))
                 ours, ours_cpu = with_cpu(functools.partial(pipeline_pass, source, n))
                 collecting = functools.partial(bare_loop, source, decode or decode_cv2, n, collect=True)
-                seconds = medians({"ours": ours, "bare": bare, "collecting": collecting}, runs=runs)
-            rate = {name: len(source) / value for name, value in seconds.items()}
+                seconds = turns({"ours": ours, "bare": bare, "collecting": collecting}, runs=runs)
+            rate = {name: len(source) / np.median(values) for name, values in seconds.items()}
             # Of CPU time the least: what other programs add is never negative.
-            ratios = rate["ours"] / rate["bare"], rate["collecting"] / rate["bare"], min(bare_cpu) / min(ours_cpu)
+            ratios = [np.median(seconds["bare"] / seconds[name]) for name in ("ours", "collecting")]
+            ratios.append(min(bare_cpu) / min(ours_cpu))
             rows.append([form, library, n, *(f"{rate[name]:.0f}" for name in ("ours", "bare", "collecting"))])
             rows[-1] += [f"{100 * ratio:.0f} %" for ratio in ratios]
     return rows

@@ -15,14 +15,14 @@ def block(value):
     return jax.block_until_ready(value)
 
 
-def medians(functions, *, runs=5, warmup=1):
-    """Median seconds of each function of no arguments, run in turn (A B A B ...), so that drift hits all alike.
+def turns(functions, *, runs=5, warmup=1):
+    """Seconds of each function of no arguments, run in turn (A B A B ...), so that drift hits all alike.
 
     Args:
       functions: {name: callable}; a jax result is waited for.
 
     Returns:
-      {name: median seconds}.
+      {name: float [runs]}. The ratio of two functions is best taken turn by turn, and then its median.
     """
     times = {name: [] for name in functions}
     for turn in range(warmup + runs):
@@ -31,7 +31,12 @@ def medians(functions, *, runs=5, warmup=1):
             block(function())
             if turn >= warmup:
                 times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(values)) for name, values in times.items()}
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def medians(functions, *, runs=5, warmup=1):
+    """{name: median seconds} of `turns`."""
+    return {name: float(np.median(values)) for name, values in turns(functions, runs=runs, warmup=warmup).items()}
 
 
 def about():

@@ -240,3 +240,32 @@ def test_a_record_that_does_not_decode_stops_with_its_place(source):
     batches = pipeline.eval_batches(dataclasses.replace(source, videos=videos), batch_size=4, num_threads=2)
     with pytest.raises(ValueError, match=r"toy:train record \d+ decodes to uint8 \(16, 16, 3\), the index says"):
         next(iter(batches))
+
+
+def test_records_that_do_not_fit_into_a_batch_are_refused(source):
+    class Other:
+        name = "other"
+
+        def __init__(self, **fields):
+            self.fields = fields
+
+        def __getitem__(self, index):
+            return source[index] | self.fields
+
+    batch = pipeline.collect(Other(), [3, None, 1], image_size=(16, 16))
+    assert batch["_mask"].tolist() == [True, False, True]
+    np.testing.assert_array_equal(batch["image"][[0, 2]], [source[3]["image"], source[1]["image"]])
+    with pytest.raises(ValueError, match=r"other record 3: image is \(8, 8, 3\), expected \(16, 16, 3\)"):
+        pipeline.collect(Other(image=np.zeros((8, 8, 3), np.uint8)), [3], image_size=(16, 16))
+    with pytest.raises(TypeError, match=r"float64.*uint8"):
+        pipeline.collect(Other(image=np.zeros((16, 16, 3))), [3], image_size=(16, 16))
+
+
+@pytest.mark.parametrize("batch_size", [64, 65, 130, 2 * 67, 192])
+def test_batches_of_any_size_are_the_records_in_order(source, batch_size):
+    # 67 is prime, and more than a thread reads at once.
+    (batch,) = pipeline.eval_batches(source, batch_size=batch_size, num_threads=2)
+    for name in (*schema.DEVICE_FIELDS, *schema.HOST_FIELDS):
+        expected = np.stack([source[i][name] for i in range(len(source))])
+        np.testing.assert_array_equal(batch[name][: len(source)], expected, err_msg=name)
+    assert batch["_mask"].sum() == len(source) == 60

@@ -150,6 +150,7 @@ def test_a_source_gives_each_frame_its_own_clip():
     assert [out[i]["image"][0, 0, 0] for i in range(8)] == [2, 1, 0, 3, 7, 6, 5, 4]
     assert [out[i]["label"] for i in range(8)] == list(range(8))
     assert sorted(seen) == [[0, 1, 2], [3], [4, 5, 6, 7]]
+    assert not opened._clips  # each is let go with its last frame
 
 
 def test_a_source_frame_by_frame_and_an_error_in_a_clip():

@@ -1,8 +1,8 @@
 """Batches: shard by process, shuffle by epoch, draw groups, decode in threads, batch, pad. On grain."""
 
+import functools
 import hashlib
 import json
-import math
 
 import grain
 import jax
@@ -11,8 +11,10 @@ import numpy as np
 from msddf_jax.data import schema
 from msddf_jax.data.source import pair
 
-# Rows that a thread reads before it hands them on: handing over costs 0.1 ms, a twentieth of what decoding a row does.
-_ROWS_AT_ONCE = 8
+# The most rows that a thread decodes into one piece of memory before it hands them on. A batch of so many is never
+# copied again; larger ones are put together of equal parts, so that threads share the work and memory stays in bounds.
+_ROWS_AT_ONCE = 64
+_ARRAY_FIELDS = ("image", "mask", "landmarks")
 _TEXT_FIELDS = tuple(name for name in schema.HOST_FIELDS if name != "frame_index")
 
 
@@ -66,24 +68,19 @@ def train_batches(
     draw_seed = np.random.SeedSequence((int(draw_seed), process_index)).generate_state(1)[0]
     whole = len(groups) - len(groups) % process_count
 
-    def load(index, rng):
-        return [_with_identity(source[i], identities) for i in groups.draw(index, rng)]
-
     groups_per_batch = batch_size // (rows * process_count)
-    at_once = math.gcd(groups_per_batch, max(_ROWS_AT_ONCE // rows, 1))
+    at_once = _largest_share(groups_per_batch, max(_ROWS_AT_ONCE // rows, 1))
+    load = functools.partial(collect, source, identities=identities, image_size=source.image_size)
     dataset = (
         grain.MapDataset.range(len(groups))
         .shuffle(seed=int(order_seed))
         # Equal shares, so that epochs end together; what is over differs from epoch to epoch.
         .slice(slice(process_index, whole, process_count))
         .repeat()
-        .random_map(load, seed=int(draw_seed))
-        .batch(at_once, drop_remainder=True, batch_fn=_concatenate)
+        .random_map(groups.draw, seed=int(draw_seed))
+        .batch(at_once, drop_remainder=True, batch_fn=lambda drawn: load([i for group in drawn for i in group]))
     )
-    parts_per_batch = groups_per_batch // at_once
-    batches = dataset.to_iter_dataset(_read_options(num_threads, parts_per_batch)).batch(
-        parts_per_batch, drop_remainder=True, batch_fn=lambda parts: stack(_concatenate(parts))
-    )
+    batches = _in_threads(dataset, groups_per_batch // at_once, num_threads)
     # The same for every process, so that the one state in a checkpoint serves them all.
     about = {"group": list(groups.group), "seed": int(seed), "processes": process_count, "groups_at_once": at_once}
     return BatchIterator(iter(batches), about | {"source": source.name, "records": fingerprint(source)})
@@ -117,24 +114,18 @@ def eval_batches(
         raise ValueError(f"{source.name} has no record to evaluate")
     rows = batch_size // process_count
     num_batches = -(-len(source) // batch_size)
-    height, width = source.image_size
-    padding = _padding(height, width)
-
-    # Of each element that grain hands on, it asks 0.1 ms: a part of a batch is one, not a row.
-    at_once = math.gcd(rows, _ROWS_AT_ONCE)
+    at_once = _largest_share(rows, _ROWS_AT_ONCE)
     parts_per_batch = rows // at_once
+    image_size = source.image_size
 
     def load(part):
         batch, part = divmod(part, parts_per_batch)
         start = batch * batch_size + process_index * rows + part * at_once
-        return [
-            _with_identity(source[i], identities) if i < len(source) else padding for i in range(start, start + at_once)
-        ]
+        indices = [i if i < len(source) else None for i in range(start, start + at_once)]
+        return collect(source, indices, identities=identities, image_size=image_size)
 
     dataset = grain.MapDataset.range(num_batches * parts_per_batch).map(load)
-    batches = dataset.to_iter_dataset(_read_options(num_threads, parts_per_batch)).batch(
-        parts_per_batch, batch_fn=lambda parts: stack(_concatenate(parts))
-    )
+    batches = _in_threads(dataset, parts_per_batch, num_threads)
     return EvalBatches(batches, num_batches)
 
 
@@ -222,39 +213,73 @@ def fingerprint(source):
     return digest.hexdigest()[:16]
 
 
-def stack(rows):
-    """A batch from a list of records: device fields stacked, text fields as object arrays [B]."""
-    batch = {}
-    for name, dtype in schema.DEVICE_FIELDS.items():
-        values = [row[name] for row in rows]
-        # The same array, but for scalars np.stack takes fifteen times as long.
-        batch[name] = np.stack(values) if np.ndim(values[0]) else np.array(values, dtype)
-    for name in _TEXT_FIELDS:
-        batch[name] = np.array([row[name] for row in rows], object)
-    batch["frame_index"] = np.array([row["frame_index"] for row in rows], np.int32)
+def collect(source, indices, *, image_size, identities=None):
+    """A batch of records: device fields as arrays, text fields as object arrays [B].
+
+    An image is copied to its place as soon as it is decoded, so that the next one is decoded into the same memory:
+    rows that are kept until all are there take new memory each, and a tenth of the time goes into having it mapped.
+
+    Args:
+      source: data.source.Source, or what has its `[index]`. indices: of the rows, in order; None is a row of padding.
+      image_size: (height, width) that the source's images share. identities: as in `train_batches`.
+
+    Returns:
+      dict of every field of `schema.DEVICE_FIELDS` and `schema.HOST_FIELDS`, with len(indices) rows.
+
+    Raises:
+      ValueError, TypeError: an array of a record has another shape or dtype than the batch.
+    """
+    batch = _padding(len(indices), *image_size)
+
+    def put(row, index):
+        # A function, so that the image is let go before the next one is decoded, into memory that is in the cache.
+        example = source[index]
+        if identities is not None:
+            example["identity"] = identities.get(example["target_identity"], -1)
+        for name, place in batch.items():
+            value = example[name]
+            if name not in _ARRAY_FIELDS:
+                place[row] = value
+                continue
+            if value.shape != place.shape[1:]:
+                raise ValueError(f"{source.name} record {index}: {name} is {value.shape}, expected {place.shape[1:]}")
+            np.copyto(place[row], value, casting="no")
+
+    for row, index in enumerate(indices):
+        if index is not None:
+            put(row, index)
+        else:
+            batch["image"][row] = batch["mask"][row] = 0
     return batch
 
 
-def _concatenate(parts):
-    return [row for part in parts for row in part]
-
-
-def _with_identity(example, identities):
-    if identities is not None:
-        example["identity"] = np.int32(identities.get(example["target_identity"], -1))
-    return example
-
-
-def _padding(height, width):
-    row = {
-        "image": np.zeros((height, width, 3), np.uint8),
-        "mask": np.zeros((height, width, 1), np.uint8),
-        "landmarks": np.full((schema.NUM_LANDMARKS, 2), -1, np.float32),
-        "identity": np.int32(-1),
-        "frame_index": np.int32(-1),
-        **{name: "" for name in _TEXT_FIELDS},
+def _padding(rows, height, width):
+    """A batch of padding, but for images and masks: memory that nothing has been written to."""
+    batch = {
+        "image": np.empty((rows, height, width, 3), np.uint8),
+        "mask": np.empty((rows, height, width, 1), np.uint8),
+        "landmarks": np.full((rows, schema.NUM_LANDMARKS, 2), -1, np.float32),
+        "identity": np.full(rows, -1, np.int32),
+        "frame_index": np.full(rows, -1, np.int32),
+        **{name: np.full(rows, "", object) for name in _TEXT_FIELDS},
     }
-    return row | {name: d(0) for name, d in schema.DEVICE_FIELDS.items() if name not in row}
+    return batch | {name: np.zeros(rows, d) for name, d in schema.DEVICE_FIELDS.items() if name not in batch}
+
+
+def _largest_share(number, limit):
+    """The largest divisor of a number that is no more than the limit."""
+    return next(share for share in range(min(number, limit), 0, -1) if number % share == 0)
+
+
+def _in_threads(dataset, parts_per_batch, num_threads):
+    """Batches of parts that threads read ahead, two batches or a part for each thread: enough to hide the decoding."""
+    ahead = max(2 * parts_per_batch, num_threads) if num_threads else 0
+    parts = dataset.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=ahead))
+    return parts if parts_per_batch == 1 else parts.batch(parts_per_batch, drop_remainder=True, batch_fn=_concatenate)
+
+
+def _concatenate(parts):
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _process(index, count):
@@ -264,10 +289,3 @@ def _process(index, count):
     if not 0 <= index < count:
         raise ValueError(f"process_index {index} is not below process_count {count}")
     return index, count
-
-
-def _read_options(num_threads, parts_per_batch):
-    """Two batches ahead: enough to hide the decoding, and no more memory than that."""
-    if num_threads == 0:
-        return grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(2 * parts_per_batch, num_threads))

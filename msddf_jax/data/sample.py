@@ -28,6 +28,8 @@ def batches(source, indices, batch_size):
     Args:
       source: `source.Source`. indices: records, in the order they come. batch_size: rows of every batch.
     """
+    image_size = source.image_size
     for start in range(0, len(indices), batch_size):
-        rows = [source[i] for i in indices[start : start + batch_size]]
-        yield pipeline.stack(rows + rows[-1:] * (batch_size - len(rows))), len(rows)
+        rows = [int(i) for i in indices[start : start + batch_size]]
+        filled = rows + rows[-1:] * (batch_size - len(rows))
+        yield pipeline.collect(source, filled, image_size=image_size), len(rows)

@@ -23,8 +23,9 @@ from msddf_jax.faces import video
 
 # x264's scale.
 CRF_RANGE = (0, 51)
-# Clips kept encoded while their frames are asked for: a reader is a few videos ahead, not more.
-_CLIPS_KEPT = 8
+# Clips kept encoded while some of their frames are still to be asked for. Each reader is at one or two; the rest are
+# those of which another process asks for the other frames.
+_CLIPS_KEPT = 64
 
 
 def recompress_jpeg(image, quality):
@@ -136,6 +137,7 @@ class RecompressedSource:
 
     def __init__(self, source, fn, by_clip):
         self._source, self._fn, self._by_clip = source, fn, by_clip
+        # {row of a video: [its examples to come, frames that nobody has asked for yet]}.
         self._lock, self._clips = threading.Lock(), collections.OrderedDict()
         self.name, self.image_size = source.name, source.image_size
 
@@ -151,14 +153,18 @@ class RecompressedSource:
         return dict(example, image=self._fn(example["image"]))
 
     def _clip(self, row):
-        """The examples of a video. One thread makes them, others that come meanwhile wait."""
+        """The examples of a video, to take one from. One thread makes them, others that come meanwhile wait."""
         with self._lock:
-            future, mine = self._clips.get(row), False
-            if future is None:
-                future, mine = concurrent.futures.Future(), True
-                self._clips[row] = future
-                while len(self._clips) > _CLIPS_KEPT:
-                    self._clips.popitem(last=False)
+            mine = row not in self._clips
+            if mine:
+                self._clips[row] = [concurrent.futures.Future(), int(self._source.count[row])]
+            clip = self._clips[row]
+            clip[1] -= 1
+            if clip[1] <= 0:
+                del self._clips[row]
+            while len(self._clips) > _CLIPS_KEPT:
+                self._clips.popitem(last=False)
+        future = clip[0]
         if mine:
             try:
                 future.set_result(self._make_clip(row))
