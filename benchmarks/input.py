@@ -1,6 +1,6 @@
 """The input pipeline: decoded images a second beside a bare decode loop, decoders and formats, memory over epochs.
 
-    python -m benchmarks.input [--records=512] [--size=256] [--crops=FOLDER] [--runs=5] [--epochs=10] [--out=FILE]
+    python -m benchmarks.input [--formats=png] [--records=512] [--size=256] [--crops=FOLDER] [--runs=5] [--out=FOLDER]
 
 Three tables, each side by side in one process, in turn, medians:
 "decoders": images a second from encoded bytes in memory, by format and library.
@@ -235,10 +235,10 @@ def decoder_in_place(decode):
         sources._decode_png = own
 
 
-def compare_decoders(pictures, threads, runs):
+def compare_decoders(pictures, formats, threads, runs):
     """Rows: format, KiB an image, library, images a second on each number of threads."""
     rows = []
-    for form in FORMATS:
+    for form in formats:
         encoded = [encode(picture, form) for picture in pictures]
         decoders = {"Pillow": decode_pillow, "OpenCV": decode_cv2, **(jpeg_decoders() if form == "jpeg q95" else {})}
 
@@ -252,7 +252,7 @@ def compare_decoders(pictures, threads, runs):
     return rows
 
 
-def compare_pipeline(folder, pictures, threads, runs):
+def compare_pipeline(folder, pictures, formats, threads, runs):
     """Rows: format, decoder, threads, images a second of pipeline and both loops, shares in wall and CPU time.
 
     The rates are medians of their own, so that on a drifting machine their quotient is not quite the share.
@@ -261,7 +261,7 @@ def compare_pipeline(folder, pictures, threads, runs):
     cases = [("png", "OpenCV, data.source's own", None), ("png", "Pillow", decode_pillow)]
     cases += [("jpeg q95", "OpenCV", decode_cv2), ("webp lossless", "OpenCV", decode_cv2)]
     opened = {}
-    for form, library, decode in cases:
+    for form, library, decode in (case for case in cases if case[0] in formats):
         if form not in opened:
             encoded = [encode(picture, form) for picture in pictures]
             opened[form] = make_source(folder / form.split()[0], encoded, pictures[0].shape[:2])
@@ -310,20 +310,24 @@ def main():
     parser.add_argument("--records", type=int, default=512)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--crops", type=pathlib.Path, help="folder of PNG crops to encode instead of drawn pictures")
+    parser.add_argument("--formats", default=",".join(FORMATS), help="some of the default, with commas")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--out", type=pathlib.Path, help="folder for the tables as JSON")
     args = parser.parse_args()
+    formats = args.formats.split(",")
+    if set(formats) - set(FORMATS):
+        parser.error(f"--formats {args.formats}: known are {', '.join(FORMATS)}")
     pictures = draw_pictures(args.records, args.size) if args.crops is None else read_crops(args.crops, args.records)
     cores = len(os.sched_getaffinity(0))
     threads = sorted({1, *(n for n in (2, 4, 8, 16, 32, 64) if n < cores), cores})
     load = f"{cores} cores, load {os.getloadavg()[0]:.1f}"
     out = lambda name: args.out / f"input_{name}.json" if args.out else None
-    rows = compare_decoders(pictures[:128], threads, args.runs)
+    rows = compare_decoders(pictures[:128], formats, threads, args.runs)
     header = ["format", "KiB", "library", *(f"images/s, {n} threads" for n in threads)]
     report(f"decoders, {pictures[0].shape[0]} px, {load}", header, rows, out("decoders"))
     with tempfile.TemporaryDirectory() as folder:
-        rows = compare_pipeline(pathlib.Path(folder), pictures, threads, args.runs)
+        rows = compare_pipeline(pathlib.Path(folder), pictures, formats, threads, args.runs)
         header = [
             "format",
             "decoder",
