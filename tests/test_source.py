@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import prepared_tree
 import pytest
+from tensorflow_datasets.proto import tf_example_pb2
 
 from data_prep import build
 from msddf_jax.data import schema
@@ -105,6 +106,17 @@ def test_record_that_rotted_on_disk_is_named(data_dir):
     cut = dataclasses.replace(source, readers=([source.readers[0][0][:100]],))
     with pytest.raises(ValueError, match=r"faceforensics/toy:train record 0 is no record that data_prep.build writes"):
         cut[0]
+
+
+def test_a_mask_that_should_be_there_is_never_zeros(data_dir):
+    # An empty PNG where the record says that there is a mask.
+    source = _open(data_dir)
+    index = _ids(source).index(("toy_neural/003_002", 9))
+    example = tf_example_pb2.Example.FromString(source.readers[0][int(source.record[index])])
+    example.features.feature["mask"].bytes_list.value[0] = b""
+    empty = dataclasses.replace(source, readers=({int(source.record[index]): example.SerializeToString()},))
+    with pytest.raises(ValueError, match=r"its L PNG does not decode \(0 bytes\)"):
+        empty[index]
 
 
 def test_index_out_of_range(data_dir):

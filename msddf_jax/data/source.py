@@ -290,7 +290,7 @@ def _draw(items, number, rng):
 
 
 def _read_record(reader, number, where):
-    """The fields of a record; "image" and "mask" as PNG, and b"" for a mask that is empty by definition.
+    """The fields of a record; "image" and "mask" as PNG, and None for a mask that is empty by definition.
 
     Apart from decoding, so that the record's memory, twice the PNG's, is given back before that takes more.
     """
@@ -304,7 +304,7 @@ def _read_record(reader, number, where):
     landmarks = np.frombuffer(feature["landmarks"].float_list.SerializeToString()[3:], "<f4")
     return {
         "image": feature["image"].bytes_list.value[0],
-        "mask": feature["mask"].bytes_list.value[0] if has_mask and label_is_fake else b"",
+        "mask": feature["mask"].bytes_list.value[0] if has_mask and label_is_fake else None,
         "has_mask": np.bool_(has_mask),
         "landmarks": landmarks.reshape(schema.NUM_LANDMARKS, 2),
         "has_landmarks": np.bool_(feature["has_landmarks"].int64_list.value[0]),
@@ -314,7 +314,7 @@ def _read_record(reader, number, where):
 
 def _decode_pictures(example, where, height, width):
     image = _decode_png(example["image"], "RGB", where, height, width)
-    if not example["mask"]:
+    if example["mask"] is None:
         return image, _empty_mask(height, width)
     return image, _decode_png(example["mask"], "L", where, height, width)[..., None]
 
