@@ -108,6 +108,7 @@ def test_same_key_same_bits_in_any_batch(forged):
     assert (first["map"] != other["map"]).any((1, 2, 3)).all()
 
 
+@pytest.mark.long
 def test_loop_vectorised_and_sharded_agree():
     rows = make_rows(np.arange(3, 11), [ALPHA, POISSON, DYNAMIC, NONE] * 2)
     looped = numpy(FORGE(jax.random.key(2), rows))
@@ -131,6 +132,7 @@ def test_no_retrace():
     assert len(TRACES) == traced
 
 
+@pytest.mark.long
 def test_image_and_map_are_differentiable_in_magnitude_and_feather():
     rows = [r[:3] for r in make_rows(10, np.arange(8) % 3)]
     feather = jnp.full(3, 0.6)

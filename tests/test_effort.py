@@ -179,6 +179,7 @@ def trained():
     return few_steps.check_training(config)
 
 
+@pytest.mark.long
 def test_training_moves_the_last_triplets_and_the_head_alone(trained):
     before, after, names = trained
     moved = {name for name in before if not np.array_equal(before[name], after[name])}

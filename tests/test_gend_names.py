@@ -168,6 +168,7 @@ def test_other_models_are_not_recognised():
         gend_names.gend("gend/vit", "L/14")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["pe", "dinov3"])
 def test_norms_and_head_alone_train_on_the_other_backbones(family):
     config = few_steps.shrink(experiment.get_config(), "Mu/8", lr=1e-2)

@@ -75,6 +75,7 @@ def test_sigterm_saves_says_so_and_exits_0(tiny_config_file, tmp_path):
         assert manager.latest_step() >= 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

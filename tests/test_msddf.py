@@ -72,6 +72,7 @@ def test_targets_agree_with_the_labels(made):
     assert (made["image"][forged] != target).any(axis=(1, 2, 3)).all()
 
 
+@pytest.mark.long
 def test_without_blends_every_forgery_is_real(made):
     out = _synthesize(_batch(), (1, 1), type_weights=(0.0, 0.0, 0.0, 1.0))
     forged = out["role"] == compose.ROLES.index("forgery")
@@ -86,6 +87,7 @@ def test_a_face_without_landmarks_stays_real():
     assert out["label"][4 + 2] == 0 and np.isfinite(out["image"]).all()
 
 
+@pytest.mark.long
 def test_reals_alone_and_two_reals_a_group():
     alone = _synthesize(_batch((1, 0)), (1, 0))
     assert [compose.ROLES[r] for r in alone["role"]] == ["target_twin", "source_twin", "forgery"] * GROUPS
@@ -113,6 +115,7 @@ def drawn():
     return config.model.variant, model, image, params
 
 
+@pytest.mark.long
 def test_the_identity_term_reverses_into_the_backbone(drawn):
     _, model, image, params = drawn
 

@@ -45,6 +45,7 @@ def test_the_map_lies_on_the_face(blended):
         assert np.abs(centre - (low + high) / 2).max() < SIZE / 6
 
 
+@pytest.mark.long
 def test_same_key_same_bits_in_any_batch_and_either_way(batch, blended):
     one = BLEND(jax.random.key(0), batch[0][:1], batch[1][:1])
     vectorised = BLEND(jax.random.key(0), *batch, one_by_one=False)

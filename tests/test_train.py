@@ -53,6 +53,7 @@ def test_evaluating_again_gives_the_same_figures(workdir):
     assert {k: v for k, v in after.items() if k != "_about"} == {k: v for k, v in before.items() if k != "_about"}
 
 
+@pytest.mark.long
 def test_frozen_parameters_stay_bit_identical_without_optimiser_memory(toy_data, one_batch):
     groups = ((r"detector/backbone/(.*/)?ln_[^/]+/.*", {"lr": 1e-3, "weight_decay": 0.0}),
               (r"detector/backbone/.*", None), (r"detector/.*", {"lr": 1e-3, "weight_decay": 0.0}))  # fmt: skip
@@ -117,6 +118,7 @@ def test_one_device_and_eight_agree(toy_data, one_batch, fifty_steps):
         np.testing.assert_allclose(one[name], eight[name], atol=5e-4, err_msg=name)
 
 
+@pytest.mark.long
 def test_training_brings_the_loss_down(toy_data, one_batch):
     """One batch again and again, without forgeries that would differ each time: it is learned by heart."""
     config = tiny_config(toy_data[1], steps=60, bare=True)

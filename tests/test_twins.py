@@ -61,6 +61,7 @@ def test_same_key_same_bits_in_any_batch_and_either_way(made):
         np.testing.assert_allclose(vectorised[name], out[name][:8], atol=2e-5, err_msg=name)
 
 
+@pytest.mark.long
 def test_ranges_of_the_colour_change():
     # A flat grey frame is not changed by re-sampling, and sharpening multiplies it by 1 + share * (light - 1).
     flat = jnp.full((3, 8, 8), 0.5)

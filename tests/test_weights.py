@@ -81,6 +81,7 @@ def test_position_embeddings_are_resampled_to_the_grid_of_the_model(weight_file)
     assert not np.array_equal(fine[::2, ::2], coarse)
 
 
+@pytest.mark.long
 def test_what_is_loaded_is_what_the_state_starts_from(weight_file, toy_data):
     path, tensors = weight_file
     config = tiny_config(toy_data[1], bare=True).unlock()

@@ -106,6 +106,7 @@ def _trains_exports_predicts(name, toy_data, tmp_path):
     np.testing.assert_allclose(artifact.call(images)["score"], expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_smallest_detector_trains_exports_and_predicts(toy_data, tmp_path):
     _trains_exports_predicts("meso4", toy_data, tmp_path)
 
