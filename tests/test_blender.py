@@ -97,6 +97,7 @@ def test_uniform_images_and_faces_over_the_edge_give_no_nan():
     assert all(np.isfinite(value).all() for value in out.values())
 
 
+@pytest.mark.long
 def test_same_key_same_bits_in_any_batch(forged):
     rows = make_rows(np.arange(8), [ALPHA, POISSON, DYNAMIC, DYNAMIC, ALPHA, POISSON, DYNAMIC, POISSON])
     first, again = (numpy(FORGE(jax.random.key(0), rows)) for _ in range(2))

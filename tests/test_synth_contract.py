@@ -95,6 +95,7 @@ def test_what_cannot_be_forged_stays_real_and_finite(name, case):
         np.testing.assert_array_equal(out["image"], out["target"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["msddf", "self_blend"])
 def test_a_row_does_not_depend_on_the_size_of_its_batch(name):
     image, landmarks = _faces()

@@ -328,7 +328,7 @@ def _empty_mask(height, width):
 
 
 def _decode_png(data, mode, where, height, width):
-    # 1.3 to 1.5 times as fast as Pillow, and as strict (benchmarks/input.py); outside Python's lock, as Pillow.
+    # 1.2 to 1.4 times as fast as Pillow, and as strict (benchmarks/input.py); outside Python's lock, as Pillow.
     flag = cv2.IMREAD_COLOR_RGB if mode == "RGB" else cv2.IMREAD_UNCHANGED
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data.startswith(_PNG) else None
     if image is None:
