@@ -216,8 +216,8 @@ def fingerprint(source):
 def collect(source, indices, *, image_size, identities=None):
     """A batch of records: device fields as arrays, text fields as object arrays [B].
 
-    An image is copied to its place as soon as it is decoded, so that the next one is decoded into the same memory:
-    rows that are kept until all are there take new memory each, and a tenth of the time goes into having it mapped.
+    An image is copied to its place as soon as it is decoded, so that the next one is decoded into the same memory,
+    where rows that are kept until all are there would take new memory each.
 
     Args:
       source: data.source.Source, or what has its `[index]`. indices: of the rows, in order; None is a row of padding.
@@ -227,7 +227,7 @@ def collect(source, indices, *, image_size, identities=None):
       dict of every field of `schema.DEVICE_FIELDS` and `schema.HOST_FIELDS`, with len(indices) rows.
 
     Raises:
-      ValueError, TypeError: an array of a record has another shape or dtype than the batch.
+      ValueError: an image, mask or landmarks of another shape than the batch's. TypeError: of another dtype.
     """
     batch = _padding(len(indices), *image_size)
 
