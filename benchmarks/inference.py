@@ -1,24 +1,26 @@
 """Predict: images a second of two published detectors, ours beside PyTorch's with the same weights, in the same run.
 
-    python -m benchmarks.inference [--models=gend,xception] [--batch_size=8] [--runs=5] [--out=FILE]
+    python -m benchmarks.inference [--models=gend,xception] [--batch_size=8] [--runs=9] [--out=FILE]
 
-gend: CLIP ViT-L/14 at 224 px with GenD's head, beside transformers' CLIPVisionModel (sdpa attention); on a CPU also
-with all heads at once, in turn with the loop over heads of `models.attention`, which is there for CPUs.
+gend: CLIP ViT-L/14 at 224 px with GenD's head, beside transformers' CLIPVisionModel (sdpa attention).
 xception: at 256 px, beside timm's legacy_xception. Weights are drawn once and read by both; scores are compared before
-anything is timed. Both sides start from uint8 images, normalise, and end with P(fake). The first row is a bare matrix
-product, of which a ViT is made. On an accelerator ours runs in bfloat16 by default; torch runs on the CPU where it has
-no CUDA. Needs the [torch] extra.
+anything is timed. Both sides start from uint8 images, normalise, and end with P(fake). On a CPU there are rows without
+what is done for CPUs alone (`models.attention`, `msddf_jax.cpu`), in turn with the others. The first row is a bare
+matrix product, of which a ViT is made. On an accelerator ours runs in bfloat16 by default; torch runs on the CPU where
+it has no CUDA. Needs the [torch] extra.
 """
 
 import argparse
 import os
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from benchmarks.timing import medians, report, turns
-from msddf_jax import trees
+from msddf_jax import cpu, inference, trees
 from msddf_jax.detectors import baseline
 from msddf_jax.models import attention, clip
 from msddf_jax.train_step import to_device_images
@@ -110,19 +112,28 @@ def build(name, dtype):
     return size, model, jax.device_put(trees.unflatten(flat)), reference
 
 
-def predictor(model, variables, images, heads_at_once=False):
-    """A compiled function of no arguments that gives P(fake) of the images."""
+def predictors(name, model, variables, images):
+    """{row: compiled function of no arguments that gives P(fake) of the images}; as `predict` runs it, then without."""
 
-    @jax.jit
     def predict(variables, images):
         out = model.apply(variables, to_device_images({"image": images}), train=False)
         return jax.nn.sigmoid(out["logit"].astype(jnp.float32))
 
-    usual = attention._TOKENS_AT_ONCE
-    attention._TOKENS_AT_ONCE = 10**9 if heads_at_once else usual
-    predict(variables, images).block_until_ready()  # traced here, which is when the number is read
-    attention._TOKENS_AT_ONCE = usual
-    return lambda: predict(variables, images)
+    config = ConfigDict({"model": {"family": name}})
+    on_cpu = jax.default_backend() == "cpu"
+    if name == "xception" or not on_cpu:
+        usual, default = inference.compile_predict(config, predict, False), jax.jit(predict)
+        made = {name: lambda: usual(variables, images)}
+        return dict(made, **{f"{name}, all by YNNPACK": lambda: default(variables, images)}) if on_cpu else made
+    usual, plain, at_once = (inference.compile_predict(config, predict, turned) for turned in (True, False, True))
+    turned = jax.jit(cpu.turn_kernels)(variables)
+    with mock.patch.object(attention, "_TOKENS_AT_ONCE", 10**9):
+        at_once(turned, images)  # traced here, which is when the number is read
+    return {
+        name: lambda: usual(turned, images),
+        f"{name}, kernels not turned": lambda: plain(variables, images),
+        f"{name}, all heads at once": lambda: at_once(turned, images),
+    }
 
 
 def measure(name, batch_size, dtype, runs):
@@ -137,9 +148,7 @@ def measure(name, batch_size, dtype, runs):
             pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
             return reference(pixels).numpy()
 
-    ours = {name: predictor(model, variables, images)}
-    if name == "gend" and jax.default_backend() == "cpu":
-        ours["gend, all heads at once"] = predictor(model, variables, images, heads_at_once=True)
+    ours = predictors(name, model, variables, images)
     scores = run_torch()
     gaps = {row: float(np.abs(np.asarray(function()) - scores).max()) for row, function in ours.items()}
     seconds = turns({**ours, "torch": run_torch}, runs=runs)
@@ -175,7 +184,7 @@ def main():
     parser.add_argument("--models", default="gend,xception")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--threads", type=int, default=None, help="of torch; its own choice by default")
     parser.add_argument("--out", help="write the table as JSON")
     args = parser.parse_args()

@@ -417,7 +417,7 @@ def main(argv):
         )
     try:
         model = inference.load_for_inference(
-            values.workdir, inference.use_compilation_cache(values.compilation_cache) or None
+            values.workdir, inference.use_compilation_cache(values.compilation_cache) or None, many=True
         )
         calibration = load_calibration(values.workdir)
         serve(

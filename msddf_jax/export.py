@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from msddf_jax import checkpoint, inference, model_card, trees
 from msddf_jax.models import clip
+from msddf_jax.train_step import make_predict
 from msddf_jax.weights import clip_names, table
 
 FORMAT, VERSION = "msddf_jax export", 1
@@ -196,8 +197,9 @@ def make_artifact(model):
     size = model.config.data.image_size
     (batch,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
-    predict = jax.jit(lambda images: model.predict_fn(model.params, {"image": images}))
-    return jax.export.export(predict, platforms=PLATFORMS)(images)
+    predict = make_predict(model.config)
+    whole = jax.jit(lambda images: predict(model.params, {"image": images}))
+    return jax.export.export(whole, platforms=PLATFORMS)(images)
 
 
 def config_hash(config):

@@ -16,12 +16,13 @@ import numpy as np
 from absl import logging
 
 # Not `train_step` and `trees`: what an earlier start left needs neither models nor flax, which take half a second.
-from msddf_jax import checkpoint
+from msddf_jax import checkpoint, cpu
 
 
 class Inference(NamedTuple):
     """config: ConfigDict. predict_fn(params, {"image": uint8 [B, H, W, 3]}) -> {"score": [B], "map": [B, g, g]}.
-    params: weights for predict_fn. step: training step they are from. origin: "best" or "last"."""
+    params: weights for predict_fn, {"params", "model_state"}. step: training step they are from. origin: "best" or
+    "last"."""
 
     config: Any
     predict_fn: Any
@@ -30,12 +31,14 @@ class Inference(NamedTuple):
     origin: str
 
 
-def load_for_inference(workdir, program_cache=None):
+def load_for_inference(workdir, program_cache=None, many=False):
     """The weights of a workdir: those chosen on validation where there are any, else the newest averages.
 
     Args:
       workdir: of a training run. program_cache: folder that keeps the traced model for the next process, which half of
         a start goes into; None traces it.
+      many: more than a picture or two will be scored: a CPU gets its kernels turned (`cpu.turn_kernels`), which pays
+        from there on. The params are then for predict_fn alone.
 
     Raises:
       FileNotFoundError: not a workdir, or no checkpoint in it.
@@ -43,17 +46,19 @@ def load_for_inference(workdir, program_cache=None):
     """
     config = checkpoint.load_config(workdir)
     folder = pathlib.Path(workdir)
+    turned = many and jax.default_backend() == "cpu" and not cpu.is_convolutional(config)
     if program_cache is None:
-        from msddf_jax.train_step import make_predict_fn
+        from msddf_jax.train_step import make_predict
 
-        shapes, predict_fn = weight_shapes(config), make_predict_fn(config)
+        shapes, predict_fn = weight_shapes(config), compile_predict(config, make_predict(config), turned)
     else:
         key = _program_key(config)
-        shapes, predict_fn = _kept_shapes(config, program_cache, key), _kept_predict_fn(config, program_cache, key)
+        shapes = _kept_shapes(config, program_cache, key)
+        predict_fn = _kept_predict_fn(config, program_cache, key, turned)
     try:
         best = checkpoint.restore_best(folder, _on_device(shapes))
         if best is not None:
-            return Inference(config, predict_fn, best[1], int(best[0]), "best")
+            return Inference(config, predict_fn, _turn(best[1], turned), int(best[0]), "best")
         last = None
         if (folder / checkpoint.LAST).exists():
             from msddf_jax.train_step import ema_weights, init_state
@@ -72,7 +77,17 @@ def load_for_inference(workdir, program_cache=None):
             f"no checkpoint in {folder} (looked in {folder / checkpoint.BEST} and {folder / checkpoint.LAST}); "
             "training has not saved one yet: run `python -m msddf_jax.main` with this --workdir again"
         )
-    return Inference(config, predict_fn, ema_weights(last[1]), int(last[0]), "last")
+    return Inference(config, predict_fn, _turn(ema_weights(last[1]), turned), int(last[0]), "last")
+
+
+def compile_predict(config, predict, turned):
+    """`train_step.make_predict`'s function, jitted. turned: it will be given weights after `cpu.turn_kernels`."""
+    run = (lambda weights, batch: predict(cpu.turn_kernels(weights), batch)) if turned else predict
+    return jax.jit(run, compiler_options=cpu.compiler_options(config))
+
+
+def _turn(weights, turned):
+    return jax.jit(cpu.turn_kernels)(weights) if turned else weights
 
 
 def score_crops(model, crops, batch_size=32):
@@ -149,15 +164,16 @@ def _kept_shapes(config, folder, key):
     return shapes
 
 
-def _kept_predict_fn(config, folder, key):
-    """`make_predict_fn`, its StableHLO kept in `folder`, a file for each size of batch: no model is traced again."""
+def _kept_predict_fn(config, folder, key, turned):
+    """`compile_predict`, its StableHLO kept in `folder`, a file for each size of batch: no model is traced again."""
     programs = {}
 
     def predict(weights, batch):
         shape = batch["image"].shape
         if shape not in programs:
             path = pathlib.Path(folder) / f"predict-{key}-{'x'.join(map(str, shape))}.stablehlo"
-            programs[shape] = jax.jit(_kept_program(config, path, weights, batch).call)
+            plain = jax.eval_shape(cpu.turn_kernels, weights) if turned else weights
+            programs[shape] = compile_predict(config, _kept_program(config, path, plain, batch).call, turned)
         return programs[shape](weights, batch)
 
     return predict
@@ -170,10 +186,10 @@ def _kept_program(config, path, weights, batch):
         pass
     except Exception as error:  # FlatBuffers has no error of its own for what is cut short
         logging.warning("%s is damaged (%s: %s): made anew", path, type(error).__name__, error)
-    from msddf_jax.train_step import make_predict_fn
+    from msddf_jax.train_step import make_predict
 
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (weights, batch))
-    program = jax.export.export(make_predict_fn(config))(*shapes)
+    program = jax.export.export(jax.jit(make_predict(config)))(*shapes)
     checkpoint.write_bytes(path, program.serialize())
     return program
 

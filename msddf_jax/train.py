@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from msddf_jax import adversary, checkpoint, evaluate, logs, sharding, trees
+from msddf_jax import adversary, checkpoint, cpu, evaluate, logs, sharding, trees
 from msddf_jax.data import overlap, pipeline, schema, source
 from msddf_jax.train_step import ema_weights, init_state, load_detector, make_predict_fn, make_train_step
 from msddf_jax.weights import load_initial
@@ -255,8 +255,9 @@ class Loop:
         """(state, finished). Steps from `first` to config.steps; saves, logs and selects on the way."""
         config = self.config
         step_fn = jax.jit(
-            make_train_step(config), in_shardings=(shardings, None), out_shardings=(shardings, None), donate_argnums=0
-        )
+            make_train_step(config), in_shardings=(shardings, None), out_shardings=(shardings, None), donate_argnums=0,
+            compiler_options=cpu.compiler_options(config),
+        )  # fmt: skip
         pending, window_start, window_step = None, time.monotonic(), first
         bar = tqdm(
             range(first, config.steps), initial=first, total=config.steps, desc="train", unit="step", mininterval=1.0

@@ -8,7 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from msddf_jax import adversary, detectors, losses, optim, trees
+from msddf_jax import adversary, cpu, detectors, losses, optim, trees
 from msddf_jax.synth import blender
 
 
@@ -187,15 +187,14 @@ def ema_weights(state):
     return {"params": trees.unflatten(flat)["detector"], "model_state": state.model_state}
 
 
-def make_predict_fn(config):
-    """predict(weights, batch) -> {"score": [B], "map": [B, g, g] where the detector has one}, jitted.
+def make_predict(config):
+    """predict(weights, batch) -> {"score": [B], "map": [B, g, g] where the detector has one}: pure, to be jitted.
 
     weights: {"params": detector parameters, "model_state": ...}. batch: {"image": uint8 [B, H, W, 3]}.
     score is P(fake), map P(manipulated) on the token grid; both float32.
     """
     _, model = make_model(config)
 
-    @jax.jit
     def predict(weights, batch):
         variables = {"params": weights["params"], **weights["model_state"]}
         out = model.apply(variables, to_device_images({"image": batch["image"]}), train=False)
@@ -205,3 +204,8 @@ def make_predict_fn(config):
         return result
 
     return predict
+
+
+def make_predict_fn(config):
+    """`make_predict`, jitted."""
+    return jax.jit(make_predict(config), compiler_options=cpu.compiler_options(config))

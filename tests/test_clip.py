@@ -147,6 +147,20 @@ def test_forward_equals_numpy(mu):
     np.testing.assert_allclose(out["mid_tokens"], mid, atol=2e-4)
 
 
+def test_the_class_token_alone_costs_less_and_is_the_same():
+    model, images = VisionTransformer("Mu/8", 16), jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
+    params = jax.jit(model.init)(jax.random.key(0), images)
+    out, _ = model.apply(params, images, mutable=["intermediates"])  # the last block for all tokens at once
+    apart = model.apply(params, images)
+    for name in ("cls", "tokens"):
+        np.testing.assert_allclose(apart[name], out[name], atol=2e-5)
+    work = lambda names: jax.jit(lambda p, x: [model.apply(p, x)[n] for n in names]).lower(params, images).compile()
+    flops = [work(names).cost_analysis()["flops"] for names in (["cls"], ["cls", "tokens"])]
+    # 4 patch tokens of width 64: query, output and the MLP's two products, 10 * 64 * 64 each, two operations a term.
+    spared = 2 * len(images) * 4 * 10 * 64 * 64
+    assert 0.9 * spared < flops[1] - flops[0] < 1.5 * spared
+
+
 def test_remat_and_bfloat16(mu):
     model, params, images, _ = mu
     apply = lambda model: jax.jit(model.apply)({"params": params}, images)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from msddf_jax.models import conv
 
@@ -80,6 +81,17 @@ def test_max_pool_by_hand():
     np.testing.assert_array_equal(conv.max_pool(x, 2, 2)[0, :, :, 0], [[-1, -3], [-11, -13]])
     padded = conv.max_pool(x, 3, 2, padding=1)[0, :, :, 0]
     np.testing.assert_array_equal(padded, [[-1, -2, -4], [-6, -7, -9], [-16, -17, -19]])
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (4, 4, 0), (3, 1, 1)])
+def test_max_pool_is_xlas_and_so_is_its_gradient(size, stride, padding):
+    x = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype(np.float32)  # no two numbers are equal
+    weight = np.random.default_rng(1).normal(size=conv.max_pool(x, size, stride, padding).shape)
+    windows = lambda x: nn.max_pool(x, (size, size), (stride, stride), conv.symmetric(padding))
+    ours = lambda x: conv.max_pool(x, size, stride, padding)
+    np.testing.assert_array_equal(ours(x), windows(x))
+    slopes = [jax.grad(lambda x, pool=pool: jnp.sum(weight * pool(x)))(x) for pool in (ours, windows)]
+    np.testing.assert_allclose(*slopes, atol=1e-6)
 
 
 def test_normalized_by_hand_and_its_errors():

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# With more tokens, one head after the other stays in a CPU's cache and all at once do not; with fewer, both are as fast
-# ("gend" and "gend-heads-at-once" of benchmarks/inference.py).
+# With more tokens, two heads after two stay in a CPU's cache and all at once do not; with fewer, all are faster ("gend"
+# and "gend, all heads at once" of benchmarks/inference.py).
 _TOKENS_AT_ONCE = 256
+_HEADS_AT_ONCE = 2
 
 
 def split_heads(x, heads):
@@ -28,25 +29,44 @@ def attend(module, query, key, value, *, causal=False):
       [B, N, h * D] in the dtype of `value`.
     """
     query = query * query.shape[-1] ** -0.5
-    all_heads = functools.partial(_mix, causal)
-    if query.shape[2] <= _TOKENS_AT_ONCE or module.is_mutable_collection("intermediates"):
-        mixed, weights = all_heads(query, key, value)
+    if module.is_mutable_collection("intermediates"):
+        mixed, weights = _mix(causal, query, key, value)
         module.sow("intermediates", "attention", weights)
-    else:
-        by_head = functools.partial(_mix_by_head, causal)
-        mixed = jax.lax.platform_dependent(query, key, value, cpu=by_head, default=lambda *heads: all_heads(*heads)[0])
-    return mixed.transpose(0, 2, 1, 3).reshape(mixed.shape[0], mixed.shape[2], -1)
+        return _merge_heads(mixed)
+    on_cpu, elsewhere = (functools.partial(mix, causal) for mix in (_mix_in_groups, _mix_at_once))
+    return jax.lax.platform_dependent(query, key, value, cpu=on_cpu, default=elsewhere)
+
+
+def _merge_heads(x):
+    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
+
+
+def _scores(causal, query, key):
+    scores = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
+    if causal:
+        scores = jnp.where(np.tri(query.shape[-2], dtype=bool), scores, -jnp.inf)
+    return scores
 
 
 def _mix(causal, query, key, value):
     """(mixed values, weights) of scaled queries [..., N, D]."""
-    scores = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
-    if causal:
-        scores = jnp.where(np.tri(query.shape[-2], dtype=bool), scores, -jnp.inf)
-    weights = nn.softmax(scores, axis=-1)
+    weights = nn.softmax(_scores(causal, query, key), axis=-1)
     return jnp.einsum("...qk,...kd->...qd", weights.astype(value.dtype), value), weights
 
 
-def _mix_by_head(causal, *heads):
-    mixed = jax.lax.map(lambda head: _mix(causal, *head)[0], tuple(x.swapaxes(0, 1) for x in heads))
-    return mixed.swapaxes(0, 1)
+def _mix_at_once(causal, *heads):
+    return _merge_heads(_mix(causal, *heads)[0])
+
+
+def _mix_in_groups(causal, *heads):
+    """The same by groups of heads; the sums of softmax divide what was mixed, which has fewer numbers than weights."""
+    count = heads[0].shape[1]
+    step = count if heads[1].shape[2] <= _TOKENS_AT_ONCE else _HEADS_AT_ONCE
+    groups = []
+    for start in range(0, count, step):
+        query, key, value = (x[:, start : start + step] for x in heads)
+        scores = _scores(causal, query, key)
+        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+        mixed = jnp.einsum("...qk,...kd->...qd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+        groups.append(_merge_heads((mixed / weights.sum(-1, keepdims=True)).astype(value.dtype)))
+    return jnp.concatenate(groups, axis=-1)

@@ -19,6 +19,8 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 LAYER_NORM_EPS = 1e-5
 MLP_RATIO = 4
+# (first, end) of the tokens that a block is asked for.
+ALL = (0, None)
 # Fields of `VisionTransformer` that make it a plain ViT as timm builds it.
 PLAIN_VIT = {"quick_gelu": False, "use_pre_norm": False, "patch_bias": True, "norm_eps": 1e-6}
 
@@ -107,10 +109,10 @@ def layer_norm(dtype, name=None, epsilon=LAYER_NORM_EPS):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention [B, N, d] -> [B, N, d]; scores and softmax in float32.
+    """Multi-head self-attention [B, N, d] -> [B, M, d]; scores and softmax in float32.
 
     causal: a token sees itself and those before it (the text tower). linear: module of the four projections, called
-    like `Linear`.
+    like `Linear`. In the call, asking: (first, end) of the M tokens that look at all; all N where it is causal.
     """
 
     heads: int
@@ -120,12 +122,12 @@ class Attention(nn.Module):
     linear: Any = Linear
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, asking=ALL):
         width = x.shape[-1]
         std = width**-0.5
         query, key, value = (
-            split_heads(self.linear(width, self.dtype, nn.initializers.normal(std), name=name)(x), self.heads)
-            for name in ("query", "key", "value")
+            split_heads(self.linear(width, self.dtype, nn.initializers.normal(std), name=name)(y), self.heads)
+            for name, y in (("query", x[:, slice(*asking)]), ("key", x), ("value", x))
         )
         mixed = attend(self, query, key, value, causal=self.causal)
         out_init = nn.initializers.normal(std * (2 * self.depth) ** -0.5)
@@ -150,7 +152,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-LN transformer block [B, N, d] -> [B, N, d]."""
+    """Pre-LN transformer block [B, N, d] -> [B, M, d]: the M tokens of (first, end) `asking`, by default all."""
 
     heads: int
     depth: int
@@ -162,9 +164,10 @@ class Block(nn.Module):
     attn_linear: Any = Linear
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, asking=ALL):
         y = layer_norm(self.dtype, "ln_1", self.norm_eps)(x)
-        x = x + Attention(self.heads, self.depth, self.dtype, self.causal, self.attn_linear, name="attn")(y)
+        attention = Attention(self.heads, self.depth, self.dtype, self.causal, self.attn_linear, name="attn")
+        x = x[:, slice(*asking)] + attention(y, asking)
         y = layer_norm(self.dtype, "ln_2", self.norm_eps)(x)
         return x + Mlp(self.depth, self.quick_gelu, self.dtype, self.tanh_gelu, name="mlp")(y)
 
@@ -235,7 +238,7 @@ class VisionTransformer(nn.Module):
         x = self._embed(images, grid, patch, width)
         if self.use_pre_norm:
             x = layer_norm(self.dtype, "ln_pre", self.norm_eps)(x)
-        block = nn.remat(Block) if self.remat else Block
+        block = nn.remat(Block, static_argnums=2) if self.remat else Block
         settings = {"tanh_gelu": self.tanh_gelu, "norm_eps": self.norm_eps, "attn_linear": self.attn_linear}
         out = {}
         for index in range(depth):
@@ -247,10 +250,23 @@ class VisionTransformer(nn.Module):
             if index == depth - 1:
                 x = Tap(1, name="tap")(x)
                 out["late_tokens"] = x[:, 1:]
-            x = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}", **settings)(x)
-        x = layer_norm(jnp.float32, "ln_post", self.norm_eps)(x)
+            last = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}", **settings)
+            x = last(x, ALL) if index < depth - 1 else self._last(last, x)
+        norm = layer_norm(jnp.float32, "ln_post", self.norm_eps)
+        cls, tokens = norm(x[0])[:, 0], norm(x[1])
         spatial = out["late_tokens"].reshape(-1, grid, grid, width)
-        return {"cls": x[:, 0], "tokens": x[:, 1:], "feature": x[:, 0], "spatial": spatial, **out}
+        return {"cls": cls, "tokens": tokens, "feature": cls, "spatial": spatial, **out}
+
+    def _last(self, block, x):
+        """(class token [B, 1, d], patch tokens [B, N, d]) after the last block.
+
+        Apart, because most detectors read the class token alone: XLA then leaves out what only the patch tokens need,
+        which is ten of this block's twelve products. Together where attention is looked at.
+        """
+        if self.is_initializing() or self.is_mutable_collection("intermediates"):
+            x = block(x, ALL)
+            return x[:, :1], x[:, 1:]
+        return block(x, (0, 1)), block(x, (1, None))
 
     def _check(self, images, inject, token_shape, depth):
         size = self.image_size
