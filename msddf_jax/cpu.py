@@ -14,8 +14,8 @@ _SUMS, _PRODUCTS = "LIBRARY_FUSION_TYPE_REDUCE", "LIBRARY_FUSION_TYPE_INDIVIDUAL
 def compiler_options(config):
     """Options of `jax.jit` for a program with the config's model, or None on other devices.
 
-    XLA's own convolutions take between a sixth and all of YNNPACK's time; a convolutional backbone is faster without
-    its products too, a ViT with them.
+    XLA's own convolutions are faster than YNNPACK's; a convolutional backbone is faster without its products too, a ViT
+    with them.
     """
     if jax.default_backend() != "cpu":
         return None

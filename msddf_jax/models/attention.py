@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# With more tokens, two heads after two stay in a CPU's cache and all at once do not; with fewer, all are faster ("gend"
+# With more tokens, two heads after two stay in a CPU's cache and all at once do not ("gend"
 # and "gend, all heads at once" of benchmarks/inference.py).
 _TOKENS_AT_ONCE = 256
 _HEADS_AT_ONCE = 2

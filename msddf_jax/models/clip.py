@@ -250,8 +250,8 @@ class VisionTransformer(nn.Module):
             if index == depth - 1:
                 x = Tap(1, name="tap")(x)
                 out["late_tokens"] = x[:, 1:]
-            last = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}", **settings)
-            x = last(x, ALL) if index < depth - 1 else self._last(last, x)
+            layer = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}", **settings)
+            x = layer(x, ALL) if index < depth - 1 else self._last(layer, x)
         norm = layer_norm(jnp.float32, "ln_post", self.norm_eps)
         cls, tokens = norm(x[0])[:, 0], norm(x[1])
         spatial = out["late_tokens"].reshape(-1, grid, grid, width)

@@ -92,7 +92,7 @@ def batch_norm(train, dtype, name, *, epsilon=1e-5, momentum=0.9):
 def max_pool(x, size, stride, padding=0):
     """Largest value in windows of side `size`; [B, H, W, C], incomplete windows dropped as PyTorch drops them.
 
-    On a CPU the largest of shifted images, a fourth of the time; equal values in a window share the gradient there.
+    On a CPU the largest of shifted images, one loop to XLA; equal values in a window share the gradient there.
     """
     windows = functools.partial(
         nn.max_pool, window_shape=(size, size), strides=(stride, stride), padding=symmetric(padding)
