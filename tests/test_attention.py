@@ -57,6 +57,18 @@ def test_only_many_tokens_go_in_groups_of_heads():
     assert [program(tokens).count("stablehlo.dot_general") for tokens in (256, 257)] == [2, 4]
 
 
+def test_causal_attention_of_some_queries_is_refused():
+    # Which of the keys come after a query would not be known.
+    class Some(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            query, key, value = (split_heads(x[i], 3) for i in range(3))
+            return attend(self, query[:, :, :1], key, value, causal=True)
+
+    with pytest.raises(ValueError, match="got 1 and 5"):
+        Some().apply({}, _inputs(5))
+
+
 def test_a_batch_spread_over_devices_gives_the_same():
     x = _inputs(257, batch=8)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -27,7 +27,12 @@ def attend(module, query, key, value, *, causal=False):
 
     Returns:
       [B, N, h * D] in the dtype of `value`.
+
+    Raises:
+      ValueError: causal with another number of keys than of queries.
     """
+    if causal and query.shape[2] != key.shape[2]:
+        raise ValueError(f"causal attention wants as many queries as keys, got {query.shape[2]} and {key.shape[2]}")
     query = query * query.shape[-1] ** -0.5
     if module.is_mutable_collection("intermediates"):
         mixed, weights = _mix(causal, query, key, value)
