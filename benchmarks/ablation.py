@@ -36,6 +36,7 @@ ROWS = {
     "msddf_pathwise": "MSDDF, pathwise",
     "msddf_reals": "MSDDF, reals only",
     "msddf_reals_uniform": "MSDDF, reals only, no adversary",
+    "msddf_reals_hull": "MSDDF, reals only, half by SBI's hull",
     "no_frequency": "MSDDF - Freq-Adapter",
     "no_boundary": "MSDDF - Boundary Mining",
     "no_identity": "MSDDF - identity reversal",

@@ -64,6 +64,9 @@ def _synth(group):
             "blend": {},
             # alpha, Poisson, dynamic, none under the uniform policy (MSDDF 6, parameter table).
             "type_weights": (0.25, 0.2, 0.35, 0.2),
+            # Share of the reals whose twins are blended by SBI's hull instead: the type "self-blend-hull" of MSDDF 6,
+            # which gives it no share.
+            "self_blend_share": 0.0,
             # The clean source twin is a second real view: twin and frequency consistency need it.
             "source_twin": True,
             # Ceiling of the identity reversal, 0.1 for B/16 and 0.05 for L/14 (clip_cross_domain B4).

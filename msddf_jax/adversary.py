@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from msddf_jax import losses
+from msddf_jax.data import schema
 from msddf_jax.models import policy
 from msddf_jax.models.reverse_grad import dann_schedule
 from msddf_jax.synth import blender, compose, recipes
@@ -128,16 +129,18 @@ def judge(rows, terms, player, *, mode, settings):
       ValueError: a reward that is no term of the detector.
     """
     forgery = rows["role"] == compose.ROLES.index("forgery")
+    # Not those blended in spite of the choice (`synth.self_blend_share`): what they earn is not the choice's.
+    chosen = forgery & (rows["type"] != schema.FORGERY_TYPES.index("self_blend"))
     record = rows["record"]
     if mode == "pathwise":
-        means = {f"policy/{name}": losses.masked_mean(value, forgery) for name, value in record["value"].items()}
+        means = {f"policy/{name}": losses.masked_mean(value, chosen) for name, value in record["value"].items()}
         return jnp.zeros(()), player, means
     unknown = sorted(set(settings.reward) - set(terms))
     if unknown:
         raise ValueError(f"config.policy.reward names {unknown}; the detector has {sorted(terms)}")
     reward = sum(weight * jnp.where(terms[name][1], terms[name][0], 0.0) for name, weight in settings.reward.items())
     # A blend that was asked for and changed nothing says nothing about the choice; "none" is real by choice.
-    meant = forgery & ((rows["label"] == 1) | (record["action"]["type"] == blender.NONE))
+    meant = chosen & ((rows["label"] == 1) | (record["action"]["type"] == blender.NONE))
     loss, player, scalars = policy.reinforce_loss(
         record["log_prob"],
         record["entropy"],
@@ -148,4 +151,4 @@ def judge(rows, terms, player, *, mode, settings):
         entropy_weight=settings.entropy_weight,
         advantage_clip=settings.advantage_clip,
     )
-    return loss, player, {"policy/loss": loss, **scalars, **policy.action_shares(record["action"], forgery)}
+    return loss, player, {"policy/loss": loss, **scalars, **policy.action_shares(record["action"], chosen)}

@@ -92,6 +92,29 @@ def test_reinforce_learns_from_its_reward_and_not_through_the_pixels():
     assert not rows["record"]["log_prob"][~forgery].any()
 
 
+def test_what_was_blended_in_spite_of_a_choice_teaches_it_nothing():
+    kinds = compose.schema.FORGERY_TYPES
+    rows = {
+        "role": jnp.array([0, 2, 2, 2]),
+        "label": jnp.array([0, 1, 1, 0]),
+        "type": jnp.array([kinds.index(name) for name in ("real", "alpha", "self_blend", "real")]),
+        "record": {
+            "log_prob": jnp.log(jnp.array([1.0, 0.5, 0.25, 0.125])),
+            "entropy": {name: jnp.ones(4) for name in ("region", "type", "magnitude")},
+            # alpha twice, the second overruled by the hull, and none.
+            "action": {name: jnp.array([0, 0, 0, 3]) for name in ("region", "type", "magnitude")},
+        },
+    }
+    every = jnp.ones(4, bool)
+    terms = {"label": (jnp.array([9.0, 1.0, 100.0, 2.0]), every), "map_bce": (jnp.zeros(4), every)}
+    judge = lambda: adversary.judge(rows, terms, policy.init_baseline(), mode="reinforce", settings=SETTINGS)
+    loss, _, scalars = judge()
+    assert float(scalars["policy/reward"]) == pytest.approx((1.0 + 2.0) / 2)
+    assert float(scalars["policy/type/alpha"]) == pytest.approx(0.5) == float(scalars["policy/type/none"])
+    rows["record"]["log_prob"] = rows["record"]["log_prob"].at[2].set(-50.0)
+    assert float(judge()[0]) == float(loss)
+
+
 @pytest.mark.long
 def test_pathwise_raises_the_loss_of_the_detector():
     params, player = init("pathwise")
@@ -153,6 +176,6 @@ def test_what_does_not_fit_is_refused(mode, recipe, message):
 def test_a_reward_that_is_no_term_is_refused():
     settings = SETTINGS.copy_and_resolve_references().unlock()
     settings.reward = {"labl": 1.0}
-    rows = {"role": jnp.zeros(2, jnp.int32), "record": {}}
+    rows = {"role": jnp.zeros(2, jnp.int32), "type": jnp.zeros(2, jnp.int32), "record": {}}
     with pytest.raises(ValueError, match="labl"):
         adversary.judge(rows, {"label": None}, {}, mode="reinforce", settings=settings)

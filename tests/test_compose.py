@@ -71,6 +71,7 @@ def test_a_flip_moves_image_mask_and_landmarks_together():
     [
         ({"recipe": "sbi"}, "recipe is 'sbi'"),
         ({"recipe": "none", "group": (2, 0)}, "there would be no fake at all"),
+        ({"recipe": "none", "self_blend_share": 0.5}, "only 'msddf' has it, not 'none'"),
         ({"recipe": "self_blend", "source_twin": True}, "'self_blend' has no second real view"),
         ({"recipe": "sladd", "twin": {"move": 0.5}}, "'sladd' alters no image"),
     ],
@@ -79,3 +80,14 @@ def test_what_does_not_fit_is_refused(settings, message):
     settings = {"group": (1, 1), "source_twin": False, **settings}
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda b: compose.compose(jax.random.key(0), b, **settings), make_batch(settings["group"]))
+
+
+def test_accuracy_of_forgeries_counts_those_that_changed_something():
+    # Two forgeries: one seen through, one missed; a third changed nothing, is its target again and is called real.
+    rows = {"role": jnp.array([0, 2, 0, 2, 0, 2, 3]), "label": jnp.array([0, 1, 0, 1, 0, 0, 1])}
+    logit = jnp.array([-1.0, 2.0, 1.0, -2.0, -1.0, -3.0, 4.0])
+    accuracy = compose.accuracy_by_role(logit, rows)
+    expected = {"target_twin": 2 / 3, "source_twin": 0.0, "forgery": 0.5, "dataset_fake": 1.0}
+    assert {name: float(value) for name, value in accuracy.items()} == pytest.approx(
+        {f"accuracy/{name}": value for name, value in expected.items()}
+    )

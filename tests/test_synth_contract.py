@@ -29,18 +29,20 @@ def _choose(key, target, source):
     return {"region": region, "blend_type": blend_type, "magnitude": magnitude, "record": {}}
 
 
-def _forge(recipe, key, image, landmarks):
+def _forge(recipe, key, image, landmarks, **settings):
     rows = {"image": image, "landmarks": landmarks, "identity": jnp.arange(image.shape[0])}
-    made = recipes.forge(recipe, key, rows, choose=_choose, flip=0.5)
+    made = recipes.forge(recipe, key, rows, choose=_choose, flip=0.5, **settings)
     return {**made["forged"], "target": made["target"]}
 
 
-RECIPES = sorted(recipes.RECIPES)
+MIXED = "msddf, half by SBI's hull"
+RECIPES = (*sorted(recipes.RECIPES), MIXED)
 
 
 @functools.cache
 def _jitted(name):
-    return jax.jit(functools.partial(_forge, name))
+    run = functools.partial(_forge, "msddf", self_blend_share=0.5) if name == MIXED else functools.partial(_forge, name)
+    return jax.jit(run)
 
 
 def _run(name, image, landmarks, seed=0):
@@ -96,13 +98,40 @@ def test_what_cannot_be_forged_stays_real_and_finite(name, case):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["msddf", "self_blend"])
+@pytest.mark.parametrize("name", ["msddf", "self_blend", MIXED])
 def test_a_row_does_not_depend_on_the_size_of_its_batch(name):
     image, landmarks = _faces()
     whole = _run(name, image, landmarks)
     alone = jax.device_get(_jitted(name)(jax.random.key(0), image[:1], landmarks[:1]))
     np.testing.assert_allclose(whole["image"][0], alone["image"][0], atol=1e-5)
     assert whole["label"][0] == alone["label"][0] and whole["type"][0] == alone["type"][0]
+
+
+def test_some_twins_are_blended_by_the_hull_and_the_others_as_without():
+    image, landmarks = _faces()
+    hull = schema.FORGERY_TYPES.index("self_blend")
+    rows = {"hull": 0, "chosen": 0}
+    for seed in range(4):
+        plain, mixed = (_run(name, image, landmarks, seed) for name in ("msddf", MIXED))
+        np.testing.assert_array_equal(mixed["target"], plain["target"])
+        by_hull = mixed["type"] == hull
+        for field, value in mixed.items():
+            np.testing.assert_array_equal(value[~by_hull], plain[field][~by_hull], err_msg=field)
+        # SBI's: every part of the face, a ratio as strength.
+        assert (mixed["region_parts"][by_hull] == 1).all()
+        assert set(np.round(mixed["strength"][by_hull], 5)) <= {0.25, 0.5, 0.75, 1.0}
+        rows["hull"] += by_hull.sum()
+        rows["chosen"] += (~by_hull).sum()
+    assert min(rows.values()) >= 3, rows
+
+
+@pytest.mark.parametrize(
+    ("recipe", "share", "message"),
+    [("msddf", 1.5, "expected a share in"), ("self_blend", 0.5, "only 'msddf' has it, not 'self_blend'")],
+)
+def test_a_share_that_does_not_fit_is_refused(recipe, share, message):
+    with pytest.raises(ValueError, match=message):
+        _forge(recipe, jax.random.key(0), *map(jnp.asarray, _faces()), self_blend_share=share)
 
 
 def test_an_unknown_recipe_names_what_there_is():

@@ -31,7 +31,7 @@ class Model(nn.Module):
     num_identities: classes of the identity adversary, 0 for none. rank: channels of the frequency tokens.
     use_frequency, use_boundary: the two modules.
     slerp_probability: chance that a feature moves along the great circle to another of its class, in training.
-    binary_head: "linear", or "cosine" for ArcMargin.
+    binary_head: of `heads.BinaryHead`; "cosine" is for ArcMargin.
     options: further fields of `clip.VisionTransformer`, None for their defaults (LAION's weights: quick_gelu False).
     """
 

@@ -14,7 +14,20 @@ from msddf_jax.synth import blender, degrade, recipes
 ROLES = ("target_twin", "source_twin", "forgery", "dataset_fake")
 
 
-def compose(key, batch, *, group, recipe, flip=0.5, twin=None, blend=None, choose=None, type_weights=None, source_twin):
+def compose(
+    key,
+    batch,
+    *,
+    group,
+    recipe,
+    flip=0.5,
+    twin=None,
+    blend=None,
+    choose=None,
+    type_weights=None,
+    source_twin,
+    self_blend_share=0.0,
+):
     """A batch of groups -> the batch that the detector sees. Pure; runs in the train step.
 
     Args:
@@ -22,7 +35,7 @@ def compose(key, batch, *, group, recipe, flip=0.5, twin=None, blend=None, choos
       batch: device batch, images and masks float32 in [0, 1].
       group: (reals, fakes) of a group, as the pipeline laid them.
       recipe: of `recipes.RECIPES`, or "none": reals and data-set fakes as they are, without a forgery.
-      flip, twin, blend: see `recipes.forge`.
+      flip, twin, blend, self_blend_share: see `recipes.forge`.
       choose: see `recipes.forge`; None draws by `type_weights`.
       type_weights: of `blender.uniform_choices`; None for its own.
       source_twin: whether a real's other twin is a row too; only "msddf" has one.
@@ -40,13 +53,15 @@ def compose(key, batch, *, group, recipe, flip=0.5, twin=None, blend=None, choos
     if recipe == "none":
         if not group[1]:
             raise ValueError(f"synth.recipe is 'none' and data.group is {tuple(group)}: there would be no fake at all")
+        recipes.check_share(recipe, self_blend_share)
         made = {"target": recipes.flip_rows(flip_key, reals, flip)["image"], "source": None, "forged": None}
     else:
         if choose is None:
             weights = {} if type_weights is None else {"type_weights": type_weights}
             choose = lambda k, target, _: _uniform(k, target.shape[0], weights)
         others = fakes if group[1] else None
-        made = recipes.forge(recipe, forge_key, reals, choose=choose, flip=flip, twin=twin, blend=blend, others=others)
+        settings = {"flip": flip, "twin": twin, "blend": blend, "self_blend_share": self_blend_share}
+        made = recipes.forge(recipe, forge_key, reals, choose=choose, others=others, **settings)
     if source_twin and made["source"] is None:
         raise ValueError(f"synth.source_twin is on; the recipe {recipe!r} has no second real view, only 'msddf' has")
     record = made.get("record", {})
@@ -67,9 +82,18 @@ def augment(key, rows, *, image_size, **settings):
 
 
 def accuracy_by_role(logit, rows):
-    """{"accuracy/<role>": share of the role's rows that `logit` [N] puts on the right side; 0 without a row}."""
+    """{"accuracy/<role>": share of the role's rows that `logit` [N] puts on the right side; 0 without a row}.
+
+    Of the forgeries, those that changed something: the others are their target twin once more.
+    """
     right = ((logit > 0) == (rows["label"] == 1)).astype(jnp.float32)
-    return {f"accuracy/{name}": losses.masked_mean(right, rows["role"] == i) for i, name in enumerate(ROLES)}
+    accuracy = {}
+    for index, name in enumerate(ROLES):
+        counted = rows["role"] == index
+        if name == "forgery":
+            counted &= rows["label"] == 1
+        accuracy[f"accuracy/{name}"] = losses.masked_mean(right, counted)
+    return accuracy
 
 
 def resize(images, size):

@@ -58,23 +58,61 @@ def self_blend_image(
     Returns:
       dict of `blend.settle`, and target, landmarks.
     """
-    height, width, _ = image.shape
-    twin_key, hull_key, elastic_key, soft_key, ratio_key = jax.random.split(key, 5)
+    twin_key, blend_key = jax.random.split(key)
     pair = twins.twin_planes(twin_key, image, landmarks, **{"move": 1.0, **twin_cfg})
-    hull = masks.draw_hull(hull_key, pair["source_landmarks"], height, width, hulls=hulls, forehead_drop=forehead_drop)
+    out = blend_hull(
+        blend_key,
+        pair["target"],
+        pair["source"],
+        pair["source_landmarks"],
+        hulls=hulls,
+        forehead_drop=forehead_drop,
+        alpha=alpha,
+        sigma=sigma,
+        ratios=ratios,
+        erode=erode,
+        min_area=min_area,
+    )
+    return {**out, "target": jnp.moveaxis(pair["target"], 0, -1), "landmarks": pair["landmarks"]}
+
+
+def blend_hull(
+    key,
+    target,
+    source,
+    source_landmarks,
+    *,
+    hulls=masks.HULLS,
+    forehead_drop=0.25,
+    alpha=50.0,
+    sigma=7.0,
+    ratios=blend.SBI_RATIOS,
+    erode=True,
+    min_area=blender.MIN_AREA,
+):
+    """One twin of a frame enters the other through the softened, deformed hull of its own landmarks.
+
+    Args:
+      key: typed key.
+      target, source: float32 [3, H, W] in [0, 1]; source_landmarks: float32 [81, 2], pixels.
+      The rest as `self_blend_image`.
+
+    Returns:
+      dict of `blend.settle`, image [H, W, 3].
+    """
+    _, height, width = target.shape
+    hull_key, elastic_key, soft_key, ratio_key = jax.random.split(key, 4)
+    hull = masks.draw_hull(hull_key, source_landmarks, height, width, hulls=hulls, forehead_drop=forehead_drop)
     field = geometry.elastic_field(elastic_key, height, width, alpha, sigma)
     mask = geometry.displace(hull[None], *field)[0]
     ratio = jnp.array(ratios)[jax.random.randint(ratio_key, (), 0, len(ratios))]
     weight = ratio * masks.dynamic_mask(soft_key, mask, erode=erode)
-    target = jnp.moveaxis(pair["target"], 0, -1)
-    forged = pair["target"] + weight * (pair["source"] - pair["target"])
-    out = blend.settle(
-        target,
-        jnp.moveaxis(forged, 0, -1),
+    return blend.settle(
+        jnp.moveaxis(target, 0, -1),
+        jnp.moveaxis(target + weight * (source - target), 0, -1),
         weight,
         ratio,
         jnp.int32(schema.FORGERY_TYPES.index("self_blend")),
         jnp.ones(len(schema.FACE_PARTS)),
         mask.mean() >= min_area,
     )
-    return {**out, "target": target, "landmarks": pair["landmarks"]}
