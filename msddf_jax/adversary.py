@@ -21,7 +21,9 @@ MAGNITUDE = (0.1, 1.0)
 
 
 def check(settings, synth):
-    """Raise ValueError where `config.policy` names a mode or a reward that is not there, or has nothing to choose."""
+    """Raise ValueError where `config.policy` names no mode or has nothing to choose, or `config.synth` a bad share."""
+    if "self_blend_share" in synth:
+        recipes.check_share(synth.recipe, synth.self_blend_share)
     if settings.mode not in MODES:
         raise ValueError(f"config.policy.mode is {settings.mode!r}, allowed: {MODES}")
     if settings.mode != "none" and synth.recipe not in recipes.WITH_CHOICES:

@@ -169,6 +169,9 @@ def test_exploration_is_all_at_first_and_then_what_the_floor_needs():
 def test_what_does_not_fit_is_refused(mode, recipe, message):
     with pytest.raises(ValueError, match=message):
         adversary.check(ConfigDict({"mode": mode}), ConfigDict({"recipe": recipe}))
+    # Before any data is read, and not first when the step is traced.
+    with pytest.raises(ValueError, match="only 'msddf' has it, not 'sladd'"):
+        adversary.check(ConfigDict({"mode": "none"}), ConfigDict({"recipe": "sladd", "self_blend_share": 0.5}))
     for name in recipes.WITH_CHOICES:
         adversary.check(ConfigDict({"mode": "pathwise"}), ConfigDict({"recipe": name}))
 
