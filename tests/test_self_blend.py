@@ -11,7 +11,7 @@ from msddf_jax.synth import self_blend
 
 SIZE, BATCH = 64, 8
 SELF_BLEND = schema.FORGERY_TYPES.index("self_blend")
-BLEND = jax.jit(self_blend.self_blend, static_argnames=("one_by_one", "hulls", "ratios", "move"))
+BLEND = jax.jit(self_blend.self_blend, static_argnames=("one_by_one", "hulls", "ratios"))
 
 
 @pytest.fixture(scope="module")

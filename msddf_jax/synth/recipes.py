@@ -89,7 +89,7 @@ def _blend_hull_where(key, by_hull, target, source, source_landmarks, forged):
 
 def _forge_self_blend(key, reals, choose, flip, twin, blend, others):
     del choose, others
-    forged = self_blend.self_blend(key, reals["image"], reals["landmarks"], flip=flip, **twin, **blend)
+    forged = self_blend.self_blend(key, reals["image"], reals["landmarks"], twin={"flip": flip, **twin}, **blend)
     return {"target": forged["target"], "source": None, "forged": forged, "record": {}}
 
 

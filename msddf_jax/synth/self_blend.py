@@ -30,49 +30,20 @@ def self_blend(key, image, landmarks, *, one_by_one=None, **cfg):
     return geometry.map_samples(one, key, image, landmarks, one_by_one=one_by_one)
 
 
-def self_blend_image(
-    key,
-    image,
-    landmarks,
-    *,
-    hulls=masks.HULLS,
-    forehead_drop=0.25,
-    alpha=50.0,
-    sigma=7.0,
-    ratios=blend.SBI_RATIOS,
-    erode=True,
-    min_area=blender.MIN_AREA,
-    **twin_cfg,
-):
+def self_blend_image(key, image, landmarks, *, twin=None, **hull_cfg):
     """`self_blend` for one sample.
 
     Args:
       image [H, W, 3]; landmarks [81, 2].
-      hulls, forehead_drop: see `masks.draw_hull`.
-      alpha, sigma: see `geometry.elastic_field`; applied to the mask only.
-      ratios: the blend ratio is drawn from these.
-      erode: see `masks.dynamic_mask`.
-      min_area: a smaller share of the frame is not blended.
-      **twin_cfg: keywords of `twins.twin_planes`; here the source always moves unless `move` says otherwise.
+      twin: keywords of `twins.twin_planes`; here the source always moves unless `move` says otherwise.
+      **hull_cfg: keywords of `blend_hull`.
 
     Returns:
       dict of `blend.settle`, and target, landmarks.
     """
     twin_key, blend_key = jax.random.split(key)
-    pair = twins.twin_planes(twin_key, image, landmarks, **{"move": 1.0, **twin_cfg})
-    out = blend_hull(
-        blend_key,
-        pair["target"],
-        pair["source"],
-        pair["source_landmarks"],
-        hulls=hulls,
-        forehead_drop=forehead_drop,
-        alpha=alpha,
-        sigma=sigma,
-        ratios=ratios,
-        erode=erode,
-        min_area=min_area,
-    )
+    pair = twins.twin_planes(twin_key, image, landmarks, **{"move": 1.0, **(twin or {})})
+    out = blend_hull(blend_key, pair["target"], pair["source"], pair["source_landmarks"], **hull_cfg)
     return {**out, "target": jnp.moveaxis(pair["target"], 0, -1), "landmarks": pair["landmarks"]}
 
 
@@ -95,7 +66,11 @@ def blend_hull(
     Args:
       key: typed key.
       target, source: float32 [3, H, W] in [0, 1]; source_landmarks: float32 [81, 2], pixels.
-      The rest as `self_blend_image`.
+      hulls, forehead_drop: see `masks.draw_hull`.
+      alpha, sigma: see `geometry.elastic_field`; applied to the mask only.
+      ratios: the blend ratio is drawn from these.
+      erode: see `masks.dynamic_mask`.
+      min_area: a smaller share of the frame is not blended.
 
     Returns:
       dict of `blend.settle`, image [H, W, 3].
