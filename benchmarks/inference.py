@@ -11,16 +11,16 @@ it has no CUDA. Needs the [torch] extra.
 """
 
 import argparse
+import functools
 import os
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from benchmarks.timing import medians, report, turns
-from msddf_jax import cpu, inference, trees
+from msddf_jax import cpu, trees
 from msddf_jax.detectors import baseline
 from msddf_jax.models import attention, clip
 from msddf_jax.train_step import to_device_images
@@ -119,21 +119,15 @@ def predictors(name, model, variables, images):
         out = model.apply(variables, to_device_images({"image": images}), train=False)
         return jax.nn.sigmoid(out["logit"].astype(jnp.float32))
 
-    config = ConfigDict({"model": {"family": name}})
-    on_cpu = jax.default_backend() == "cpu"
-    if name == "xception" or not on_cpu:
-        usual, default = inference.compile_predict(config, predict, False), jax.jit(predict)
-        made = {name: lambda: usual(variables, images)}
-        return dict(made, **{f"{name}, all by YNNPACK": lambda: default(variables, images)}) if on_cpu else made
-    usual, plain, at_once = (inference.compile_predict(config, predict, turned) for turned in (True, False, True))
-    turned = jax.jit(cpu.turn_kernels)(variables)
-    with mock.patch.object(attention, "_TOKENS_AT_ONCE", 10**9):
-        at_once(turned, images)  # traced here, which is when the number is read
-    return {
-        name: lambda: usual(turned, images),
-        f"{name}, kernels not turned": lambda: plain(variables, images),
-        f"{name}, all heads at once": lambda: at_once(turned, images),
-    }
+    # A function of its own each: jit keeps what was traced by the function.
+    compiled = lambda **options: jax.jit(lambda *inputs: predict(*inputs), **options).lower(variables, images).compile()
+    programs = {name: compiled(compiler_options=cpu.scoring_options())}
+    if jax.default_backend() == "cpu":
+        programs[f"{name}, all by YNNPACK"] = compiled()
+        if name == "gend":
+            with mock.patch.object(attention, "_TOKENS_AT_ONCE", 10**9):
+                programs[f"{name}, all heads at once"] = compiled(compiler_options=cpu.scoring_options())
+    return {row: functools.partial(program, variables, images) for row, program in programs.items()}
 
 
 def measure(name, batch_size, dtype, runs):
@@ -169,7 +163,7 @@ def measure_matmul(dtype, runs, shape=(1028, 1024, 4096)):
     a, b = (rng.standard_normal(s, np.float32) for s in ((m, k), (k, n)))
     ours = [jnp.asarray(x, dtype) for x in (a, b)]
     theirs = [torch.from_numpy(x) for x in (a, b)]
-    product = jax.jit(jnp.matmul)
+    product = jax.jit(jnp.matmul, compiler_options=cpu.scoring_options())
     with torch.inference_mode():
         gap = float(np.abs(np.asarray(product(*ours), np.float32) - torch.matmul(*theirs).numpy()).max())
         times = medians({"ours": lambda: product(*ours), "torch": lambda: torch.matmul(*theirs).numpy()}, runs=4 * runs)

@@ -416,9 +416,8 @@ def main(argv):
             values.port,
         )
     try:
-        model = inference.load_for_inference(
-            values.workdir, inference.use_compilation_cache(values.compilation_cache) or None, many=True
-        )
+        program_cache = inference.use_compilation_cache(values.compilation_cache) or None
+        model = inference.load_for_inference(values.workdir, program_cache)
         calibration = load_calibration(values.workdir)
         serve(
             model,

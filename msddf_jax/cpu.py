@@ -11,28 +11,19 @@ CONVOLUTIONAL = ("efficientnet", "meso", "resnet", "xception")
 _SUMS, _PRODUCTS = "LIBRARY_FUSION_TYPE_REDUCE", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 
 
-def compiler_options(config):
-    """Options of `jax.jit` for a program with the config's model, or None on other devices.
+def scoring_options():
+    """Options of `jax.jit` for a program that scores, or None on other devices: products and convolutions by XLA."""
+    return _kept_by_ynnpack(_SUMS)
 
-    XLA's own convolutions are faster than YNNPACK's; a convolutional backbone is faster without its products too, a ViT
-    with them.
+
+def training_options(config):
+    """Options of `jax.jit` for a train step of the config's model, or None on other devices.
+
+    Convolutions are XLA's own, and products too where the backbone is made of convolutions. A ViT's gradient reads its
+    kernels the other way round, as [out, in], where YNNPACK's products are the faster ones.
     """
-    if jax.default_backend() != "cpu":
-        return None
-    kept = _SUMS if is_convolutional(config) else f"{_PRODUCTS},{_SUMS}"
-    return {"xla_cpu_experimental_ynn_fusion_type": kept}
+    return _kept_by_ynnpack(_SUMS if config.model.get("family") in CONVOLUTIONAL else f"{_PRODUCTS},{_SUMS}")
 
 
-def is_convolutional(config):
-    """Whether the config's backbone is one of `CONVOLUTIONAL`."""
-    return config.model.get("family") in CONVOLUTIONAL
-
-
-def turn_kernels(weights):
-    """A tree of weights, each matrix called "kernel" turned, [in, out] to [out, in]; twice is as it was.
-
-    YNNPACK's product with a kernel that lies as [out, in] is faster. Turned before a program that turns it back, it is
-    read in that order and never copied.
-    """
-    turn = lambda path, leaf: leaf.T if leaf.ndim == 2 and path[-1] == jax.tree_util.DictKey("kernel") else leaf
-    return jax.tree.map_with_path(turn, weights)
+def _kept_by_ynnpack(kinds):
+    return {"xla_cpu_experimental_ynn_fusion_type": kinds} if jax.default_backend() == "cpu" else None

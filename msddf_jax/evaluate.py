@@ -87,7 +87,7 @@ def evaluate_workdir(
         error here: nothing is calibrated then, and the output says so.
     """
     workdir = pathlib.Path(workdir)
-    model = load_for_inference(workdir, many=True)
+    model = load_for_inference(workdir)
     config = model.config
     aggregate = aggregate or config.get("aggregate", "mean")
     check_aggregate(aggregate)

@@ -31,14 +31,12 @@ class Inference(NamedTuple):
     origin: str
 
 
-def load_for_inference(workdir, program_cache=None, many=False):
+def load_for_inference(workdir, program_cache=None):
     """The weights of a workdir: those chosen on validation where there are any, else the newest averages.
 
     Args:
       workdir: of a training run. program_cache: folder that keeps the traced model for the next process, which half of
         a start goes into; None traces it.
-      many: more than a picture or two will be scored: a CPU gets its kernels turned (`cpu.turn_kernels`), which pays
-        from there on. The params are then for predict_fn alone.
 
     Raises:
       FileNotFoundError: not a workdir, or no checkpoint in it.
@@ -46,19 +44,18 @@ def load_for_inference(workdir, program_cache=None, many=False):
     """
     config = checkpoint.load_config(workdir)
     folder = pathlib.Path(workdir)
-    turned = many and jax.default_backend() == "cpu" and not cpu.is_convolutional(config)
     if program_cache is None:
-        from msddf_jax.train_step import make_predict
+        from msddf_jax.train_step import make_predict_fn
 
-        shapes, predict_fn = weight_shapes(config), compile_predict(config, make_predict(config), turned)
+        shapes, predict_fn = weight_shapes(config), make_predict_fn(config)
     else:
         key = _program_key(config)
         shapes = _kept_shapes(config, program_cache, key)
-        predict_fn = _kept_predict_fn(config, program_cache, key, turned)
+        predict_fn = _kept_predict_fn(config, program_cache, key)
     try:
         best = checkpoint.restore_best(folder, _on_device(shapes))
         if best is not None:
-            return Inference(config, predict_fn, _turn(best[1], turned), int(best[0]), "best")
+            return Inference(config, predict_fn, best[1], int(best[0]), "best")
         last = None
         if (folder / checkpoint.LAST).exists():
             from msddf_jax.train_step import ema_weights, init_state
@@ -77,17 +74,7 @@ def load_for_inference(workdir, program_cache=None, many=False):
             f"no checkpoint in {folder} (looked in {folder / checkpoint.BEST} and {folder / checkpoint.LAST}); "
             "training has not saved one yet: run `python -m msddf_jax.main` with this --workdir again"
         )
-    return Inference(config, predict_fn, _turn(ema_weights(last[1]), turned), int(last[0]), "last")
-
-
-def compile_predict(config, predict, turned):
-    """`train_step.make_predict`'s function, jitted. turned: it will be given weights after `cpu.turn_kernels`."""
-    run = (lambda weights, batch: predict(cpu.turn_kernels(weights), batch)) if turned else predict
-    return jax.jit(run, compiler_options=cpu.compiler_options(config))
-
-
-def _turn(weights, turned):
-    return jax.jit(cpu.turn_kernels)(weights) if turned else weights
+    return Inference(config, predict_fn, ema_weights(last[1]), int(last[0]), "last")
 
 
 def score_crops(model, crops, batch_size=32):
@@ -164,16 +151,16 @@ def _kept_shapes(config, folder, key):
     return shapes
 
 
-def _kept_predict_fn(config, folder, key, turned):
-    """`compile_predict`, its StableHLO kept in `folder`, a file for each size of batch: no model is traced again."""
+def _kept_predict_fn(config, folder, key):
+    """`train_step.make_predict_fn`, its StableHLO kept in `folder`, a file a size of batch: nothing is traced again."""
     programs = {}
 
     def predict(weights, batch):
         shape = batch["image"].shape
         if shape not in programs:
             path = pathlib.Path(folder) / f"predict-{key}-{'x'.join(map(str, shape))}.stablehlo"
-            plain = jax.eval_shape(cpu.turn_kernels, weights) if turned else weights
-            programs[shape] = compile_predict(config, _kept_program(config, path, plain, batch).call, turned)
+            program = _kept_program(config, path, weights, batch)
+            programs[shape] = jax.jit(program.call, compiler_options=cpu.scoring_options())
         return programs[shape](weights, batch)
 
     return predict

@@ -382,10 +382,9 @@ def main(argv):
         logging.set_verbosity(logging.WARNING)
     _import_ahead(values.landmarks)
     program_cache = inference.use_compilation_cache(values.compilation_cache) or None
-    one_picture = len(argv) == 2 and argv[1].lower().endswith(IMAGE_SUFFIXES)
     try:
         records = predict_files(
-            inference.load_for_inference(values.workdir, program_cache, many=not one_picture),
+            inference.load_for_inference(values.workdir, program_cache),
             argv[1:],
             values.out,
             landmarks=values.landmarks,

@@ -256,7 +256,7 @@ class Loop:
         config = self.config
         step_fn = jax.jit(
             make_train_step(config), in_shardings=(shardings, None), out_shardings=(shardings, None), donate_argnums=0,
-            compiler_options=cpu.compiler_options(config),
+            compiler_options=cpu.training_options(config),
         )  # fmt: skip
         pending, window_start, window_step = None, time.monotonic(), first
         bar = tqdm(

@@ -208,4 +208,4 @@ def make_predict(config):
 
 def make_predict_fn(config):
     """`make_predict`, jitted."""
-    return jax.jit(make_predict(config), compiler_options=cpu.compiler_options(config))
+    return jax.jit(make_predict(config), compiler_options=cpu.scoring_options())

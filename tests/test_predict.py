@@ -271,7 +271,7 @@ def call_main(monkeypatch, paths, workdir, out, *arguments):
 
 
 def test_exit_codes_and_messages(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "load_for_inference", lambda workdir, cache, many: make_model())
+    monkeypatch.setattr(inference, "load_for_inference", lambda workdir, cache: make_model())
     good, bad = write_image(tmp_path / "good.png", 200), tmp_path / "missing.png"
     sidecar = "--landmarks=sidecar"
     assert call_main(monkeypatch, [bad, good], "w", tmp_path / "out", sidecar) == 0
@@ -291,7 +291,7 @@ def test_no_model_is_one_line_and_exit_code_1(tmp_path, monkeypatch):
     assert call_main(monkeypatch, [good], tmp_path, tmp_path / "out") == 1
     assert "no config.json" in lines[-1] and str(tmp_path) in lines[-1]
     # A model, but not the face models.
-    monkeypatch.setattr(inference, "load_for_inference", lambda workdir, cache, many: make_model())
+    monkeypatch.setattr(inference, "load_for_inference", lambda workdir, cache: make_model())
     monkeypatch.setenv("MSDDF_MODELS", str(tmp_path))
     assert call_main(monkeypatch, [good], tmp_path, tmp_path / "out") == 1
     assert lines[-1].startswith(fetch.ModelFileError.__name__)

@@ -89,8 +89,8 @@ def workdir(tmp_path_factory):
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
 
 
-def _scores(workdir, cache=None, many=False):
-    model = inference.load_for_inference(workdir, cache, many)
+def _scores(workdir, cache=None):
+    model = inference.load_for_inference(workdir, cache)
     size = model.config.data.image_size
     return np.asarray(model.predict_fn(model.params, {"image": IMAGES[:, :size, :size]})["score"])
 
@@ -107,15 +107,6 @@ def test_a_second_start_does_not_trace_the_model(workdir, tmp_path, monkeypatch)
     monkeypatch.setattr(train_step, "make_model", traced)
     monkeypatch.setattr(train_step, "make_predict", traced)
     np.testing.assert_allclose(_scores(workdir, tmp_path), expected, rtol=0, atol=1e-6)
-
-
-def test_turned_kernels_give_the_same_scores(workdir, tmp_path):
-    expected = _scores(workdir)
-    for cache in (None, tmp_path, tmp_path):
-        np.testing.assert_allclose(_scores(workdir, cache, many=True), expected, rtol=0, atol=1e-6)
-    shapes = [inference.load_for_inference(workdir, None, many).params for many in (False, True)]
-    plain, turned = (weights["params"]["backbone"]["block_0"]["mlp"]["fc_1"]["kernel"].shape for weights in shapes)
-    assert turned == plain[::-1] != plain
 
 
 def test_damaged_programs_are_told_and_made_anew(workdir, tmp_path, caplog):
