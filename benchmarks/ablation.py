@@ -41,6 +41,7 @@ ROWS = {
     "no_boundary": "MSDDF - Boundary Mining",
     "no_identity": "MSDDF - identity reversal",
     "no_structure": "MSDDF - region, type, strength",
+    "recolored_twins": "MSDDF, twins recoloured and moved alone",
     "no_twins": "MSDDF - twins",
 }
 COLUMNS = ("seen", "unseen", "seen c40", "unseen c40")

@@ -54,3 +54,11 @@ def test_distance_is_scipys(blobs):
     assert not np.asarray(DISTANCE(np.zeros((40, 48), bool), 5.0)).any()
     whole = np.asarray(DISTANCE(np.ones((40, 48), bool), 12.0))
     assert whole[20, 24] == 12 and whole[0, 0] == 1 and whole[3, 20] == 4
+
+
+@pytest.mark.parametrize("limit", [1.0, 4.3, 12.0])
+def test_distance_is_the_same_where_every_step_is_taken(blobs, limit, monkeypatch):
+    # What other devices than a CPU run.
+    monkeypatch.setattr(morphology.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    elsewhere = jax.jit(lambda mask, limit: morphology.distance_transform(mask, limit, 12))
+    np.testing.assert_array_equal(elsewhere(blobs > 0, limit), DISTANCE(blobs > 0, limit))

@@ -72,3 +72,20 @@ def test_ranges_of_the_colour_change():
     assert spread.max() <= 2 * 1.1 * 20 / 255
     tone = np.asarray(plain)[spread < 1e-6, 0]
     assert tone.min() >= 0.5 * 0.9 - 0.1 - 1e-6 and tone.max() <= 0.5 * 1.1 + 0.1 + 1e-6 and tone.std() > 0.03
+
+
+def test_without_its_frequency_part_the_change_is_one_of_colour():
+    # Pixels of equal colour stay equal, whatever lies beside them; re-sampling and sharpening see the neighbours.
+    rng = np.random.default_rng(0)
+    values = np.array([0.3, 0.7], np.float32)
+    planes = jnp.asarray(values[rng.integers(0, 2, (3, 16, 16))])
+
+    def colours(**settings):
+        keys = jax.random.split(jax.random.key(0), 20)
+        altered = np.asarray(jax.jit(jax.vmap(lambda k: twins.alter(k, planes, **settings)))(keys))
+        return np.array([[len(np.unique(plane.round(5))) for plane in image] for image in altered])
+
+    assert (colours(frequency_prob=0.0) == 2).all()
+    assert (colours() > 2).all()
+    half = (colours(frequency_prob=0.5) > 2).all(1)
+    assert 4 <= half.sum() <= 16

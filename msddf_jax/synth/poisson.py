@@ -113,17 +113,23 @@ def _clone_one(source, target, mask, buckets, keep_outside):
     top, bottom = _bounds(jnp.any(inside, axis=1))
     left, right = _bounds(jnp.any(inside, axis=0))
 
+    def clone_part(part_t, part_s, part_in, y, x):
+        change = _correct(part_s - part_t, part_in, top - y, left - x, bottom - y, right - x)
+        if keep_outside:
+            change = change * part_in[..., None]
+        return jnp.clip(part_t + change, 0.0, 1.0)
+
     def clone_within(size):
         shape = (min(size, height), min(size, width))
+        if shape == (height, width):
+            # Not a slice: vectorised, it would be a gather and a scatter, one sample after the other on a TPU.
+            return clone_part(target, source, inside, 0, 0)
         y = jnp.clip(top, 0, height - shape[0])
         x = jnp.clip(left, 0, width - shape[1])
         part_t = jax.lax.dynamic_slice(target, (y, x, 0), (*shape, 3))
         part_s = jax.lax.dynamic_slice(source, (y, x, 0), (*shape, 3))
         part_in = jax.lax.dynamic_slice(inside, (y, x), shape)
-        change = _correct(part_s - part_t, part_in, top - y, left - x, bottom - y, right - x)
-        if keep_outside:
-            change = change * part_in[..., None]
-        return jax.lax.dynamic_update_slice(target, jnp.clip(part_t + change, 0.0, 1.0), (y, x, 0))
+        return jax.lax.dynamic_update_slice(target, clone_part(part_t, part_s, part_in, y, x), (y, x, 0))
 
     needed = jnp.maximum(bottom - top, right - left) + 1
     choice = sum((needed > size).astype(jnp.int32) for size in buckets[:-1])

@@ -99,20 +99,23 @@ def alter(
     color_shift_prob=0.3,
     brightness=0.1,
     contrast=0.1,
+    frequency_prob=1.0,
     factors=(2, 4),
     sharpen=(0.2, 0.5),
     lightness=(0.5, 1.0),
 ):
     """The colour and frequency transform T of the twins (MSDDF section 1.3; SBI step c).
 
-    A shift of each channel, brightness and contrast; then, with equal odds, one of re-sampling (nearest down,
-    bilinear up) and sharpening.
+    A shift of each channel, brightness and contrast; then the frequency part, with equal odds one of re-sampling
+    (nearest down, bilinear up) and sharpening.
 
     Args:
       key: typed key.
       planes: float32 [3, H, W] in [0, 1].
       color_shift: largest shift of a channel, grey levels. color_shift_prob: its probability.
       brightness, contrast: largest shift and relative gain, as fractions.
+      frequency_prob: probability of the frequency part; 1 in the paper. Where a data set's own traces are as fine as
+        what it does, a twin that stays real teaches the detector to pass over them.
       factors: whole down-sampling factors, drawn uniformly.
       sharpen, lightness: ranges of the sharpening's share and of its centre weight above 8.
 
@@ -131,9 +134,10 @@ def alter(
     share, light = jax.random.uniform(sharpen_key, (2,))
     share = sharpen[0] + (sharpen[1] - sharpen[0]) * share
     light = lightness[0] + (lightness[1] - lightness[0]) * light
-    return jax.lax.cond(
-        jax.random.bernoulli(which_key),
-        lambda p: degrade.choose_factor(p, index, tuple(factors), "nearest"),
-        lambda p: degrade.sharpen_planes(p, share, light),
-        planes,
-    )
+    resample = lambda p: degrade.choose_factor(p, index, tuple(factors), "nearest")
+    sharpen_it = lambda p: degrade.sharpen_planes(p, share, light)
+    frequency = lambda p: jax.lax.cond(jax.random.bernoulli(which_key), resample, sharpen_it, p)
+    if frequency_prob == 1.0:
+        return frequency(planes)
+    wanted = jax.random.bernoulli(jax.random.fold_in(which_key, 1), frequency_prob)
+    return jax.lax.cond(wanted, frequency, lambda p: p, planes)
