@@ -1,6 +1,6 @@
 """What XLA makes of the synthesis, and of the L/14 train step, for an accelerator that is not here. Nothing is run.
 
-    pip install 'jax[cuda13]' or 'jax[tpu]'     whichever the device belongs to; no GPU or TPU, no driver
+    pip install -e '.[cuda]' or '.[tpu]'     whichever the device belongs to; no GPU, TPU or driver is needed
     python -m benchmarks.compiled --device=h200 [--batch_size=64] [--rows=self_blend,step] [--top=5] [--out=FILE]
 
 XLA compiles for a described device (`jax.experimental.topologies`). From the compiled program come the kernels that are
@@ -11,8 +11,9 @@ or FLOPs over its peak, whichever is longer: a bound that no run is faster than 
 Nothing is autotuned, for there is nothing to try it on. Synthesis runs in float32 at full precision, the ViT in
 bfloat16, as configs/msddf.py has it.
 
-Rows: the recipes of benchmarks/synthesis.py at 256 px; "synthesis", "augmentation" and "step" of configs/msddf.py, a
-batch of `batch_size` host rows, the first two also as a share of the step's least time.
+Rows: the recipes of benchmarks/synthesis.py at 256 px (not the blender by type: side by side, every sample pays for
+every type); "synthesis", "augmentation" and "step" of configs/msddf.py, a batch of `batch_size` host rows. The first
+two also as a share of the step: of its least time, and of the time that its FLOPs alone would take.
 """
 
 import argparse
@@ -161,8 +162,7 @@ def describe_device(name):
                 platform="cuda", topology_name="1x1x1", topology="1x1x1", target_config=text
             )
     except (RuntimeError, ImportError, ValueError) as error:
-        extra = {"cuda": "cuda13", "tpu": "tpu"}[platform]
-        sys.exit(f"no compiler for {name}: {str(error).splitlines()[0]}. pip install 'jax[{extra}]'")
+        sys.exit(f"no compiler for {name}: {str(error).splitlines()[0]}. pip install -e '.[{platform}]'")
     return topology.devices[0]
 
 
@@ -178,7 +178,8 @@ def synthesis_programs(batch_size):
         return lambda key, image, landmarks: synthesis.recipe_functions(image, landmarks)[name](key)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return {name: (program(name), (key, image, landmarks)) for name in synthesis.RECIPES}
+    names = [name for name in synthesis.RECIPES if not name.startswith("blender, ")]
+    return {name: (program(name), (key, image, landmarks)) for name in names}
 
 
 def step_programs(batch_size):
@@ -235,10 +236,11 @@ def main(args):
         unknown = sorted(set(wanted) - set(programs))
         if unknown:
             sys.exit(f"--rows names {unknown}, allowed: {', '.join(programs)}")
-        rows, least = [], {}
+        rows, least, computing = [], {}, {}
         for name in wanted:
             plan, flops, memory = compile_for(device, *programs[name])
-            least[name] = max(plan.moved / bandwidth, flops / (bfloat16 if name == "step" else float32))
+            computing[name] = flops / (bfloat16 if name == "step" else float32)
+            least[name] = max(plan.moved / bandwidth, computing[name])
             count = images[name]
             cells = [plan.kernels, len(plan.loops), f"{plan.moved / count / 1e6:.0f}", f"{flops / count / 1e9:.2f}"]
             cells += [f"{memory / 2**20:.0f}", f"{1e3 * least[name]:.2f}", f"{count / least[name]:.0f}"]
@@ -250,8 +252,9 @@ def main(args):
     header = ["", "images", "kernels", "unknown loops", "MB/image", "GFLOP/image", "temp MiB", "least ms", "image/s <="]
     report(f"compiled for {args.device}, not run; batch {args.batch_size}", header, rows, args.out)
     if {"synthesis", "augmentation", "step"} <= set(least):
-        share = (least["synthesis"] + least["augmentation"]) / least["step"]
-        print(f"synthesis and augmentation: {100 * share:.1f} % of the step, each at its least time")
+        parts = least["synthesis"] + least["augmentation"]
+        shares = [f"{100 * parts / seconds:.1f} %" for seconds in (least["step"], computing["step"])]
+        print("synthesis and augmentation: {} of the step's least time, {} of its FLOPs at peak".format(*shares))
 
 
 if __name__ == "__main__":

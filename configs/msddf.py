@@ -175,7 +175,9 @@ def _make_demo(config):
     config.augment = ConfigDict(
         {"image_size": 96, "downscale_prob": 0.0, "jpeg_prob": 0.2, "jpeg_quality": (80, 100), "blur_prob": 0.0}
     )
-    config.synth.twin = ConfigDict({"factors": (2,), "move": 0.5})
+    # Nor are twins re-sampled or sharpened: at 96 px that is what the manipulations themselves leave behind, and a twin
+    # is a real (README, "What each part is worth").
+    config.synth.twin = ConfigDict({"factors": (2,), "move": 0.5, "frequency_prob": 0.0})
     # From random weights, terms that ask features to agree are met first by making all of them equal: with them, a
     # trial learned nothing in its first 150 steps. They wait for a pretrained backbone.
     for name in ("feature_uniformity", "feature_alignment", "twin_cosine", "frequency_cosine"):

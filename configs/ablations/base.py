@@ -39,6 +39,8 @@ def get_msddf(method=None):
     # a trial with this path set, which no row repeats).
     config.init.path = ""
     config.optim.groups = FINE_TUNE
+    # As published; the demo's twins are those of "recolored_twins".
+    config.synth.twin.frequency_prob = 1.0
     config.data.train = eval_set("faceforensics/toy", "train", (method,))
     config.evals = {"val": eval_set("faceforensics/toy", "validation", (method,))}
     for name in METHODS:
