@@ -82,7 +82,7 @@ def run(tmp_path, monkeypatch):
 
     def evaluate_one(config, name="a", weight=12.0, sets=None, **settings):
         model = Inference(config, predict, jnp.float32(weight), 7, "best")
-        monkeypatch.setattr(evaluate, "load_for_inference", lambda workdir, many: model)
+        monkeypatch.setattr(evaluate, "load_for_inference", lambda workdir: model)
         sets = {"test": make_set(1), "val": make_set(0)} if sets is None else sets
         (tmp_path / name).mkdir(exist_ok=True)
         return tmp_path / name, evaluate.evaluate_workdir(tmp_path / name, sets, resamples=100, **settings)
