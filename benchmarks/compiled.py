@@ -13,7 +13,8 @@ bfloat16, as configs/msddf.py has it.
 
 Rows: the recipes of benchmarks/synthesis.py at 256 px (not the blender by type: side by side, every sample pays for
 every type); "synthesis", "augmentation" and "step" of configs/msddf.py, a batch of `batch_size` host rows. The first
-two also as a share of the step: of its least time, and of the time that its FLOPs alone would take.
+two also over the step: over its least time, and over the time that its FLOPs alone would take. Both sides are least
+times, so this is an estimate of the share and no bound on it.
 """
 
 import argparse
@@ -178,7 +179,7 @@ def synthesis_programs(batch_size):
         return lambda key, image, landmarks: synthesis.recipe_functions(image, landmarks)[name](key)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    names = [name for name in synthesis.RECIPES if not name.startswith("blender, ")]
+    names = [name for name in synthesis.recipe_functions(image, landmarks) if not name.startswith("blender, ")]
     return {name: (program(name), (key, image, landmarks)) for name in names}
 
 
@@ -190,12 +191,12 @@ def step_programs(batch_size):
     from msddf_jax.train_step import init_state, load_detector, make_train_step, to_device_images
 
     config = bench.make_config("L/14", batch_size, "bfloat16")
-    detector, key = load_detector(config.detector), jax.random.key(0)
+    detector = load_detector(config.detector)
     extra = {"progress": 0.5, **config.synth}
     synthesize = lambda key, batch: detector.synthesize(key, to_device_images(batch), **extra)
     augment = lambda key, batch: detector.augment(key, batch, **config.augment)
     batch = jax.eval_shape(lambda: bench.make_batch(config))
-    key = jax.eval_shape(lambda: key)
+    key = jax.eval_shape(lambda: jax.random.key(0))
     made = jax.eval_shape(synthesize, key, batch)
     state = jax.eval_shape(lambda: init_state(config))
     programs = {

@@ -68,19 +68,6 @@ def make_faces(batch_size, size):
     return image, jnp.asarray(points[None] + jitter, jnp.float32)
 
 
-# Rows of `recipe_functions`.
-RECIPES = (
-    "self_blend",
-    "msddf (twins + blender)",
-    "blender",
-    "blender, alpha",
-    "blender, poisson",
-    "blender, dynamic",
-    "face_xray",
-    "sladd",
-)
-
-
 def recipe_functions(image, landmarks):
     """{name: function of a key}: whole recipes, from a real batch to forgeries and their targets."""
     count = image.shape[0]
@@ -107,14 +94,16 @@ def recipe_functions(image, landmarks):
         given = {"region": region, "blend_type": kind, "magnitude": magnitude}
         return sladd.blend_reference(key, image, landmarks, reference, **given)
 
-    functions = (
-        lambda key: self_blend.self_blend(key, image, landmarks),
-        msddf,
-        *(blend_only(kind) for kind in (None, "alpha", "poisson", "dynamic")),
-        lambda key: face_xray.face_xray(key, image, landmarks, identity),
-        chen,
-    )
-    return dict(zip(RECIPES, functions, strict=True))
+    return {
+        "self_blend": lambda key: self_blend.self_blend(key, image, landmarks),
+        "msddf (twins + blender)": msddf,
+        "blender": blend_only(None),
+        "blender, alpha": blend_only("alpha"),
+        "blender, poisson": blend_only("poisson"),
+        "blender, dynamic": blend_only("dynamic"),
+        "face_xray": lambda key: face_xray.face_xray(key, image, landmarks, identity),
+        "sladd": chen,
+    }
 
 
 def operation_functions(image, landmarks):
