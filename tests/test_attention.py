@@ -1,4 +1,4 @@
-"""Many tokens go two heads at a time on a CPU; what comes out is the same."""
+"""Many tokens go some heads at a time on a CPU; what comes out is the same."""
 
 import jax
 import jax.export
@@ -51,10 +51,25 @@ def test_values_and_sown_weights(tokens, causal):
     np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-5)
 
 
+def _products(tokens, batch):
+    return jax.jit(lambda x: _Attend().apply({}, x)).lower(_inputs(tokens, batch=batch)).as_text().count("stablehlo.dot_general")
+
+
 def test_only_many_tokens_go_in_groups_of_heads():
-    program = lambda tokens: jax.jit(lambda x: _Attend().apply({}, x)).lower(_inputs(tokens)).as_text()
-    # Three heads: two products for two of them and two for the third, or two for all.
-    assert [program(tokens).count("stablehlo.dot_general") for tokens in (256, 257)] == [2, 4]
+    # Two products a group; of three heads, eight over the batch at once: all, two and one, each alone.
+    assert [_products(257, batch) for batch in (1, 2, 4, 8, 16)] == [2, 2, 4, 6, 6]
+    assert [_products(256, batch) for batch in (1, 16)] == [2, 2]
+
+
+def test_an_exported_program_of_any_batch_gives_the_same():
+    (size,) = jax.export.symbolic_shape("b")
+    heads = _inputs(257, batch=1).shape
+    shape = jax.ShapeDtypeStruct((heads[0], size, *heads[2:]), jnp.float32)
+    program = jax.export.export(jax.jit(lambda x: _Attend().apply({}, x)))(shape)
+    assert program.mlir_module().count("stablehlo.dot_general") == 4
+    for batch in (1, 5):
+        x = _inputs(257, batch=batch)
+        np.testing.assert_allclose(program.call(x), _Attend().apply({}, x), atol=2e-6)
 
 
 def test_causal_attention_of_some_queries_is_refused():
