@@ -52,7 +52,8 @@ def test_values_and_sown_weights(tokens, causal):
 
 
 def _products(tokens, batch):
-    return jax.jit(lambda x: _Attend().apply({}, x)).lower(_inputs(tokens, batch=batch)).as_text().count("stablehlo.dot_general")
+    program = jax.jit(lambda x: _Attend().apply({}, x)).lower(_inputs(tokens, batch=batch))
+    return program.as_text().count("stablehlo.dot_general")
 
 
 def test_only_many_tokens_go_in_groups_of_heads():
