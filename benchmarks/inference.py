@@ -131,7 +131,7 @@ def predictors(name, model, variables, images):
 
 
 def measure(name, batch_size, dtype, runs):
-    """Rows: [detector, images, our img/s, torch's img/s, ours / torch's, largest difference of scores]."""
+    """Rows: [detector, images, our img/s, torch's, ours / torch's, its quartiles, largest difference of scores]."""
     import torch
 
     size, model, variables, reference = build(name, dtype)
@@ -147,11 +147,12 @@ def measure(name, batch_size, dtype, runs):
     gaps = {row: float(np.abs(np.asarray(function()) - scores).max()) for row, function in ours.items()}
     seconds = turns({**ours, "torch": run_torch}, runs=runs)
     rate = {row: batch_size / np.median(values) for row, values in seconds.items()}
-    ratio = {row: np.median(seconds["torch"] / seconds[row]) for row in ours}
-    return [
-        [row, batch_size, f"{rate[row]:.2f}", f"{rate['torch']:.2f}", f"{ratio[row]:.2f}", f"{gaps[row]:.1e}"]
-        for row in ours
-    ]
+    rows = []
+    for row in ours:
+        low, ratio, high = np.quantile(seconds["torch"] / seconds[row], [0.25, 0.5, 0.75])
+        cells = [f"{rate[row]:.2f}", f"{rate['torch']:.2f}", f"{ratio:.2f}", f"{low:.2f} to {high:.2f}"]
+        rows.append([row, batch_size, *cells, f"{gaps[row]:.1e}"])
+    return rows
 
 
 def measure_matmul(dtype, runs, shape=(1028, 1024, 4096)):
@@ -168,7 +169,7 @@ def measure_matmul(dtype, runs, shape=(1028, 1024, 4096)):
         gap = float(np.abs(np.asarray(product(*ours), np.float32) - torch.matmul(*theirs).numpy()).max())
         times = medians({"ours": lambda: product(*ours), "torch": lambda: torch.matmul(*theirs).numpy()}, runs=4 * runs)
     speeds = [2e-9 * m * k * n / times[name] for name in ("ours", "torch")]
-    cells = [f"{speeds[0]:.0f} GFLOP/s", f"{speeds[1]:.0f} GFLOP/s", f"{speeds[0] / speeds[1]:.2f}", f"{gap:.1e}"]
+    cells = [f"{speeds[0]:.0f} GFLOP/s", f"{speeds[1]:.0f} GFLOP/s", f"{speeds[0] / speeds[1]:.2f}", "-", f"{gap:.1e}"]
     return [f"matrix product {m} x {k} x {n}", "-", *cells]
 
 
@@ -189,7 +190,15 @@ def main():
     rows = [measure_matmul(jnp.dtype(args.dtype), args.runs)]
     for name in args.models.split(","):
         rows += measure(name, args.batch_size, jnp.dtype(args.dtype), args.runs)
-    header = ["detector", "images", "ours img/s", "torch img/s", "ours/torch", "largest difference"]
+    header = [
+        "detector",
+        "images",
+        "ours img/s",
+        "torch img/s",
+        "ours/torch",
+        "quartiles of turns",
+        "largest difference",
+    ]
     report(f"predict, {args.dtype}", header, rows, args.out)
 
 
