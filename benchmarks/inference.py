@@ -190,15 +190,7 @@ def main():
     rows = [measure_matmul(jnp.dtype(args.dtype), args.runs)]
     for name in args.models.split(","):
         rows += measure(name, args.batch_size, jnp.dtype(args.dtype), args.runs)
-    header = [
-        "detector",
-        "images",
-        "ours img/s",
-        "torch img/s",
-        "ours/torch",
-        "quartiles of turns",
-        "largest difference",
-    ]
+    header = ["detector", "images", "ours img/s", "torch img/s", "ours/torch", "quartiles", "largest difference"]
     report(f"predict, {args.dtype}", header, rows, args.out)
 
 
