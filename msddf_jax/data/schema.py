@@ -11,6 +11,8 @@ Contracts, stated once:
 * what is absent has a `has_` flag; a missing file is an error, never zeros.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 NUM_LANDMARKS = 81
@@ -141,7 +143,7 @@ DATASETS = (
     "sjedd",
 )
 COMPRESSIONS = ("raw", "c23", "c40", "none")
-# Semantic attributes of FFSC and SJEDD, in the order of their 12-digit codes.
+# Semantic attributes: FFSC's, in the order of its 12-digit codes, then what SJEDD's table of FF++ adds.
 ATTRIBUTES = (
     "fake",
     "age",
@@ -155,6 +157,7 @@ ATTRIBUTES = (
     "mouth",
     "nose",
     "skin",
+    "physical",
 )
 
 # What the synthesis can do, and what the heads are asked to name (reference: MSDDF sections 2.1 and 6).
@@ -185,6 +188,9 @@ DEVICE_FIELDS = {
     "label": np.int32,  # [B]
     "method": np.int32,  # [B], index into METHODS
     "identity": np.int32,  # [B], index of the target identity in the training set, -1 unknown
+    "attributes": np.uint8,  # [B, 13] of 0 and 1, in the order of ATTRIBUTES; 0 where unknown
+    "has_attributes": np.bool_,  # [B, 13]
+    "group": np.int32,  # [B], number of the row's group in the global batch, -1 outside training
     "_mask": np.bool_,  # [B], False on rows that only pad the batch
 }
 # Strings and numbers that stay on the host, for grouping scores by video.
@@ -199,6 +205,51 @@ HOST_FIELDS = (
     "compression",
     "source_path",
 )
+
+
+class Group(NamedTuple):
+    """What a group of a training batch is: `real` reals, then fakes; the fields of `config.data.group`.
+
+    fake: fakes of a group, of each method where `methods` names some (names of `methods.METHODS`).
+    match: "pair", fakes of the real's own video; "class", any fake beside any real.
+    """
+
+    real: int = 1
+    fake: int = 1
+    methods: tuple = ()
+    match: str = "pair"
+
+    @property
+    def fakes(self):
+        """Number of fakes in a group."""
+        return self.fake * max(1, len(self.methods))
+
+    @property
+    def rows(self):
+        """Number of rows in a group."""
+        return self.real + self.fakes
+
+
+def make_group(settings):
+    """The `Group` of `config.data.group`, checked.
+
+    settings: mapping or ConfigDict with fields of `Group`, or a Group.
+
+    Raises:
+      ValueError: an unknown field, counts that make no group, an unknown match.
+    """
+    if isinstance(settings, Group):
+        given = settings._asdict()
+    else:
+        given = {name: settings[name] for name in settings} if hasattr(settings, "keys") else None
+    if given is None or set(given) - set(Group._fields):
+        raise ValueError(f"config.data.group is {settings!r}, expected the fields {Group._fields}")
+    group = Group(**{**given, "methods": tuple(given.get("methods") or ())})
+    if group.real < 1 or group.fake < 0 or (group.methods and group.fake < 1):
+        raise ValueError(f"config.data.group is {given}: expected real >= 1, fake >= 0, and fake >= 1 with methods")
+    if group.match not in ("pair", "class"):
+        raise ValueError(f"config.data.group.match is {group.match!r}, allowed: 'pair', 'class'")
+    return group
 
 
 def _flip_permutation():
