@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 
 from configs.common import eval_set, get_common
 
+CLIP_L14 = "hf://openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
+
 # Embedding, adapters and heads of the two sizes. "clip_cross_domain" is that reference's part B.
 _FROZEN_BACKBONE_GROUPS = (
     # LN-tuning: GenD trains every LayerNorm of CLIP and nothing else of it. lr: GenD, 3e-4.
@@ -45,6 +47,8 @@ def _model(variant, *, image_size, num_identities, rank):
             "use_boundary": True,
             # Slerp within a class (clip_cross_domain B6).
             "slerp_probability": 0.5,
+            # Whether the type head is a gradient reversal's too ("manipulation-invariant features").
+            "reverse_type": False,
             # "cosine" uses ArcMargin with loss_args.arc instead of plain cross-entropy (clip_cross_domain B5).
             "binary_head": "linear",
             "remat": False,
@@ -52,16 +56,14 @@ def _model(variant, *, image_size, num_identities, rank):
     )
 
 
-def _synth(group):
+def _recipe():
     return ConfigDict(
         {
-            # How the forgeries are made: "msddf", "self_blend" (SBI), "face_xray", "sladd"; "none" makes none.
-            "recipe": "msddf",
-            "group": group,
-            # One flip for all twins of a row (MSDDF 5, defect 3).
-            "flip": 0.5,
-            "twin": {},
-            "blend": {},
+            "name": "msddf",
+            # Of the twins; frequency_prob 1 as in the paper.
+            "twin": {"frequency_prob": 1.0},
+            # Blends that obey the strength, as published.
+            "blend": {"magnitude_on": ("dynamic",)},
             # alpha, Poisson, dynamic, none under the uniform policy (MSDDF 6, parameter table).
             "type_weights": (0.25, 0.2, 0.35, 0.2),
             # Share of the reals whose twins are blended by SBI's hull instead: the type "self-blend-hull" of MSDDF 6,
@@ -69,29 +71,6 @@ def _synth(group):
             "self_blend_share": 0.0,
             # The clean source twin is a second real view: twin and frequency consistency need it.
             "source_twin": True,
-            # Ceiling of the identity reversal, 0.1 for B/16 and 0.05 for L/14 (clip_cross_domain B4).
-            "reversal": 0.05,
-        }
-    )
-
-
-def _policy():
-    """The adversary (MSDDF 6, "Policy"; what the public code gets wrong stands in MSDDF 5, defects 10, 11 and 18)."""
-    return ConfigDict(
-        {
-            "mode": "reinforce",
-            # Reward of a forgery: its own cross-entropy + 0.1 x its map loss.
-            "reward": {"label": 1.0, "map_bce": 0.1},
-            # Uniform choices mixed in: 0.2; alone for the first of some twenty epochs.
-            "exploration": 0.2,
-            "warmup": 0.05,
-            # No head may fall below this share of the entropy of a uniform choice.
-            "entropy_floor": 0.3,
-            "entropy_weight": 0.01,
-            "baseline_decay": 0.99,
-            "advantage_clip": 5.0,
-            # Ceiling of the reversal that the pathwise mode learns by.
-            "reversal": 1.0,
         }
     )
 
@@ -111,7 +90,7 @@ def _loss_weights():
             "feature_alignment": 0.1,
             "twin_cosine": 0.1,
             "frequency_cosine": 0.1,
-            # Reaches the backbone through the reversal, whose strength is synth.reversal.
+            # Reaches the backbone through the reversal, whose strength is loss_args.reversal.
             "identity_ce": 1.0,
         }
     )
@@ -123,32 +102,21 @@ def get_config(arg=None):
         raise ValueError(f"configs/msddf.py takes no argument or 'demo', got {arg!r}")
     config = get_common()
     config.detector = "msddf"
-    config.data.train = eval_set("faceforensics/c23", "train")
-    config.evals = ConfigDict({"val": eval_set("faceforensics/c23", "validation")})
-    for method in ("deepfakes", "face2face", "faceswap", "neuraltextures"):
-        config.evals[method] = eval_set("faceforensics/c23", "test", (method,))
-    # Best video AUC on the validation split; a test split is refused.
-    config.select = ConfigDict({"eval": "val", "metric": "video_auc", "every": 2000})
-    # OpenAI's CLIP at a fixed commit, fetched at the first run; an empty path starts from random weights.
-    config.init = ConfigDict(
-        {"path": "hf://openai/clip-vit-large-patch14", "revision": "32bd64288804d66eefd0ccbe215aa642df71cc41"}
-    )
+    # OpenAI's CLIP at a fixed commit, fetched at the first run.
+    config.init.backbone = CLIP_L14
     config.model = _model("L/14", image_size=224, num_identities=720, rank=96)
-    config.synth = _synth(config.data.group)
-    config.policy = _policy()
-    config.augment = ConfigDict({"image_size": config.model.image_size})
+    config.synth.recipe = _recipe()
+    config.policy.mode = "reinforce"
+    # Reward of a forgery: its own cross-entropy + 0.1 x its map loss (MSDDF 6).
+    config.policy.reward = {"label": 1.0, "map_bce": 0.1}
+    config.augment.image_size = config.model.image_size
     config.loss_weights = _loss_weights()
-    config.loss_args = ConfigDict({"arc": {"scale": 30.0, "margin": 0.3, "warmup": 0.1}})
-    config.optim = ConfigDict(
-        {
-            "groups": _FROZEN_BACKBONE_GROUPS,
-            # 5 % warm-up, cosine to 1e-6 (clip_cross_domain B8; GenD).
-            "warmup_steps": 1500,
-            "final_lr": 1e-6,
-            "clip_norm": 1.0,
-        }
-    )
-    config.steps = 30_000
+    # Ceiling of the gradient reversals, 0.1 for B/16 and 0.05 for L/14 (clip_cross_domain B4).
+    config.loss_args = ConfigDict({"arc": {"scale": 30.0, "margin": 0.3, "warmup": 0.1}, "reversal": 0.05})
+    config.optim.groups = _FROZEN_BACKBONE_GROUPS
+    # 5 % warm-up, cosine to 1e-6 (clip_cross_domain B8; GenD).
+    config.optim.warmup_steps = 1500
+    config.optim.final_lr = 1e-6
     if arg == "demo":
         _make_demo(config)
     return config.lock()
@@ -168,7 +136,7 @@ def _make_demo(config):
         config.evals[method] = eval_set("faceforensics/toy", "test", (method,))
     # Frames and not videos: every video of the small validation split is right long before training ends.
     config.select = ConfigDict({"eval": "val", "metric": "frame_auc", "every": 120})
-    config.init.path = ""
+    config.init.backbone = "random"
     config.model = _model("Ti/16", image_size=96, num_identities=84, rank=32)
     config.model.slerp_probability = 0.0
     # The published ranges are for 256 px faces; at 96 px they would wipe out every trace there is.
@@ -177,7 +145,7 @@ def _make_demo(config):
     )
     # Nor are twins re-sampled or sharpened: at 96 px that is what the manipulations themselves leave behind, and a twin
     # is a real (README, "What each part is worth").
-    config.synth.twin = ConfigDict({"factors": (2,), "move": 0.5, "frequency_prob": 0.0})
+    config.synth.recipe.twin = ConfigDict({"factors": (2,), "move": 0.5, "frequency_prob": 0.0})
     # From random weights, terms that ask features to agree are met first by making all of them equal: with them, a
     # trial learned nothing in its first 150 steps. They wait for a pretrained backbone.
     for name in ("feature_uniformity", "feature_alignment", "twin_cosine", "frequency_cosine"):

@@ -6,8 +6,11 @@ feather and colour are numbers of a network that learns through the blender and 
 detector in one gradient call: what reaches the policy never reaches the detector, and the other way about.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from msddf_jax import losses
 from msddf_jax.data import schema
@@ -20,33 +23,25 @@ MODES = ("none", "reinforce", "pathwise")
 MAGNITUDE = (0.1, 1.0)
 
 
-def check(settings, synth):
-    """Raise ValueError where `config.policy` names no mode or has nothing to choose, or `config.synth` a bad share."""
-    if "self_blend_share" in synth:
-        recipes.check_share(synth.recipe, synth.self_blend_share)
+def check(settings, recipe) -> None:
+    """Raise ValueError where `config.policy` names no mode, or the recipe leaves nothing to choose."""
     if settings.mode not in MODES:
         raise ValueError(f"config.policy.mode is {settings.mode!r}, allowed: {MODES}")
-    if settings.mode != "none" and synth.recipe not in recipes.WITH_CHOICES:
+    with_choices = tuple(name for name, found in recipes.RECIPES.items() if found.chooses)
+    if settings.mode != "none" and recipe.name not in with_choices:
         raise ValueError(
-            f"config.policy.mode is {settings.mode!r}, but the recipe {synth.recipe!r} has nothing to choose; recipes "
-            f"that have: {recipes.WITH_CHOICES}. Set config.policy.mode=none"
+            f"config.policy.mode is {settings.mode!r}, but the recipe {recipe.name!r} has nothing to choose; recipes "
+            f"that have: {with_choices}. Set config.policy.mode=none"
         )
 
 
-def make_network(mode, dtype):
-    """The linen module of a mode: `policy.Policy` or `policy.PathwisePolicy`."""
-    return {"reinforce": policy.Policy, "pathwise": policy.PathwisePolicy}[mode](dtype=dtype)
-
-
-def init(key, *, mode, dtype):
-    """(parameters, state carried from step to step) of the second player.
-
-    key: typed key. mode: "reinforce" or "pathwise". The state is the reward's moving baseline, {} for "pathwise".
-    """
+def make_network(config) -> tuple[nn.Module, tuple]:
+    """(linen module of `config.policy.mode`, arguments to initialise it with)."""
     twin = jnp.zeros((1, policy.INPUT_SIZE, policy.INPUT_SIZE, 3), jnp.float32)
-    given = (twin, twin) if mode == "reinforce" else (twin, twin, jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32))
-    params = make_network(mode, dtype).init(key, *given)["params"]
-    return params, policy.init_baseline() if mode == "reinforce" else {}
+    dtype = jnp.dtype(config.dtype)
+    if config.policy.mode == "reinforce":
+        return policy.Policy(dtype), (twin, twin)
+    return policy.PathwisePolicy(dtype), (twin, twin, jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32))
 
 
 def exploration_at(progress, *, exploration, entropy_floor, warmup):
@@ -63,25 +58,23 @@ def exploration_at(progress, *, exploration, entropy_floor, warmup):
     return jnp.where(progress < warmup, 1.0, max(exploration, needed)).astype(jnp.float32)
 
 
-def make_choose(params, *, progress, mode, dtype, magnitude_on, type_weights, settings):
-    """choose(key, target, source) for `synth.compose`.
+def make_choose(ctx) -> Callable:
+    """choose(key, target, source, type_weights=, magnitude_on=) for `recipes.forge`, by the player "policy".
 
-    Args:
-      params: of the network. progress: share of training done. magnitude_on: see `blender.blend_region`.
-      type_weights: odds of the blends where the adversary does not choose them ("pathwise").
-      settings: `config.policy`: exploration, entropy_floor, warmup, reversal.
+    ctx: `hooks.Context`; of `config.policy`: mode, exploration, entropy_floor, warmup, reversal.
     """
-    network = make_network(mode, dtype)
+    settings = ctx.config.policy
     epsilon = exploration_at(
-        progress,
+        ctx.progress,
         exploration=settings.exploration,
         entropy_floor=settings.entropy_floor,
         warmup=settings.warmup,
     )
 
-    def choose_reinforce(key, target, source):
+    def choose_reinforce(key, target, source, *, type_weights, magnitude_on):
+        del type_weights
         action_key, magnitude_key = jax.random.split(key)
-        logits = network.apply({"params": params}, target, source)
+        logits = ctx.apply("policy", target, source)
         actions, log_probs = policy.sample(action_key, logits, epsilon)
         record = {
             "log_prob": policy.joint_log_prob(log_probs, actions["type"], magnitude_on),
@@ -96,11 +89,12 @@ def make_choose(params, *, progress, mode, dtype, magnitude_on, type_weights, se
             "record": record,
         }
 
-    def choose_pathwise(key, target, source):
+    def choose_pathwise(key, target, source, *, type_weights, magnitude_on):
+        del magnitude_on
         choice_key, value_key = jax.random.split(key)
         region, blend_type, _ = blender.uniform_choices(choice_key, target.shape[0], type_weights=type_weights)
-        values = network.apply({"params": params}, target, source, region, blend_type)
-        scale = dann_schedule(progress, settings.reversal)
+        values = ctx.apply("policy", target, source, region, blend_type)
+        scale = dann_schedule(ctx.progress, settings.reversal)
         played = policy.adversarial_values(value_key, values, epsilon, scale)
         low, high = MAGNITUDE
         return {
@@ -112,20 +106,19 @@ def make_choose(params, *, progress, mode, dtype, magnitude_on, type_weights, se
             "record": {"value": jax.lax.stop_gradient(values)},
         }
 
-    return {"reinforce": choose_reinforce, "pathwise": choose_pathwise}[mode]
+    return {"reinforce": choose_reinforce, "pathwise": choose_pathwise}[settings.mode]
 
 
-def judge(rows, terms, player, *, mode, settings):
+def judge(terms, rows, ctx) -> tuple[jax.Array, dict[str, jax.Array]]:
     """What the adversary adds to the objective, by the detector's loss on each of its forgeries.
 
     Args:
-      rows: of `synth.compose`, with the record of `choose`. terms: {name: (values [N], mask [N])} of the detector.
-      player: state of `init` or of the step before.
-      settings: `config.policy`: reward ({loss name: weight}), baseline_decay, entropy_weight, advantage_clip.
+      terms: {name: (values [N], mask [N])} of the detector. rows: of `synth.compose`, with the record of `choose`.
+      ctx: `hooks.Context`; of `config.policy`: reward ({loss name: weight}), baseline_decay, entropy_weight,
+        advantage_clip. The reward's moving baseline is the policy's collection "baseline".
 
     Returns:
-      (loss scalar, next state, {"policy/...": scalar}). "pathwise" adds nothing here: its gradient comes with the
-      images.
+      (loss scalar, {"policy/...": scalar}). "pathwise" adds nothing here: its gradient comes with the images.
 
     Raises:
       ValueError: a reward that is no term of the detector.
@@ -133,24 +126,25 @@ def judge(rows, terms, player, *, mode, settings):
     forgery = rows["role"] == compose.ROLES.index("forgery")
     # Not those blended in spite of the choice (`synth.self_blend_share`): what they earn is not the choice's.
     chosen = forgery & (rows["type"] != schema.FORGERY_TYPES.index("self_blend"))
-    record = rows["record"]
-    if mode == "pathwise":
+    record, settings = rows["record"], ctx.config.policy
+    if settings.mode == "pathwise":
         means = {f"policy/{name}": losses.masked_mean(value, chosen) for name, value in record["value"].items()}
-        return jnp.zeros(()), player, means
+        return jnp.zeros(()), means
     unknown = sorted(set(settings.reward) - set(terms))
     if unknown:
         raise ValueError(f"config.policy.reward names {unknown}; the detector has {sorted(terms)}")
     reward = sum(weight * jnp.where(terms[name][1], terms[name][0], 0.0) for name, weight in settings.reward.items())
     # A blend that was asked for and changed nothing says nothing about the choice; "none" is real by choice.
     meant = chosen & ((rows["label"] == 1) | (record["action"]["type"] == blender.NONE))
-    loss, player, scalars = policy.reinforce_loss(
+    loss, baseline, scalars = policy.reinforce_loss(
         record["log_prob"],
         record["entropy"],
         reward,
         meant,
-        player,
+        ctx.variables["policy"]["baseline"],
         decay=settings.baseline_decay,
         entropy_weight=settings.entropy_weight,
         advantage_clip=settings.advantage_clip,
     )
-    return loss, player, {"policy/loss": loss, **scalars, **policy.action_shares(record["action"], chosen)}
+    ctx.update("policy", baseline=baseline)
+    return loss, {"policy/loss": loss, **scalars, **policy.action_shares(record["action"], chosen)}

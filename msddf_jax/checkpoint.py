@@ -66,8 +66,10 @@ def source_commit():
         return None  # no git, or one that does not trust the folder: nothing is claimed then
 
 
-def save_config(workdir, config, allowed_leakage=()):
-    """Write config.json and versions.json. If a config is there already, it must be the same one.
+def save_config(workdir, config, allowed_leakage=()) -> None:
+    """Write config.json and versions.json. If there are weights of a config already, it must be the same one.
+
+    A workdir without a checkpoint binds nobody: a run that failed before its first one may be started corrected.
 
     allowed_leakage: lines that versions.json keeps: where training met a test split, and was told to go on.
 
@@ -80,7 +82,7 @@ def save_config(workdir, config, allowed_leakage=()):
     workdir = pathlib.Path(workdir)
     path = workdir / "config.json"
     ours = json.loads(config.to_json_best_effort())
-    if path.exists():
+    if path.exists() and has_weights(workdir):
         differences = _differences(_fixed(json.loads(path.read_text())), _fixed(ours))
         if differences:
             raise ValueError(
@@ -92,6 +94,19 @@ def save_config(workdir, config, allowed_leakage=()):
         write_json(path, ours)
         about = {"allowed_leakage": list(allowed_leakage)} if allowed_leakage else {}
         write_json(workdir / "versions.json", {**versions(), **about})
+
+
+def add_version(workdir, **about) -> None:
+    """Add fields to a workdir's versions.json."""
+    path = pathlib.Path(workdir) / "versions.json"
+    if jax.process_index() == 0:
+        write_json(path, {**json.loads(path.read_text()), **about})
+
+
+def has_weights(workdir) -> bool:
+    """Whether a workdir holds a whole checkpoint or best weights."""
+    last = pathlib.Path(workdir) / LAST
+    return _best_path(workdir).exists() or (last.is_dir() and any(p.name.isdigit() for p in last.iterdir()))
 
 
 def load_config(workdir):
@@ -163,6 +178,32 @@ def restore_last(manager, abstract_state):
         args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), iterator=ocp.args.JsonRestore()),
     )
     return step, restored["state"], restored["iterator"]["state"]
+
+
+def restore_averages(manager, shapes, averaged):
+    """(step, weights) of the detector in the newest whole checkpoint, averages in place of what was trained; or None.
+
+    shapes: {"params", "model_state"} of the detector as `jax.ShapeDtypeStruct`s with shardings. averaged: names
+    "detector/..." of its parameters that have an average. Nothing else of the state is read.
+    Raises ValueError if what is stored does not fit.
+    """
+    import orbax.checkpoint as ocp
+
+    step = manager.latest_step()
+    if step is None:
+        return None
+    flat = _by_name({"detector": shapes["params"]})
+    wanted = {
+        "params": {"detector": shapes["params"]},
+        "ema": {name: flat[name] for name in averaged},
+        "model_state": {"detector": shapes["model_state"]},
+    }
+    settings = {"restore_args": ocp.checkpoint_utils.construct_restore_args(wanted), "partial_restore": True}
+    state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(wanted, **settings)))["state"]
+    trained = _by_name({"detector": state["params"]["detector"]}) | state["ema"]
+    leaves = [trained[name] for name in flat]
+    params = jax.tree.unflatten(jax.tree.structure(shapes["params"]), leaves)
+    return step, {"params": params, "model_state": state["model_state"]["detector"]}
 
 
 def save_best(workdir, step, weights, choice):

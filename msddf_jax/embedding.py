@@ -19,12 +19,11 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from msddf_jax import command, logs
+from msddf_jax import command, detector, logs
 from msddf_jax.data import sample, schema, source
 from msddf_jax.inference import load_for_inference
 from msddf_jax.models import policy
 from msddf_jax.show import plots
-from msddf_jax.train_step import make_model, to_device_images
 
 PERPLEXITY = 30.0
 # Rec. 601 luma.
@@ -34,12 +33,11 @@ _COLUMNS = ("set", "method", "label", "video", "frame_index", "score")
 
 def make_feature_fn(config):
     """features(weights, {"image": uint8 [B, H, W, 3]}) -> {"feature": [B, d] unit length, "score": [B]}, jitted."""
-    _, model = make_model(config)
+    apply = detector.make_apply(config)
 
     @jax.jit
     def features(weights, batch):
-        variables = {"params": weights["params"], **weights["model_state"]}
-        out = model.apply(variables, to_device_images({"image": batch["image"]}), train=False)
+        out = apply(weights, {"image": batch["image"].astype(np.float32) / 255.0})
         if "feature" not in out:
             raise ValueError(f"detector {config.detector!r} gives no `feature` to embed, only {sorted(out)}")
         return {"feature": out["feature"].astype(np.float32), "score": jax.nn.sigmoid(out["logit"].astype(np.float32))}

@@ -4,7 +4,7 @@ Writes into `--to`, each file's SHA-256 in `manifest.json`:
   model.safetensors      every variable of the detector, float32, under this project's flat names
   backbone.safetensors   the backbone under the names of Hugging Face's CLIPVisionModel, where it is a CLIP ViT
   config.json            the experiment
-  model.stablehlo        `jax.export`: uint8 RGB crops [b, S, S, 3] -> {"score": [b], "map": [b, g, g]}, any b
+  model.stablehlo        `jax.export`: uint8 RGB crops [b, S, S, 3] -> {"score": [b], ...}, any b
   run.py                 scores image files with model.stablehlo, without this project
   README.md              model card
 """
@@ -22,9 +22,8 @@ import numpy as np
 from absl import app, flags, logging
 from safetensors.numpy import save_file
 
-from msddf_jax import checkpoint, inference, model_card, trees
+from msddf_jax import checkpoint, detector, inference, model_card, trees
 from msddf_jax.models import clip
-from msddf_jax.train_step import make_predict
 from msddf_jax.weights import clip_names, table
 
 FORMAT, VERSION = "msddf_jax export", 1
@@ -183,7 +182,7 @@ def describe(workdir, model, config, flat, outputs, tower):
 
 
 def make_artifact(model):
-    """The detector as a `jax.export.Exported`: uint8 RGB [b, S, S, 3] -> {"score": [b], "map": [b, g, g] if any}.
+    """The detector as a `jax.export.Exported`: uint8 RGB [b, S, S, 3] -> {"score": [b], ...} as `detector.make_score`.
 
     S is config.data.image_size, b any size >= 1. Conversion to float, resizing to the model's own size, normalisation
     and the weights are inside. Read back from a file: `jax.export.deserialize(bytearray(...)).call(images)`.
@@ -194,11 +193,10 @@ def make_artifact(model):
             f"the weights take {num_bytes:,} bytes; jax.export holds {MAX_ARTIFACT_BYTES:,} at most, so "
             "this detector cannot be exported: use its workdir"
         )
-    size = model.config.data.image_size
     (batch,) = jax.export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
-    predict = make_predict(model.config)
-    whole = jax.jit(lambda images: predict(model.params, {"image": images}))
+    images = jax.ShapeDtypeStruct((batch, *detector.example(model.config)["image"]), np.uint8)
+    score = detector.make_score(model.config)
+    whole = jax.jit(lambda images: score(model.params, {"image": images}))
     return jax.export.export(whole, platforms=PLATFORMS)(images)
 
 

@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +16,8 @@ import jax.export
 import numpy as np
 from absl import logging
 
-# Not `train_step` and `trees`: what an earlier start left needs neither models nor flax, which take half a second.
-from msddf_jax import checkpoint, cpu
+# Not `trees`: what an earlier start left needs no flax, which takes a tenth of a second.
+from msddf_jax import checkpoint, cpu, detector
 
 
 class Inference(NamedTuple):
@@ -45,9 +46,7 @@ def load_for_inference(workdir, program_cache=None):
     config = checkpoint.load_config(workdir)
     folder = pathlib.Path(workdir)
     if program_cache is None:
-        from msddf_jax.train_step import make_predict_fn
-
-        shapes, predict_fn = weight_shapes(config), make_predict_fn(config)
+        shapes, predict_fn = detector.weight_shapes(config), make_score_fn(config)
     else:
         key = _program_key(config)
         shapes = _kept_shapes(config, program_cache, key)
@@ -58,11 +57,8 @@ def load_for_inference(workdir, program_cache=None):
             return Inference(config, predict_fn, best[1], int(best[0]), "best")
         last = None
         if (folder / checkpoint.LAST).exists():
-            from msddf_jax.train_step import ema_weights, init_state
-
-            state = _on_device(jax.eval_shape(lambda: init_state(config)))
             with checkpoint.make_manager(folder) as manager:
-                last = checkpoint.restore_last(manager, state)
+                last = checkpoint.restore_averages(manager, _on_device(shapes), _averaged(config, shapes))
     except (ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(
@@ -74,7 +70,20 @@ def load_for_inference(workdir, program_cache=None):
             f"no checkpoint in {folder} (looked in {folder / checkpoint.BEST} and {folder / checkpoint.LAST}); "
             "training has not saved one yet: run `python -m msddf_jax.main` with this --workdir again"
         )
-    return Inference(config, predict_fn, ema_weights(last[1]), int(last[0]), "last")
+    return Inference(config, predict_fn, last[1], int(last[0]), "last")
+
+
+def _averaged(config, shapes):
+    """Names "detector/..." of the parameters that training keeps averages of: those that it trains."""
+    from msddf_jax import optim  # optax: not needed where the best weights were kept
+
+    trained = optim.trainable_names({"detector": shapes["params"]}, config.optim.groups)
+    return [name for name, value in trained.items() if value]
+
+
+def make_score_fn(config) -> Callable:
+    """`detector.make_score`, jitted as scoring is fastest."""
+    return jax.jit(detector.make_score(config), compiler_options=cpu.scoring_options())
 
 
 def score_crops(model, crops, batch_size=32):
@@ -129,7 +138,7 @@ def _instruction_set():
 
 
 def _kept_shapes(config, folder, key):
-    """`weight_shapes`, read from `folder` where a process before has left them there."""
+    """`detector.weight_shapes`, read from `folder` where a process before has left them there."""
     path = pathlib.Path(folder) / f"weights-{key}.json"
     try:
         flat = json.loads(path.read_text())
@@ -145,14 +154,14 @@ def _kept_shapes(config, folder, key):
         logging.warning("%s is damaged (%s): made anew", path, error)
     from msddf_jax import trees
 
-    shapes = weight_shapes(config)
+    shapes = detector.weight_shapes(config)
     flat = {name: [leaf.shape, leaf.dtype.name] for name, leaf in trees.flatten(shapes).items()}
     checkpoint.write_json(path, flat)
     return shapes
 
 
 def _kept_predict_fn(config, folder, key):
-    """`train_step.make_predict_fn`, its StableHLO kept in `folder`, a file a size of batch: nothing is traced again."""
+    """`make_score_fn`, its StableHLO kept in `folder`, a file a size of batch: nothing is traced again."""
     programs = {}
 
     def predict(weights, batch):
@@ -173,10 +182,8 @@ def _kept_program(config, path, weights, batch):
         pass
     except Exception as error:  # FlatBuffers has no error of its own for what is cut short
         logging.warning("%s is damaged (%s: %s): made anew", path, type(error).__name__, error)
-    from msddf_jax.train_step import make_predict
-
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (weights, batch))
-    program = jax.export.export(jax.jit(make_predict(config)))(*shapes)
+    program = jax.export.export(jax.jit(detector.make_score(config)))(*shapes)
     checkpoint.write_bytes(path, program.serialize())
     return program
 
@@ -189,16 +196,6 @@ def _program_key(config):
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")]
     digest.update(" ".join([*versions, jax.default_backend()]).encode())
     return digest.hexdigest()[:24]
-
-
-def weight_shapes(config):
-    """{"params", "model_state"} of the detector as `jax.ShapeDtypeStruct`s, without tracing optimiser or adversary."""
-    from msddf_jax.train_step import dummy_batch, make_model
-
-    _, model = make_model(config)
-    init = lambda: model.init(jax.random.key(0, impl="rbg"), dummy_batch(config), train=False)
-    variables = dict(jax.eval_shape(init))
-    return {"params": variables.pop("params"), "model_state": variables}
 
 
 def _on_device(shapes):

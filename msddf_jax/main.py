@@ -1,14 +1,27 @@
-"""Train a detector and evaluate it: `python -m msddf_jax.main --config configs/msddf.py --workdir DIR`."""
+"""Train a detector and evaluate it: `python -m msddf_jax.main --config configs/msddf.py`.
 
+Other sets than the config's: `--train faceforensics/c23,dfdc/full --test celebdf/v2,dfdc/full:validation
+--methods deepfakes,faceswap --frames_per_video 8`.
+"""
+
+import pathlib
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from msddf_jax import experiments
+
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, for example configs/msddf.py or configs/msddf.py:demo.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and results.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for checkpoints, logs and results; runs/<name of the config> by default."
+)
+_TRAIN = flags.DEFINE_list("train", None, "Data sets to train on, <set>/<config>[:split], in place of the config's.")
+_TEST = flags.DEFINE_list("test", None, "Data sets to test on, <set>/<config>[:split], in place of the config's.")
+_METHODS = flags.DEFINE_list("methods", None, "Manipulations to train on, names of msddf_jax/data/methods.py.")
+_FRAMES = flags.DEFINE_integer("frames_per_video", None, "Frames of each video, at most.", lower_bound=1)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Call jax.distributed.initialize() first: one process a host, started by the launch scripts."
 )
@@ -17,6 +30,54 @@ _ALLOW_LEAKAGE = flags.DEFINE_bool(
     False,
     "Run although training or selection meets a test split; the workdir's versions.json says so.",
 )
+
+
+def default_workdir(spec) -> str:
+    """The workdir of a config that is named "path.py" or "path.py:argument": runs/<name>[-<argument>]."""
+    path, _, argument = spec.partition(":")
+    name = pathlib.Path(path).stem + (f"-{argument}" if argument else "")
+    return str(pathlib.Path("runs") / name.replace("/", "_"))
+
+
+def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=None):
+    """The config with other data sets; what is None stays as it is.
+
+    Args:
+      config: locked ConfigDict. train, test: lists of "<set>/<config>[:split]", by default the splits "train" and
+        "test". The eval that `config.select` names stays beside the test sets. methods: to train on.
+      frames_per_video: of each video, in training and in every eval.
+
+    Returns:
+      the same config, locked.
+
+    Raises:
+      ValueError: a set that is named otherwise, or twice.
+    """
+    for name in [*(train or ()), *(test or ())]:
+        if name.partition(":")[0].count("/") != 1:
+            raise ValueError(
+                f'--train or --test {name!r}: expected "<data set>/<config>[:split]", as faceforensics/c23'
+            )
+    with config.unlocked():
+        if train is not None:
+            config.data.train.update({"name": ",".join(train), "split": "train"})
+        if methods is not None:
+            config.data.train.methods = tuple(methods)
+        if test is not None:
+            kept = [] if config.select is None else [config.select.eval]
+            template = next(iter(config.evals.values())).copy_and_resolve_references()
+            for name in [n for n in config.evals if n not in kept]:
+                del config.evals[name]
+            for name in test:
+                path, _, split = name.partition(":")
+                key = (path if split in ("", "test") else f"{path}_{split}").replace("/", "_").removesuffix("_default")
+                if key in config.evals:
+                    raise ValueError(f"--test names {key} twice, or it is the config's own validation eval")
+                config.evals[key] = {**template, "name": path, "split": split or "test", "methods": None}
+        if frames_per_video is not None:
+            for settings in (config.data.train, *config.evals.values()):
+                settings.max_frames = frames_per_video
+    return config
 
 
 def main(argv):
@@ -32,11 +93,17 @@ def main(argv):
         logging.set_verbosity(logging.WARNING)
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
+    spec = config_flags.get_config_filename(flags.FLAGS["config"])
+    workdir = _WORKDIR.value or default_workdir(spec)
     print(
-        f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; processes: {jax.process_count()}", flush=True
+        f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; processes: {jax.process_count()}; "
+        f"workdir: {workdir}",
+        flush=True,
     )
     try:
-        train.train_and_evaluate(_CONFIG.value, _WORKDIR.value, _ALLOW_LEAKAGE.value)
+        sets = {"train": _TRAIN.value, "test": _TEST.value, "methods": _METHODS.value}
+        config = fill_sets(_CONFIG.value, **sets, frames_per_video=_FRAMES.value)
+        train.train_and_evaluate(config, workdir, _ALLOW_LEAKAGE.value)
     except (FileNotFoundError, ValueError, OSError, FloatingPointError) as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise
@@ -45,5 +112,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    # Config files import their neighbours by the name of their folder, wherever this is run from.
+    experiments.make_importable()
+    flags.mark_flags_as_required(["config"])
     app.run(main)

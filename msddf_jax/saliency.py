@@ -1,21 +1,24 @@
 """Where a detector looks: Grad-CAM and attention rollout, beside the maps that a detector predicts itself.
 
-Pure functions on the device. "gradcam" and "rollout" say what the score comes from, as far as their assumptions hold;
+Pure functions on the device. "gradcam" (of a model without a `Tap`: "gradient") and "rollout" say what the score comes from, as far as their assumptions hold;
 "map" and "boundary" are outputs of the detector, trained on masks, and say where it believes the forgery and its
 blending boundary to be. Whether a map tells the truth about the score is measured by `faithfulness`.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
+from msddf_jax import detector
 from msddf_jax.models.tap import Tap
-from msddf_jax.train_step import dummy_batch, make_model, to_device_images
 
 # Name: what its colours mean, for captions.
 METHODS = {
     "gradcam": "Grad-CAM, for fake",
+    "gradient": "size of the logit's gradient",
     "rollout": "attention rollout",
     "map": "P(manipulated)",
     "boundary": "P(blending boundary)",
@@ -60,37 +63,43 @@ def attention_rollout(attention):
     return joint
 
 
-def explain(model, variables, images, methods):
+def explain(apply, weights, images, methods) -> dict[str, jax.Array]:
     """Score and maps of a batch; traceable.
 
     Args:
-      model: linen module of a detector, or any with one `Tap` that returns a dict with `logit` [B].
-      variables: of the model. images: float32 [B, H, W, 3] in [0, 1]. methods: names of `METHODS`.
+      apply: (weights, rows, mutable) -> as linen's `apply`, of `detector.make_apply`; at most one `Tap` inside.
+      weights: for it. images: float32 [B, H, W, 3] in [0, 1]. methods: names of `METHODS`.
 
     Returns:
-      {"score": [B] P(fake), <method>: [B, g, g]}, float32 in [0, 1]; grids may differ between methods. Grad-CAM is
-      divided by its largest value, the rollout moved from its range to [0, 1] (a constant one is 0).
+      {"score": [B] P(fake), <method>: [B, g, g]}, float32 in [0, 1]; grids may differ between methods. Grad-CAM and
+      the gradient are divided by their largest value, the rollout moved from its range to [0, 1] (a constant one is 0).
 
     Raises:
       ValueError: a method that the model has not, with those that it has.
     """
-    shapes = jax.eval_shape(lambda v, x: _forward(model, v, x), variables, images)
+    shapes = jax.eval_shape(lambda w, x: _forward(apply, w, x), weights, images)
     _check(methods, _available(*shapes))
-    nudge = jnp.zeros(shapes[1].shape, shapes[1].dtype)
+    # What the gradient is taken by: a nudge of the tapped map, or of the image itself.
+    nudge = jnp.zeros(images.shape if shapes[1] is None else shapes[1].shape, images.dtype)
 
     def logit_sum(nudge):
-        out, tapped, attention = _forward(model, variables, images, nudge)
+        moved = (images + nudge, None) if shapes[1] is None else (images, nudge.astype(shapes[1].dtype))
+        out, tapped, attention = _forward(apply, weights, *moved)
         # The rows of a batch do not see each other in a detector that scores: one sum gives every row its own gradient.
         return out["logit"].astype(jnp.float32).sum(), (out, tapped, attention)
 
-    if "gradcam" in methods:
+    if {"gradcam", "gradient"} & set(methods):
         gradient, (out, tapped, attention) = jax.grad(logit_sum, has_aux=True)(nudge)
     else:
-        out, tapped, attention = _forward(model, variables, images)
+        out, tapped, attention = _forward(apply, weights, images)
     result = {"score": jax.nn.sigmoid(out["logit"].astype(jnp.float32))}
     for method in methods:
         if method == "gradcam":
             result[method] = grad_cam(tapped, gradient)
+        elif method == "gradient":
+            # The largest of a pixel's colours (Simonyan et al., ICLR 2014, section 3.1).
+            size = jnp.abs(gradient).max(-1)
+            result[method] = _ratio(size, size.max((1, 2), keepdims=True))
         elif method == "rollout":
             result[method] = _rollout_map(attention, tapped.shape[1])
         elif method == "map":
@@ -100,7 +109,7 @@ def explain(model, variables, images, methods):
     return result
 
 
-def make_explain_fn(config, methods=None):
+def make_explain_fn(config, methods=None) -> Callable:
     """explain(weights, {"image": uint8 [B, H, W, 3]}) -> as `explain`, jitted.
 
     Args:
@@ -109,27 +118,20 @@ def make_explain_fn(config, methods=None):
     Raises:
       ValueError: a method that the detector has not, with those that it has.
     """
-    _, model = make_model(config)
-    methods = _check(methods, methods_of(config), f"{config.detector} on {_backbone_name(config)}")
+    apply = detector.make_apply(config)
+    methods = _check(methods, methods_of(config), f"the detector {config.detector!r}")
 
     @jax.jit
     def explain_batch(weights, batch):
-        variables = {"params": weights["params"], **weights["model_state"]}
-        return explain(model, variables, to_device_images({"image": batch["image"]})["image"], methods)
+        return explain(apply, weights, batch["image"].astype(jnp.float32) / 255.0, methods)
 
     return explain_batch
 
 
-def methods_of(config):
+def methods_of(config) -> tuple[str, ...]:
     """The names of `METHODS` that the config's detector has, in that order."""
-    _, model = make_model(config)
-    batch = dummy_batch(config)
-
-    def run():
-        variables = model.init(jax.random.key(0, impl="rbg"), batch, train=False)
-        return _forward(model, variables, batch["image"])
-
-    return _available(*jax.eval_shape(run))
+    apply, image = detector.make_apply(config), detector.example_batch(config)["image"]
+    return _available(*jax.eval_shape(lambda w: _forward(apply, w, image), detector.weight_shapes(config)))
 
 
 def upsample(heat, size):
@@ -137,8 +139,8 @@ def upsample(heat, size):
     return jax.image.resize(heat.astype(jnp.float32), (heat.shape[0], size, size), "bilinear")
 
 
-def _forward(model, variables, images, nudge=None):
-    """(outputs, the feature map that passes the Tap [B, g, g, C], {module path: attention weights}).
+def _forward(apply, weights, images, nudge=None):
+    """(outputs, the feature map that passes the Tap [B, g, g, C] or None, {module path: attention weights}).
 
     nudge: None, or what is added to that map on its way.
     """
@@ -158,17 +160,22 @@ def _forward(model, variables, images, nudge=None):
         return call(x + nudge)
 
     with nn.intercept_methods(intercept):
-        out, sown = model.apply(variables, {"image": images}, train=False, mutable=["intermediates"])
-    if len(tapped) != 1:
-        raise ValueError(f"{type(model).__name__} passes {len(tapped)} feature maps through models.tap.Tap, expected 1")
+        out, sown = apply(weights, {"image": images}, ["intermediates"])
+    if len(tapped) > 1:
+        raise ValueError(f"the model passes {len(tapped)} feature maps through models.tap.Tap, expected one or none")
     found = traverse_util.flatten_dict(dict(sown.get("intermediates", {})))
-    return out, tapped[0], {path[:-1]: value[0] for path, value in found.items() if path[-1] == "attention"}
+    return (
+        out,
+        tapped[0] if tapped else None,
+        {path[:-1]: value[0] for path, value in found.items() if path[-1] == "attention"},
+    )
 
 
 def _available(out, tapped, attention):
     """The methods for outputs, tapped value and attention of `_forward`."""
-    del tapped
-    there = {"gradcam": True, "rollout": bool(attention), "map": "map_logits" in out}
+    there = {"gradcam": tapped is not None, "gradient": tapped is None}
+    there["rollout"] = bool(attention) and tapped is not None
+    there["map"] = "map_logits" in out
     there["boundary"] = "boundary_logits" in out
     return tuple(name for name in METHODS if there[name])
 
@@ -178,6 +185,8 @@ def _check(methods, available, what="this detector"):
     unknown = [name for name in methods if name not in available]
     if unknown or not methods:
         reasons = {
+            "gradcam": "it passes no feature map through models.tap.Tap",
+            "gradient": "it has a feature map for gradcam",
             "rollout": "it has no attention",
             "map": "it predicts no manipulation map",
             "boundary": "it has no boundary module",
@@ -185,10 +194,6 @@ def _check(methods, available, what="this detector"):
         why = "; ".join(f"{name}: {reasons.get(name, 'no such method')}" for name in unknown) or "none was named"
         raise ValueError(f"{what} cannot be explained by {list(methods)} ({why}); allowed: {', '.join(available)}")
     return methods
-
-
-def _backbone_name(config):
-    return " ".join([config.model.get("family", "clip"), config.model.variant])
 
 
 def _rollout_map(attention, side):

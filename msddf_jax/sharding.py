@@ -1,5 +1,7 @@
 """Meshes and shardings: `jit` with `NamedSharding` on every device there is, one process or many."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -7,7 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from msddf_jax import trees
 
 
-def make_mesh(axes):
+def make_mesh(axes) -> Mesh:
     """A device mesh from `{"data": -1, ...}`; one axis may be -1 and takes the devices that are left.
 
     Axis types are Auto: `jax.make_mesh` defaults to Explicit, under which linen modules with Dropout fail.
@@ -29,17 +31,17 @@ def make_mesh(axes):
     return jax.make_mesh(tuple(sizes), names, axis_types=(AxisType.Auto,) * len(names))
 
 
-def replicated(mesh: Mesh):
+def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of a value that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh):
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of a batch: its first axis over all mesh axes."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def infer_sharding(shapes, rules, mesh: Mesh):
+def infer_sharding(shapes, rules, mesh: Mesh) -> dict:
     """A NamedSharding for every leaf.
 
     Args:
@@ -70,7 +72,30 @@ def _spec(name, shape, tactic, mesh):
     return PartitionSpec()
 
 
-def put_batch(batch, mesh: Mesh):
+def shard_state(shapes, rules, mesh: Mesh) -> Any:
+    """Shardings of a whole `train_step.TrainState`.
+
+    Parameters by the rules (`infer_sharding`), their averages and moments as they are; all else on every device whole.
+
+    shapes: the state as `jax.ShapeDtypeStruct`s. rules, mesh: as `infer_sharding`.
+    """
+    params = infer_sharding(shapes.params, rules, mesh)
+    by_name, sizes, whole = trees.flatten(params), trees.flatten(shapes.params), replicated(mesh)
+
+    def of_moment(path, leaf):
+        # A moment stands under its parameter's name, somewhere in the optimiser's own tree.
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey) and key.key in by_name]
+        same = names and sizes[names[-1]].shape == leaf.shape
+        return by_name[names[-1]] if same else whole
+
+    return jax.tree.map(lambda _: whole, shapes).replace(
+        params=params,
+        ema={name: by_name[name] for name in shapes.ema},
+        opt_state=jax.tree_util.tree_map_with_path(of_moment, shapes.opt_state),
+    )
+
+
+def put_batch(batch, mesh: Mesh) -> dict[str, jax.Array]:
     """Host arrays of this process -> global arrays, split over the mesh by their first axis.
 
     Args:

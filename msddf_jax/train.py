@@ -11,9 +11,9 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from msddf_jax import adversary, checkpoint, cpu, evaluate, logs, sharding, trees
+from msddf_jax import checkpoint, cpu, detector, evaluate, hooks, inference, logs, sharding, steps, trees
 from msddf_jax.data import overlap, pipeline, schema, source
-from msddf_jax.train_step import ema_weights, init_state, load_detector, make_predict_fn, make_train_step
+from msddf_jax.train_step import ema_weights, init_players, init_state, make_cast, make_train_step
 from msddf_jax.weights import load_initial
 
 
@@ -42,8 +42,10 @@ def train_and_evaluate(config, workdir, allow_leakage=False):
 
 def check_config(config, allow_leakage=False):
     """Raise ValueError for settings that contradict each other, before any data is read."""
-    load_detector(config.detector)
-    adversary.check(config.policy, config.synth)
+    detector.load(config.detector)
+    hooks.check(config)
+    if config.step.name not in steps.STEPS:
+        raise ValueError(f"config.step.name is {config.step.name!r}, allowed: {', '.join(steps.STEPS)}")
     if config.select is not None:
         name = config.select.eval
         if name not in config.evals:
@@ -51,11 +53,11 @@ def check_config(config, allow_leakage=False):
     used = test_splits_used(config)
     if used and not allow_leakage:
         raise ValueError("; ".join(used))
-    rows = sum(config.data.group)
-    if config.data.batch_size % rows:
+    group = schema.make_group(config.data.group)
+    if config.data.batch_size % group.rows:
         raise ValueError(
-            f"config.data.batch_size={config.data.batch_size} is not a multiple of the {rows} rows of a "
-            f"group {tuple(config.data.group)} (reals, fakes)"
+            f"config.data.batch_size={config.data.batch_size} is not a multiple of the {group.rows} rows of a "
+            f"group ({group.real} real, {group.fakes} fake)"
         )
     if config.steps < 1 or config.log_every < 1 or config.checkpoint_every < 1:
         raise ValueError("config.steps, log_every and checkpoint_every must be at least 1")
@@ -89,12 +91,12 @@ def open_data(config):
             return None
 
     def open_set(settings):
-        return lambda: source.open_source(data_dir=config.data.data_dir, **settings.to_dict())
+        return lambda: source.open_sources(data_dir=config.data.data_dir, **settings.to_dict())
 
     train_set = attempt(open_set(config.data.train), "config.data.train")
     eval_sets = {name: attempt(open_set(s), f"config.evals.{name}") for name, s in config.evals.items()}
-    if config.init.path:
-        attempt(lambda: load_initial.locate(config.init), "config.init.path")
+    for tree, reference in config.init.items():
+        attempt(lambda reference=reference: load_initial.locate(reference), f"config.init.{tree}")
     if problems:
         lines = [f"  - {', '.join(names)}: {error}" for error, names in problems.items()]
         raise FileNotFoundError("this experiment cannot start:\n" + "\n".join(lines))
@@ -143,17 +145,23 @@ def fit(config, workdir, train_set, eval_sets):
     mesh = sharding.make_mesh(config.mesh.to_dict())
     identities = source.identity_table(train_set)
     check_identities(config, identities)
-    batches = pipeline.train_batches(
-        train_set,
-        batch_size=config.data.batch_size,
-        group=tuple(config.data.group),
-        seed=config.seed,
-        image_size=config.data.image_size,
-        num_threads=config.data.num_threads,
-        identities=identities,
+    batches = pipeline.JoinedBatches(
+        pipeline.train_batches(
+            train_set,
+            batch_size=config.data.batch_size,
+            group=config.data.group,
+            # Independent draws: seeds share nothing, however near (`pipeline.train_batches`).
+            seed=config.seed + (number << 32),
+            image_size=config.data.image_size,
+            clip_length=config.data.clip_length,
+            num_threads=config.data.num_threads,
+            identities=identities,
+        )
+        for number in range(steps.STEPS[config.step.name].batches)
     )
     with jax.set_mesh(mesh), checkpoint.make_manager(workdir) as manager:
-        state, shardings = make_state(config, mesh)
+        state, shardings, fixed, about = make_state(config, mesh)
+        checkpoint.add_version(workdir, weights=about)
         first = 0
         restored = checkpoint.restore_last(manager, abstract(state, shardings))
         if restored is not None:
@@ -164,7 +172,7 @@ def fit(config, workdir, train_set, eval_sets):
         with stop:
             writer = logs.MetricWriter(workdir, first)
             try:
-                loop = Loop(config, workdir, mesh, manager, writer, batches, eval_sets, stop)
+                loop = Loop(config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed)
                 state, finished = loop.run(state, shardings, first)
             finally:
                 writer.close()
@@ -174,36 +182,58 @@ def fit(config, workdir, train_set, eval_sets):
     return state
 
 
-def make_state(config, mesh):
-    """(state on the mesh, its shardings). Parameters are created in place: whole ones never sit on one device."""
+def make_state(config, mesh) -> tuple:
+    """(state on the mesh, its shardings, {frozen player: variables}, {tree: where its weights came from}).
+
+    Parameters are created in place: whole ones never sit on one device.
+    """
     shapes = jax.eval_shape(lambda: init_state(config))
-    initial = load_weights(config, shapes) if config.init.path else None
-    params = sharding.infer_sharding(shapes.params, config.sharding, mesh)
-    whole = sharding.replicated(mesh)
-    shardings = jax.tree.map(lambda _: whole, shapes).replace(params=params)
-    by_name = trees.flatten(params)
-    shardings = shardings.replace(ema={name: by_name[name] for name in shapes.ema})
-    if initial is None:
-        return jax.jit(lambda: init_state(config), out_shardings=shardings)(), shardings
-    return jax.jit(lambda w: init_state(config, initial=w), out_shardings=shardings)(initial), shardings
+    initial, about = load_weights(config, shapes)
+    fixed, more = load_frozen(config, mesh)
+    for tree, origin in {**about, **more}.items():
+        tqdm.write(f"weights of {tree}: " + ", ".join(f"{name} {value}" for name, value in origin.items()))
+    shardings = sharding.shard_state(shapes, config.sharding, mesh)
+    make = jax.jit(lambda w: init_state(config, initial=w), out_shardings=shardings)
+    return make(initial), shardings, fixed, {**about, **more}
 
 
-def load_weights(config, shapes):
-    """{our flat name: array} of the detector that `config.init` gives, in the form that the detector keeps them.
+def load_weights(config, shapes) -> tuple[dict, dict]:
+    """({our flat name: array} of the detector that `config.init` gives, {tree: where from}).
 
     shapes: the state as shapes. Raises ValueError for weights that the detector has no place for.
     """
-    initial = load_initial.load(config)
-    detector = load_detector(config.detector)
-    if hasattr(detector, "from_backbone"):
-        initial = detector.from_backbone(initial, config.model)
-    there = trees.flatten({"params": shapes.params["detector"], **shapes.model_state})
+    there = trees.flatten({"params": shapes.params["detector"], **shapes.model_state["detector"]})
+    initial, about = load_initial.load(config, there)
+    module = detector.load(config.detector)
+    if hasattr(module, "from_backbone") and initial:
+        initial = module.from_backbone(initial, config.model)
     trees.check_same_structure(
         trees.unflatten({name: there[name] for name in initial if name in there}),
         trees.unflatten(initial),
-        config.init.path,
+        f"config.init {dict(config.init)}",
     )
-    return initial
+    return initial, about
+
+
+def load_frozen(config, mesh) -> tuple[dict, dict]:
+    """({frozen player: variables on the mesh}, {player: where from}): read from the files of `config.init`.
+
+    Raises ValueError for a frozen player that `config.init` does not name.
+    """
+    shapes = jax.eval_shape(lambda: init_players(config, frozen=True))
+    lacking = sorted(set(shapes) - set(config.init))
+    if lacking:
+        raise ValueError(
+            f"{lacking} of detector {config.detector!r} are frozen and config.init names no file for them: set "
+            f"config.init.{lacking[0]} to a file, or to the word random"
+        )
+    fixed, about = {}, {}
+    for name, tree in shapes.items():
+        fixed[name], about[name] = load_initial.load_frozen(config.init[name], tree, f"config.init.{name}")
+    if any(value is None for value in fixed.values()):
+        drawn = jax.jit(lambda: init_players(config, frozen=True))()
+        fixed = {name: drawn[name] if value is None else value for name, value in fixed.items()}
+    return jax.device_put(fixed, sharding.replicated(mesh)), about
 
 
 def abstract(state, shardings):
@@ -245,17 +275,17 @@ class StopSignal:
 class Loop:
     """What the loop needs beside the state; `run` is the order of operations."""
 
-    def __init__(self, config, workdir, mesh, manager, writer, batches, eval_sets, stop):
+    def __init__(self, config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed):
         self.config, self.workdir, self.mesh = config, workdir, mesh
         self.manager, self.writer, self.batches = manager, writer, batches
-        self.eval_sets, self.stop = eval_sets, stop
-        self.predict = make_predict_fn(config)
+        self.eval_sets, self.stop, self.fixed = eval_sets, stop, fixed
+        self.score = inference.make_score_fn(config)
 
     def run(self, state, shardings, first):
         """(state, finished). Steps from `first` to config.steps; saves, logs and selects on the way."""
         config = self.config
         step_fn = jax.jit(
-            make_train_step(config), in_shardings=(shardings, None), out_shardings=(shardings, None), donate_argnums=0,
+            make_train_step(config), in_shardings=(shardings, None, None), out_shardings=(shardings, None), donate_argnums=0,
             compiler_options=cpu.training_options(config),
         )  # fmt: skip
         pending, window_start, window_step = None, time.monotonic(), first
@@ -263,9 +293,9 @@ class Loop:
             range(first, config.steps), initial=first, total=config.steps, desc="train", unit="step", mininterval=1.0
         )
         for step in bar:
-            batch = sharding.put_batch(schema.device_batch(next(self.batches)), self.mesh)
+            batch = tuple(sharding.put_batch(schema.device_batch(b), self.mesh) for b in next(self.batches))
             with jax.transfer_guard("disallow"):
-                state, scalars = step_fn(state, batch)
+                state, scalars = step_fn(state, batch, self.fixed)
             # One step behind, so that the check never makes the device wait for the host.
             if pending is not None:
                 check_finite(step, jax.device_get(pending))
@@ -296,7 +326,7 @@ class Loop:
         settings = self.config.select
         weights = ema_weights(state)
         results = evaluate.evaluate_set(
-            self.config, self.predict, weights, settings.eval, self.eval_sets[settings.eval], self.mesh
+            self.config, self.score, weights, settings.eval, self.eval_sets[settings.eval], self.mesh
         )
         name = f"{settings.eval}/{settings.metric}"
         if name not in results:

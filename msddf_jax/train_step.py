@@ -1,25 +1,26 @@
-"""The pure train step and what it works on: keys, synthesis, forward, losses, one gradient, one update, EMA."""
+"""The pure train step and what it works on: keys, rows, forward, losses, a gradient, one update, EMA.
 
-import importlib
-import pkgutil
-from typing import Any
+It knows no detector, recipe or adversary: those are the hooks of `detector` and `hooks`, and how the gradient comes
+about is one of `steps.STEPS`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from msddf_jax import adversary, cpu, detectors, losses, optim, trees
-from msddf_jax.synth import blender
+from msddf_jax import detector as protocol
+from msddf_jax import hooks, optim, steps, trees
 
 
 @flax.struct.dataclass
 class TrainState:
     """Everything that training carries.
 
-    step: int32 scalar. params: {"detector": ..., "policy": ...}; the first level names the player, the second is
-    there where the config has an adversary.
-    model_state: mutable collections of the detector (batch statistics), {} for most.
-    player: what the adversary carries from step to step (`adversary.init`), {} without one.
+    step: int32 scalar. params: {player: tree}, "detector" and the trained players; with the step "bilevel" also
+    "loss_weights". model_state: {player: {collection: tree}}, moving statistics; {} for most.
     opt_state: of the trainable parameters only. ema: flat dict, averages of the detector's trainable parameters
     (what is frozen needs no average).
     key: root key; every stream is derived from it, its name and the step.
@@ -28,138 +29,153 @@ class TrainState:
     step: jax.Array
     params: Any
     model_state: Any
-    player: Any
     opt_state: Any
     ema: Any
     key: jax.Array
 
 
-def load_detector(name):
-    """The module `msddf_jax.detectors.<name>`. Raises ValueError listing the detectors there are."""
-    known = sorted(m.name for m in pkgutil.iter_modules(detectors.__path__))
-    if name not in known:
-        raise ValueError(f"config.detector is {name!r}; the detectors in msddf_jax/detectors are {known}")
-    return importlib.import_module(f"msddf_jax.detectors.{name}")
+class Cast(NamedTuple):
+    """A config's detector with its players. hooks: `hooks.Hooks`. players: {name: hooks.Player}, frozen ones too.
+
+    modules: {name: linen module}, "detector" among them. groups: of `config.optim`, then what players ask for.
+    """
+
+    hooks: hooks.Hooks
+    players: dict
+    modules: dict
+    groups: tuple
 
 
-def make_model(config):
-    """(detector module, its linen model) for a config; `config.model` are the model's fields."""
-    detector = load_detector(config.detector)
-    return detector, detector.Model(**config.model.to_dict(), dtype=jnp.dtype(config.dtype))
+def make_cast(config) -> Cast:
+    """Who plays in a config. Raises ValueError for a detector, recipe, step or loss weight that does not fit."""
+    found = hooks.resolve(protocol.load(config.detector))
+    players = found.players(config)
+    groups = [(pattern, settings) for pattern, settings in config.optim.groups]
+    for name, player in players.items():
+        if player.optim is not None and not player.frozen:
+            groups.append((f"{name}/.*", player.optim))
+    if config.step.name == "bilevel":
+        weights = {"lr": config.step.lr, "weight_decay": 0.0, "optimizer": "adam_l2", "schedule": "constant"}
+        groups.append((f"{steps.WEIGHTS}/.*", {**weights, "warmup_steps": 0}))
+    modules = {name: player.module for name, player in players.items()}
+    return Cast(found, players, {"detector": protocol.make_model(config), **modules}, tuple(groups))
 
 
-def dummy_batch(config, batch_size=1):
-    """A device batch of zeros with the shapes of training, to initialise a model with."""
-    size = config.data.image_size
-    return {"image": jnp.zeros((batch_size, size, size, 3), jnp.float32)}
+def init_players(config, *, frozen) -> dict:
+    """{player: variables} as drawn: of the frozen players or of the others, the detector among them."""
+    cast = make_cast(config)
+    # Initial values come from XLA's own generator: the default one, unrolled for some 200 parameters, takes twice
+    # as long to compile.
+    key = jax.random.key(config.seed, impl="rbg")
+    variables = {}
+    if not frozen:
+        rows = protocol.example_batch(config)
+        variables["detector"] = cast.modules["detector"].init(trees.stream_key(key, "init", 0), rows, train=False)
+    for name, player in cast.players.items():
+        if player.frozen == frozen:
+            variables[name] = player.module.init(trees.stream_key(key, name, 0), *player.example)
+    return {name: dict(value) for name, value in variables.items()}
 
 
-def init_state(config, *, initial=None):
-    """(state, optimiser): the state as it stands before the first step. Pure in the config: trace it with `eval_shape`.
+def init_state(config, *, initial=None) -> TrainState:
+    """The state as it stands before the first step. Pure in the config: trace it with `eval_shape`.
 
     Args:
       config: the experiment. initial: {"params/...": array, "batch_stats/...": array} of the detector, loaded values
         that replace the drawn ones, by name; it may hold a part of them only.
     """
-    _, model = make_model(config)
-    key = jax.random.key(config.seed)
-    # Initial values come from XLA's own generator: the default one, unrolled for some 200 parameters, takes twice
-    # as long to compile.
-    init_key = jax.random.key(config.seed, impl="rbg")
-    variables = model.init(trees.stream_key(init_key, "init", 0), dummy_batch(config), train=False)
+    variables = init_players(config, frozen=False)
     if initial is not None:
-        flat = trees.flatten(dict(variables))
+        flat = trees.flatten(variables["detector"])
         flat.update({name: jnp.asarray(value, flat[name].dtype) for name, value in initial.items()})
-        variables = trees.unflatten(flat)
-    model_state, params = dict(variables), {"detector": dict(variables)["params"]}
-    del model_state["params"]
-    player = {}
-    if config.policy.mode != "none":
-        policy_key = trees.stream_key(init_key, "policy", 0)
-        params["policy"], player = adversary.init(policy_key, mode=config.policy.mode, dtype=jnp.dtype(config.dtype))
-    trained = optim.trainable_names(params, config.optim.groups)
-    trainable, _ = trees.split(params, trained)
-    tx = make_optimizer(config, trainable)
+        variables["detector"] = trees.unflatten(flat)
+    params = {name: value.pop("params") for name, value in variables.items()}
+    if config.step.name == "bilevel":
+        params[steps.WEIGHTS] = {name: jnp.float32(w) for name, w in config.loss_weights.items()}
+    trainable, _ = trees.split(params, optim.trainable_names(params, make_cast(config).groups))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        model_state=model_state,
-        player=player,
-        opt_state=tx.init(trainable),
+        model_state=variables,
+        opt_state=make_optimizer(config, trainable).tx.init(trainable),
         ema={name: value for name, value in trainable.items() if name.startswith("detector/")},
-        key=key,
+        key=jax.random.key(config.seed),
     )
 
 
-def make_optimizer(config, trainable):
+def make_optimizer(config, trainable) -> optim.Optimiser:
     """The optimiser of `config.optim` over a flat dict of trainable parameters."""
-    settings = config.optim.to_dict()
-    return optim.make_optimizer(trainable, steps=config.steps, **settings)[0]
+    settings = {**config.optim.to_dict(), "groups": make_cast(config).groups}
+    return optim.make_optimizer(trainable, steps=config.steps, **settings)
 
 
-def to_device_images(batch):
-    """uint8 images and masks of a host batch -> float32 in [0, 1]."""
-    out = dict(batch, image=batch["image"].astype(jnp.float32) / 255.0)
-    if "mask" in batch:
-        out["mask"] = batch["mask"].astype(jnp.float32) / 255.0
-    return out
+def make_objective(config, cast, state, held, fixed) -> Callable:
+    """objective(trainable, batch, number) -> (scalar, steps.Aux), as `steps` wants it.
 
-
-def make_train_step(config):
-    """step(state, batch) -> (state, scalars): pure, to be jitted with the state donated.
-
-    batch: `schema.DEVICE_FIELDS` arrays. scalars: {"loss": ..., "loss/<name>": ..., ...} float32.
+    held: flat dict of what this step does not train. fixed: {frozen player: variables}. number: of the batch, 0 for the
+    step's own; another draws other forgeries.
     """
-    detector, model = make_model(config)
-    weights = config.loss_weights.to_dict()
-    mode = config.policy.mode
 
-    def loss_fn(trainable, frozen, state, batch):
-        params = trees.merge(trainable, jax.lax.stop_gradient(frozen))
-        progress = state.step / config.steps
-        keys = {n: trees.stream_key(state.key, n, state.step) for n in ("synth", "augment", "dropout", "losses")}
-        batch = to_device_images(batch)
-        if hasattr(detector, "synthesize"):
-            choose = None if mode == "none" else make_choose(config, params["policy"], progress)
-            batch = detector.synthesize(keys["synth"], batch, progress=progress, choose=choose, **config.synth)
-        if hasattr(detector, "augment"):
-            batch = detector.augment(keys["augment"], batch, **config.augment)
-        variables = {"params": params["detector"], **state.model_state}
-        out, model_state = model.apply(
-            variables, batch, train=True, mutable=list(state.model_state), rngs={"dropout": keys["dropout"]}
-        )
-        terms = detector.losses(out, batch, key=keys["losses"], progress=progress, **config.loss_args)
+    def objective(trainable, batch, number):
+        params = trees.merge(trainable, jax.lax.stop_gradient(held))
+        learned = params.pop(steps.WEIGHTS, None)
+        weights = config.loss_weights.to_dict() if learned is None else learned
+        variables = {name: {"params": tree, **state.model_state[name]} for name, tree in params.items()}
+        key = state.key if number == 0 else jax.random.fold_in(state.key, number)
+        frozen = jax.lax.stop_gradient(fixed)
+        ctx = hooks.Context(config, cast.modules, {**variables, **frozen}, step=state.step, key=key)
+        rows = cast.hooks.make_rows(ctx.key("synth"), hooks.to_device_images(batch), ctx)
+        out = ctx.apply("detector", rows, train=True, mutable=True)
+        terms = cast.hooks.losses(out, rows, ctx)
         unknown = sorted(set(weights) - set(terms))
         if unknown:
             raise ValueError(f"config.loss_weights names {unknown}; detector {config.detector!r} has {sorted(terms)}")
-        means = {name: losses.masked_mean(*terms[name]) for name in terms}
-        total = sum(weights.get(name, 0.0) * value for name, value in means.items())
+        total, means = steps.weighted_sum(terms, weights)
         scalars = {f"loss/{name}": value for name, value in means.items()}
-        if hasattr(detector, "scalars"):
-            scalars.update(detector.scalars(out, batch))
-        scalars["loss"], player = total, state.player
-        if mode != "none":
-            loss, player, more = adversary.judge(batch, terms, player, mode=mode, settings=config.policy)
-            total, scalars = total + loss, {**scalars, **more}
-        return total, (scalars, model_state, player)
+        scalars.update(cast.hooks.scalars(out, rows))
+        scalars["loss"] = total
+        for player in cast.players.values():
+            if player.objective is not None:
+                added, more = player.objective(terms, rows, ctx)
+                total, scalars = total + added, {**scalars, **more}
+        model_state = {name: {**value, **ctx.updates.get(name, {})} for name, value in state.model_state.items()}
+        return total, steps.Aux(means, scalars, jax.lax.stop_gradient(model_state))
 
-    def train_step(state, batch):
-        trained = optim.trainable_names(state.params, config.optim.groups)
-        trainable, frozen = trees.split(state.params, trained)
-        tx = make_optimizer(config, trainable)
-        grads, (scalars, model_state, player) = jax.grad(loss_fn, has_aux=True)(trainable, frozen, state, batch)
+    return objective
+
+
+def make_train_step(config) -> Callable:
+    """step(state, batches, fixed={}) -> (state, scalars): pure, to be jitted with the state donated.
+
+    batches: tuple of `steps.STEPS[config.step.name].batches` dicts of `schema.DEVICE_FIELDS` arrays. fixed: {frozen
+    player: variables}. scalars: {"loss": ..., "loss/<name>": ..., ...} float32.
+    """
+    cast = make_cast(config)
+    run, settings = steps.STEPS[config.step.name].run, {}
+    if config.step.name == "sam":
+        settings["rho"] = config.step.rho
+    if config.step.name == "bilevel":
+        settings["upper"] = config.step.upper.to_dict()
+
+    def train_step(state, batches, fixed=None):
+        trainable, held = trees.split(state.params, optim.trainable_names(state.params, cast.groups))
+        tx, rates = make_optimizer(config, trainable)
+        own = dict(settings)
+        if config.step.name == "bilevel":
+            own["rates"] = {name: rate(state.step) for name, rate in rates.items()}
+        objective = make_objective(config, cast, state, held, fixed or {})
+        grads, aux = run(objective, trainable, batches, **own)
         updates, opt_state = tx.update(grads, state.opt_state, trainable)
-        trainable = {name: value + updates[name] for name, value in trainable.items()}
-        params = trees.merge(trainable, frozen)
+        trainable = steps.project({name: value + updates[name] for name, value in trainable.items()})
         # A bias-corrected start: with a constant decay the first steps would average in the initial weights.
         decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
         ema = {name: value + (1.0 - decay) * (trainable[name] - value) for name, value in state.ema.items()}
+        scalars = dict(aux.scalars)
         scalars["gradient_norm"] = jnp.sqrt(sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in grads.values()))
         state = state.replace(
             step=state.step + 1,
-            params=params,
-            model_state=dict(model_state),
-            player=player,
+            params=trees.merge(trainable, held),
+            model_state=aux.model_state,
             opt_state=opt_state,
             ema=ema,
         )
@@ -168,44 +184,7 @@ def make_train_step(config):
     return train_step
 
 
-def make_choose(config, params, progress):
-    """How the config's adversary chooses forgeries, for `synth.compose`."""
-    return adversary.make_choose(
-        params,
-        progress=progress,
-        mode=config.policy.mode,
-        dtype=jnp.dtype(config.dtype),
-        magnitude_on=tuple(config.synth.blend.get("magnitude_on", blender.MAGNITUDE_ON)),
-        type_weights=config.synth.type_weights,
-        settings=config.policy,
-    )
-
-
-def ema_weights(state):
+def ema_weights(state) -> dict:
     """{"params", "model_state"} of the detector with the averaged parameters in place of the trained ones."""
     flat = {**trees.flatten({"detector": state.params["detector"]}), **state.ema}
-    return {"params": trees.unflatten(flat)["detector"], "model_state": state.model_state}
-
-
-def make_predict(config):
-    """predict(weights, batch) -> {"score": [B], "map": [B, g, g] where the detector has one}: pure, to be jitted.
-
-    weights: {"params": detector parameters, "model_state": ...}. batch: {"image": uint8 [B, H, W, 3]}.
-    score is P(fake), map P(manipulated) on the token grid; both float32.
-    """
-    _, model = make_model(config)
-
-    def predict(weights, batch):
-        variables = {"params": weights["params"], **weights["model_state"]}
-        out = model.apply(variables, to_device_images({"image": batch["image"]}), train=False)
-        result = {"score": jax.nn.sigmoid(out["logit"].astype(jnp.float32))}
-        if "map_logits" in out:
-            result["map"] = jax.nn.sigmoid(out["map_logits"].astype(jnp.float32))[..., 0]
-        return result
-
-    return predict
-
-
-def make_predict_fn(config):
-    """`make_predict`, jitted."""
-    return jax.jit(make_predict(config), compiler_options=cpu.scoring_options())
+    return {"params": trees.unflatten(flat)["detector"], "model_state": state.model_state["detector"]}

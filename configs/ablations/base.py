@@ -8,6 +8,9 @@ configs/ablations/pretrain.py, which has learned faces and nothing about forgeri
 
 from configs import msddf
 from configs.common import eval_set
+from configs.detectors.common import train_on_reals
+
+__all__ = ["freeze", "get_baseline", "get_msddf", "train_on_reals"]
 
 METHODS = ("toy_swap", "toy_reenact", "toy_neural", "toy_texture")
 TRAINED_ON = "toy_neural"
@@ -37,10 +40,10 @@ def get_msddf(method=None):
     # Not from the pretrained backbone: from there everything trained stays at chance, since its features follow the
     # person (52.9 seen, 50.9 unseen, where random weights reach 92.2 and 63.8; "fine_tuning", seed 0; the first two in
     # a trial with this path set, which no row repeats).
-    config.init.path = ""
+    config.init.backbone = "random"
     config.optim.groups = FINE_TUNE
     # As published; the demo's twins are those of "recolored_twins".
-    config.synth.twin.frequency_prob = 1.0
+    config.synth.recipe.twin.frequency_prob = 1.0
     config.data.train = eval_set("faceforensics/toy", "train", (method,))
     config.evals = {"val": eval_set("faceforensics/toy", "validation", (method,))}
     for name in METHODS:
@@ -54,7 +57,7 @@ def get_msddf(method=None):
 
 def freeze(config, groups):
     """The same experiment on the pretrained backbone, which `groups` (of `optim`) leave as it is but for a part."""
-    config.init.path = BACKBONE
+    config.init.backbone = BACKBONE
     config.optim.groups = groups
     return config
 
@@ -64,16 +67,8 @@ def get_baseline(method=None):
     config = get_msddf(method)
     config.detector = "baseline"
     config.model = {"variant": config.model.variant, "image_size": config.model.image_size, "normalize": False}
-    config.synth = {"recipe": "none", "group": config.data.group, "flip": 0.5, "source_twin": False}
-    config.policy = {"mode": "none"}
+    config.synth.recipe = {"name": "none"}
+    config.policy.mode = "none"
     config.loss_weights = {"label": 1.0}
     config.loss_args = {}
-    return config
-
-
-def train_on_reals(config):
-    """The same experiment without a single fake of the data set: forgeries are all it sees."""
-    config.data.group = config.synth.group = (1, 0)
-    config.data.batch_size = config.data.batch_size // 2
-    config.data.train.methods = ()
     return config

@@ -7,5 +7,5 @@ def get_config(arg=None):
     """The experiment; `arg` is the manipulation to train on."""
     config = base.get_msddf(arg)
     config.policy.mode = "pathwise"
-    config.synth.blend = {"magnitude_on": ("alpha", "dynamic")}
+    config.synth.recipe.blend.magnitude_on = ("alpha", "dynamic")
     return config.lock()

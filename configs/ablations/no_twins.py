@@ -6,9 +6,7 @@ from configs.ablations import base
 def get_config(arg=None):
     """The experiment; `arg` is the manipulation to train on."""
     config = base.get_msddf(arg)
-    config.synth.recipe = "sladd"
-    config.synth.source_twin = False
-    config.synth.twin = {}
     # The blender stays MSDDF's own, not SLADD's.
-    config.synth.blend = {"soft": True, "metric": True, "ratios": (0.25, 0.5, 0.75, 0.75, 1.0, 1.0, 1.0)}
+    blend = {"soft": True, "metric": True, "ratios": (0.25, 0.5, 0.75, 0.75, 1.0, 1.0, 1.0)}
+    config.synth.recipe = {"name": "sladd", "blend": blend}
     return config.lock()

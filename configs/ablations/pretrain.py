@@ -9,13 +9,12 @@ from configs.ablations import base
 def get_config(arg=None):
     """The experiment; `arg` is the manipulation of the validation set, whose figures mean nothing here."""
     config = base.train_on_reals(base.get_msddf(arg))
-    config.init.path = ""
+    config.init.backbone = "random"
     config.policy.mode = "none"
-    config.synth.recipe = "self_blend"
-    config.synth.source_twin = False
+    config.synth.recipe = {"name": "self_blend", "twin": {"factors": (2,), "move": 0.5, "frequency_prob": 1.0}}
     config.model.use_frequency = config.model.use_boundary = False
     # Below 0 nothing is reversed: the identity head trains the backbone.
-    config.synth.reversal = -1.0
+    config.loss_args.reversal = -1.0
     config.loss_weights = {"identity_ce": 1.0}
     config.optim.groups = (("detector/.*", {"lr": 5e-4, "weight_decay": 0.01}),)
     config.data.batch_size = 32

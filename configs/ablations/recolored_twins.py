@@ -6,5 +6,5 @@ from configs.ablations import base
 def get_config(arg=None):
     """The experiment; `arg` is the manipulation to train on."""
     config = base.get_msddf(arg)
-    config.synth.twin.frequency_prob = 0.0
+    config.synth.recipe.twin.frequency_prob = 0.0
     return config.lock()

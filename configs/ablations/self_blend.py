@@ -6,6 +6,5 @@ from configs.ablations import base
 def get_config(arg=None):
     """The experiment; `arg` is the manipulation of the validation set."""
     config = base.train_on_reals(base.get_baseline(arg))
-    config.synth.recipe = "self_blend"
-    config.synth.twin = {"factors": (2,)}
+    config.synth.recipe = {"name": "self_blend", "twin": {"factors": (2,)}}
     return config.lock()

@@ -8,15 +8,14 @@ which is much for CLIP; here both are CLIP's usual: its own statistics, and 1e-5
 
 from configs.detectors import common
 
-# OpenAI's CLIP at a fixed commit, so that it is the same file next year.
-REVISION = "57c216476eefef5ab752ec549e440a49ae4ae5f3"
+# OpenAI\'s CLIP at a fixed commit, so that it is the same file next year.
+CLIP_B16 = "hf://openai/clip-vit-base-patch16@57c216476eefef5ab752ec549e440a49ae4ae5f3"
 
 
 def get_config(arg=None):
     """The experiment. `arg`: nothing, or "demo" for the embedded data set."""
     common.check_arg(arg, "configs/detectors/clip.py")
-    config = common.get_plain("clip", "B/16", image_size=224)
-    config.init = {"path": "hf://openai/clip-vit-base-patch16", "revision": REVISION}
+    config = common.get_plain("clip", "B/16", image_size=224, init=CLIP_B16)
     config.optim.groups = ((r"detector/.*", {"lr": 1e-5, "weight_decay": 5e-4}),)
     config.optim.final_lr = 1e-6
     if arg == "demo":

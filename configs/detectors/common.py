@@ -8,25 +8,20 @@ falls to a tenth, and augmentation runs on the device (`degrade.augment`).
 from ml_collections import ConfigDict
 
 from configs import msddf
-from configs.common import eval_set, get_common
+from configs.common import get_common
 
 
-def get_plain(family, variant, *, image_size, normalize=False, options=None):
+def get_plain(family, variant, *, image_size, init="random", normalize=False, options=None):
     """detectors/baseline.py on FaceForensics++ c23.
 
     Args:
       family, variant, options: of `models.backbones.make`. image_size: that the model sees.
-      normalize: whether the head sees the feature at unit length.
+      init: file of the backbone, or the word random. normalize: whether the head sees the feature at unit length.
     """
     config = get_common()
     config.detector = "baseline"
-    config.data.train = eval_set("faceforensics/c23", "train")
     config.data.batch_size = 32
-    config.evals = ConfigDict({"val": eval_set("faceforensics/c23", "validation")})
-    for method in ("deepfakes", "face2face", "faceswap", "neuraltextures"):
-        config.evals[method] = eval_set("faceforensics/c23", "test", (method,))
-    config.select = ConfigDict({"eval": "val", "metric": "video_auc", "every": 2000})
-    config.init = ConfigDict({"path": ""})
+    config.init.backbone = init
     config.model = ConfigDict(
         {
             "family": family,
@@ -36,38 +31,34 @@ def get_plain(family, variant, *, image_size, normalize=False, options=None):
             "options": options or {},
         }
     )
-    config.synth = ConfigDict({"recipe": "none", "group": config.data.group, "flip": 0.5, "source_twin": False})
-    config.augment = ConfigDict({"image_size": image_size})
-    config.loss_weights = ConfigDict({"label": 1.0})
-    config.loss_args = ConfigDict()
-    config.optim = ConfigDict(
-        {
-            "groups": ((r"detector/.*", {"lr": 2e-4, "weight_decay": 5e-4}),),
-            "warmup_steps": 0,
-            "final_lr": 2e-5,
-            "clip_norm": 5.0,
-        }
-    )
-    config.steps = 30_000
+    config.augment.image_size = image_size
+    config.optim.final_lr = 2e-5
+    config.optim.clip_norm = 5.0
+    return config
+
+
+def train_on_reals(config):
+    """The same experiment without a single fake of the data set: forgeries are all it sees."""
+    config.data.group.fake = 0
+    config.data.batch_size = config.data.batch_size // 2
+    config.data.train.methods = ()
     return config
 
 
 def make_demo(config, *, lr=1e-3):
     """The same detector on the embedded data set, from random weights, in minutes on two cores."""
     demo = msddf.get_config("demo")
+    reals_alone = config.data.group.fake == 0
     for name in ("dtype", "data", "evals", "select", "augment", "steps", "ema", "log_every", "checkpoint_every"):
         config[name] = demo[name]
     config.model.image_size = config.augment.image_size = demo.model.image_size
-    config.init.path = ""
+    config.init.backbone = "random"
     config.optim.groups = ((r"detector/.*", {"lr": lr, "weight_decay": 0.01}),)
     config.optim.warmup_steps = 20
-    if config.synth.recipe != "none":
-        # Reals alone, as in full size; the published ranges are for 256 px faces.
-        config.data = demo.data.copy_and_resolve_references()
-        config.data.group, config.data.batch_size = (1, 0), demo.data.batch_size // 2
-        config.data.train.methods = ()
-        config.synth.twin = {"factors": (2,)}
-    config.synth.group = config.data.group
+    if reals_alone:
+        train_on_reals(config)
+        # The published ranges are for 256 px faces.
+        config.synth.recipe.twin = {"factors": (2,)}
     return config
 
 

@@ -1,7 +1,6 @@
 """EfficientNet-B4 (Tan and Le, ICML 2019), ImageNet's, all of it trained.
 
-    python -m msddf_jax.main --config configs/detectors/efficientnetb4.py --workdir runs/b4 \
-        --config.init.path=weights/efficientnet-b4-6ed6700e.pth
+    python -m msddf_jax.main --config configs/detectors/efficientnetb4.py --workdir runs/b4
 
 DeepfakeBench replaces the first convolution by a fresh one without padding and so loses ImageNet's; here it stays. Its
 own checkpoints load with theirs (`python -m msddf_jax.weights`).

@@ -7,19 +7,16 @@ in the release: --config.loss_weights.kernel_orthogonality=1.0 and --config.loss
 them on.
 """
 
+from configs import msddf
 from configs.detectors import common
-
-# OpenAI's CLIP at a fixed commit, so that it is the same file next year.
-REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
 
 
 def get_config(arg=None):
     """The experiment. `arg`: nothing, or "demo" for the embedded data set."""
     common.check_arg(arg, "configs/detectors/effort.py")
-    config = common.get_plain("clip", "L/14", image_size=224)
+    config = common.get_plain("clip", "L/14", image_size=224, init=msddf.CLIP_L14)
     config.detector = "effort"
     config.model = {"variant": "L/14", "image_size": 224, "rank": 1, "options": {}}
-    config.init = {"path": "hf://openai/clip-vit-large-patch14", "revision": REVISION}
     config.loss_weights = {"label": 1.0, "kernel_orthogonality": 0.0, "kernel_norm_change": 0.0}
     config.optim.groups = (
         (r"detector/backbone/.*/attn/[^/]+/[usv]", {"lr": 2e-4, "weight_decay": 5e-4}),

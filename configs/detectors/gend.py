@@ -6,17 +6,14 @@ Loss, rates and batch are GenD's (reference "gend", sections 3 and 5): cross-ent
 3e-4, 512 crops. One cosine instead of its restarts every ten epochs. Prepare crops with --preset=gend.
 """
 
+from configs import msddf
 from configs.detectors import common
-
-# OpenAI's CLIP at a fixed commit, so that it is the same file next year.
-REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
 
 
 def get_config(arg=None):
     """The experiment. `arg`: nothing, or "demo" for the embedded data set."""
     common.check_arg(arg, "configs/detectors/gend.py")
-    config = common.get_plain("clip", "L/14", image_size=224, normalize=True)
-    config.init = {"path": "hf://openai/clip-vit-large-patch14", "revision": REVISION}
+    config = common.get_plain("clip", "L/14", image_size=224, init=msddf.CLIP_L14, normalize=True)
     config.data.preset = "gend"
     config.data.batch_size = 512
     config.loss_weights = {"label": 1.0, "feature_uniformity": 0.5, "feature_alignment": 0.1}

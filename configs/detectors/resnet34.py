@@ -1,7 +1,6 @@
 """ResNet-34 (He et al., CVPR 2016), ImageNet's, all of it trained: DeepfakeBench's CNN-Aug.
 
-    python -m msddf_jax.main --config configs/detectors/resnet34.py --workdir runs/resnet34 \
-        --config.init.path=weights/resnet34-b627a593.pth
+python -m msddf_jax.main --config configs/detectors/resnet34.py --workdir runs/resnet34
 """
 
 from configs.detectors import common

@@ -1,7 +1,6 @@
 """SBI (Shiohara and Yamasaki, CVPR 2022): EfficientNet-B4 on self-blended images of reals, and on nothing else.
 
-    python -m msddf_jax.main --config configs/detectors/sbi.py --workdir runs/sbi \
-        --config.init.path=weights/adv-efficientnet-b4-44fb3a87.pth
+    python -m msddf_jax.main --config configs/detectors/sbi.py --workdir runs/sbi
 
 Published: video AUC 92.87 on Celeb-DF, 98.16 on DFD and 71.96 on DFDC, trained on c23. Differs from the paper: AdamW
 instead of SAM, aligned crops instead of boxes with a random margin, and 256 px crops resized to 380. Pixels are not
@@ -17,10 +16,8 @@ def get_config(arg=None):
     options = {"padding": "static", "pixel_mean": (0.0, 0.0, 0.0), "pixel_std": (1.0, 1.0, 1.0)}
     config = common.get_plain("efficientnet", "B4", image_size=380, options=options)
     # Reals alone; each gives itself and its forgery: 16 and 16.
-    config.data.group = config.synth.group = (1, 0)
-    config.data.batch_size = 16
-    config.data.train.methods = ()
-    config.synth.recipe = "self_blend"
+    common.train_on_reals(config)
+    config.synth.recipe = {"name": "self_blend", "twin": {}, "blend": {}}
     if arg == "demo":
         config.model.variant = "B0"
         common.make_demo(config)

@@ -1,7 +1,6 @@
 """Xception (Chollet, CVPR 2017), ImageNet's, all of it trained: the detector that most tables start with.
 
-    python -m msddf_jax.main --config configs/detectors/xception.py --workdir runs/xception \
-        --config.init.path=weights/xception-b5690688.pth
+    python -m msddf_jax.main --config configs/detectors/xception.py --workdir runs/xception
 
 The weights are those that DeepfakeBench starts from (any file of format xception/cadene or xception/timm will do).
 """

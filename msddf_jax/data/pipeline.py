@@ -182,6 +182,38 @@ class BatchIterator:
         self._iterator.close()
 
 
+class JoinedBatches:
+    """Several `BatchIterator`s as one, of tuples with a batch from each; its state is the list of theirs."""
+
+    def __init__(self, iterators):
+        self._iterators = list(iterators)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return tuple(next(iterator) for iterator in self._iterators)
+
+    def get_state(self):
+        """Position after the tuples that `next` has returned."""
+        return [iterator.get_state() for iterator in self._iterators]
+
+    def set_state(self, state):
+        """Go to where `get_state` was called. Raises ValueError for another number of iterators, and as theirs."""
+        if not isinstance(state, list) or len(state) != len(self._iterators):
+            raise ValueError(
+                f"the checkpoint's place in the data is not of {len(self._iterators)} independent batches a step: "
+                "resume with the config.step it was saved with, or start in a new workdir"
+            )
+        for iterator, own in zip(self._iterators, state, strict=True):
+            iterator.set_state(own)
+
+    def close(self):
+        """Stop the reading threads."""
+        for iterator in self._iterators:
+            iterator.close()
+
+
 def encode_state(state):
     """An iterator state as text, for a checkpoint."""
     return json.dumps(state)

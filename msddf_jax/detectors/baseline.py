@@ -13,6 +13,7 @@ result: GenD's own figures need its data and weights and stand in its paper; the
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -37,36 +38,22 @@ class Model(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, batch, *, train):
+    def __call__(self, rows, *, train) -> dict[str, jax.Array]:
         """{"image": float32 [B, H, W, 3] in [0, 1]} -> logit [B], logits [B, 2], feature [B, d] of unit length."""
-        images = compose.resize(batch["image"], self.image_size)
+        images = compose.resize(rows["image"], self.image_size)
         make = functools.partial(backbones.make, self.family, self.variant, self.image_size)
         features = make(dtype=self.dtype, name="backbone", **(self.options or {}))(images, train=train)
         out = heads.BinaryHead("linear" if self.normalize else "raw", name="binary_head")(features["feature"])
         return dict(out, feature=out["embedding"], spatial=features["spatial"])
 
 
-def synthesize(key, batch, *, progress, choose=None, **settings):
-    """The rows of `compose.compose`; `progress` changes nothing here."""
-    del progress
-    return compose.compose(key, batch, choose=choose, **settings)
-
-
-augment = compose.augment
-
-
-def losses(out, batch, *, key, progress):
+def losses(out, rows, ctx) -> dict[str, tuple]:
     """Every term of the objective: {name: (values [N], mask [N])}, unweighted. Source: GenD 3."""
-    del key, progress
-    label = batch["label"]
+    del ctx
+    label = rows["label"]
     every = jnp.ones(label.shape[0], bool)
     return {
         "label": (L.label_ce(out["logits"], label), every),
         "feature_uniformity": (L.feature_uniformity(out["feature"], every), every),
         "feature_alignment": (L.feature_alignment(out["feature"], label, every), every),
     }
-
-
-def scalars(out, batch):
-    """Accuracy by role."""
-    return compose.accuracy_by_role(out["logit"], batch)

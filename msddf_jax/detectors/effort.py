@@ -15,6 +15,7 @@ figures need its data and weights; the README's tables are this project's own.
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -38,17 +39,17 @@ class Model(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, batch, *, train):
+    def __call__(self, rows, *, train) -> dict[str, jax.Array]:
         """Forward pass.
 
         Args:
-          batch: {"image": float32 [B, H, W, 3] in [0, 1]}. train: changes nothing here.
+          rows: {"image": float32 [B, H, W, 3] in [0, 1]}. train: changes nothing here.
 
         Returns:
           dict: logit [B] (log odds of fake), logits [B, 2], feature [B, d] of unit length, spatial [B, g, g, d];
           orthogonality and norm_change, scalars, means over the projections (`models.low_rank`).
         """
-        images = compose.resize(batch["image"], self.image_size)
+        images = compose.resize(rows["image"], self.image_size)
         linear = functools.partial(low_rank.LowRankLinear, rank=self.rank)
         settings = dict(self.options or {}, dtype=self.dtype, attn_linear=linear, name="backbone")
         features = clip.VisionTransformer(self.variant, self.image_size, **settings)(images, train=train)
@@ -59,7 +60,7 @@ class Model(nn.Module):
         return dict(out, feature=out["embedding"], spatial=features["spatial"])
 
 
-def from_backbone(flat, model):
+def from_backbone(flat, model) -> dict[str, Any]:
     """Loaded variables of a plain CLIP ViT as this detector keeps them.
 
     Args:
@@ -68,29 +69,15 @@ def from_backbone(flat, model):
     return effort_names.init_from_dense(flat, model.get("rank", 1))
 
 
-def synthesize(key, batch, *, progress, choose=None, **settings):
-    """The rows of `compose.compose`; `progress` changes nothing here."""
-    del progress
-    return compose.compose(key, batch, choose=choose, **settings)
-
-
-augment = compose.augment
-
-
-def losses(out, batch, *, key, progress):
+def losses(out, rows, ctx) -> dict[str, tuple]:
     """Every term of the objective: {name: (values [N], mask [N])}, unweighted.
 
     The two constraints have one value for the whole batch. Source: Effort 3.3.
     """
-    del key, progress
-    label = batch["label"]
+    del ctx
+    label = rows["label"]
     every = jnp.ones(label.shape[0], bool)
     terms = {"label": (L.label_ce(out["logits"], label), every)}
     for name in ("orthogonality", "norm_change"):
         terms[f"kernel_{name}"] = (jnp.broadcast_to(out[name], label.shape), every)
     return terms
-
-
-def scalars(out, batch):
-    """Accuracy by role."""
-    return compose.accuracy_by_role(out["logit"], batch)

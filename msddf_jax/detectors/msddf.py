@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from msddf_jax import hooks
 from msddf_jax import losses as L
 from msddf_jax.data import schema
 from msddf_jax.models import boundary, clip, frequency, heads
@@ -31,6 +32,8 @@ class Model(nn.Module):
     num_identities: classes of the identity adversary, 0 for none. rank: channels of the frequency tokens.
     use_frequency, use_boundary: the two modules.
     slerp_probability: chance that a feature moves along the great circle to another of its class, in training.
+    reverse_type: whether the type head's gradient is reversed before the feature, which is then to say nothing of how a
+      forgery was made ("manipulation-invariant features").
     binary_head: of `heads.BinaryHead`; "cosine" is for ArcMargin.
     options: further fields of `clip.VisionTransformer`, None for their defaults (LAION's weights: quick_gelu False).
     """
@@ -42,25 +45,26 @@ class Model(nn.Module):
     use_frequency: bool = True
     use_boundary: bool = True
     slerp_probability: float = 0.0
+    reverse_type: bool = False
     binary_head: str = "linear"
     remat: bool = False
     options: Any = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, batch, *, train):
+    def __call__(self, rows, *, train) -> dict[str, jax.Array]:
         """Forward pass.
 
         Args:
-          batch: {"image": float32 [B, H, W, 3] in [0, 1]} and, in training, "label" [B] and "reversal" (scalar,
-            strength of the gradient reversal).
+          rows: {"image": float32 [B, H, W, 3] in [0, 1]} and, in training, "label" [B] and "reversal" (scalar,
+            strength of the gradient reversals).
 
         Returns:
           dict: logit [B] (log odds of fake), logits [B, 2], feature [B, d] unit, map_logits [B, g, g, 1],
           type_logits [B, 6], region_logits [B, 5], strength [B], identity_logits [B, I], boundary_logits [B, g, g],
           frequency [B, d / 4]; cosine [B, 2] with the "cosine" head.
         """
-        images = compose.resize(batch["image"], self.image_size)
+        images = compose.resize(rows["image"], self.image_size)
         grid = clip.grid_size(self.variant, self.image_size)
         out = {}
         weight = frequency_out = None
@@ -90,73 +94,63 @@ class Model(nn.Module):
         binary = unit
         if train and self.slerp_probability > 0:
             binary = L.slerp_same_class(
-                self.make_rng("dropout"), unit, batch["label"], probability=self.slerp_probability
+                self.make_rng("dropout"), unit, rows["label"], probability=self.slerp_probability
             )
         out.update(heads.BinaryHead(self.binary_head, name="binary_head")(binary), feature=unit)
         out["map_logits"] = heads.MapHead(name="map_head")(features["mid_tokens"], features["tokens"])
-        out["type_logits"] = heads.TypeHead(len(schema.FORGERY_TYPES), name="type_head")(unit)
+        reversal = rows.get("reversal", 0.0)
+        of_type = reverse_grad(unit, reversal) if self.reverse_type else unit
+        out["type_logits"] = heads.TypeHead(len(schema.FORGERY_TYPES), name="type_head")(of_type)
         out["region_logits"] = heads.RegionHead(len(schema.FACE_PARTS), name="region_head")(unit)
         out["strength"] = heads.StrengthHead(name="strength_head")(unit)
         if self.num_identities:
-            reversed_cls = reverse_grad(features["cls"], batch.get("reversal", 0.0))
+            reversed_cls = reverse_grad(features["cls"], reversal)
             out["identity_logits"] = heads.IdentityHead(self.num_identities, name="identity_head")(reversed_cls)
         return out
 
 
-def synthesize(key, batch, *, progress, reversal, choose=None, **settings):
-    """A training batch of groups -> the rows that the detector sees; runs in the train step.
-
-    Args:
-      key: typed key. batch: device batch, images and masks float32 in [0, 1].
-      progress: share of training done, in [0, 1]. reversal: ceiling of the identity reversal's schedule.
-      choose, **settings: of `compose.compose`.
-
-    Returns:
-      rows of `compose.compose`, and the scalar reversal.
-    """
-    rows = compose.compose(key, batch, choose=choose, **settings)
-    return dict(rows, reversal=dann_schedule(progress, reversal))
+def make_rows(key, batch, ctx) -> dict[str, Any]:
+    """`hooks.make_rows`, and the scalar `reversal`: the strength of the gradient reversals at this step."""
+    made = hooks.make_rows(key, batch, ctx)
+    return dict(made, reversal=dann_schedule(ctx.progress, ctx.config.loss_args.reversal))
 
 
-augment = compose.augment
-
-
-def losses(out, batch, *, key, progress, arc):
+def losses(out, rows, ctx) -> dict[str, tuple]:
     """Every term of the objective: {name: (values [N], mask [N])}, unweighted.
 
     Args:
-      out: of `Model`. batch: of `synthesize`. key: typed key. progress: share of training done.
-      arc: {"scale", "margin", "warmup"} of ArcMargin, used where the model's binary head gives cosines; the margin
-        grows from 0 over the first `warmup` share of training (clip_cross_domain B5).
+      out: of `Model`. rows: of `make_rows`. ctx: `hooks.Context`; of `config.loss_args`, arc: {"scale", "margin",
+        "warmup"} of ArcMargin, used where the model's binary head gives cosines; the margin grows from 0 over the first
+        `warmup` share of training (clip_cross_domain B5).
 
     Source: MSDDF 3.3 and 6; clip_cross_domain B5; GenD 3.
     """
-    del key
-    label, count = batch["label"], batch["label"].shape[0]
+    label, count = rows["label"], rows["label"].shape[0]
     every = jnp.ones(count, bool)
     grid = out["map_logits"].shape[1]
-    target_map = area_pool(batch["mask"], grid)
+    target_map = area_pool(rows["mask"], grid)
     if "cosine" in out:
-        margin = arc["margin"] * jnp.minimum(1.0, progress / max(arc["warmup"], 1e-6))
-        label_loss = L.label_arc(out["cosine"], label, scale=arc["scale"], margin=margin)
+        arc = ctx.config.loss_args.arc
+        margin = arc.margin * jnp.minimum(1.0, ctx.progress / max(arc.warmup, 1e-6))
+        label_loss = L.label_arc(out["cosine"], label, scale=arc.scale, margin=margin)
     else:
         label_loss = L.label_ce(out["logits"], label)
     terms = {
         "label": (label_loss, every),
-        "map_bce": (L.map_bce(out["map_logits"], target_map), batch["has_mask"]),
+        "map_bce": (L.map_bce(out["map_logits"], target_map), rows["has_mask"]),
         # Dice of an empty target asks only for a small map, which the cross-entropy does better.
-        "map_dice": (L.map_dice(out["map_logits"], target_map), batch["has_mask"] & (label == 1)),
-        "type_ce": (L.label_ce(out["type_logits"], batch["type"]), every),
-        "region_bce": (L.multilabel_bce(out["region_logits"], batch["regions"]), batch["has_regions"]),
-        "strength_mse": (L.strength_mse(out["strength"], batch["strength"]), batch["has_strength"]),
+        "map_dice": (L.map_dice(out["map_logits"], target_map), rows["has_mask"] & (label == 1)),
+        "type_ce": (L.label_ce(out["type_logits"], rows["type"]), every),
+        "region_bce": (L.multilabel_bce(out["region_logits"], rows["regions"]), rows["has_regions"]),
+        "strength_mse": (L.strength_mse(out["strength"], rows["strength"]), rows["has_strength"]),
         "feature_uniformity": (L.feature_uniformity(out["feature"], every), every),
         "feature_alignment": (L.feature_alignment(out["feature"], label, every), every),
     }
     if "boundary_logits" in out:
-        target = boundary.boundary_target(batch["blend_mask"], grid)[..., None]
+        target = boundary.boundary_target(rows["blend_mask"], grid)[..., None]
         loss = L.map_bce(out["boundary_logits"][..., None], target, pos_weight=1.0)
-        terms["boundary_bce"] = (loss, batch["has_mask"])
-    first, second = _twin_rows(batch["role"])
+        terms["boundary_bce"] = (loss, rows["has_mask"])
+    first, second = _twin_rows(rows["role"])
     has_twin = second >= 0
     terms["twin_cosine"] = (L.pair_cosine(out["feature"][first], out["feature"][second]), has_twin)
     if "frequency" in out:
@@ -164,8 +158,8 @@ def losses(out, batch, *, key, progress, arc):
         anchor = jax.lax.stop_gradient(out["frequency"][first])
         terms["frequency_cosine"] = (L.pair_cosine(anchor, out["frequency"][second]), has_twin)
     if "identity_logits" in out:
-        known = batch["identity"] >= 0
-        terms["identity_ce"] = (L.label_ce(out["identity_logits"], jnp.maximum(batch["identity"], 0)), known)
+        known = rows["identity"] >= 0
+        terms["identity_ce"] = (L.label_ce(out["identity_logits"], jnp.maximum(rows["identity"], 0)), known)
     return terms
 
 
@@ -183,13 +177,13 @@ def _twin_rows(role):
     return index, jnp.where(is_target, position[rank_of("target_twin")], -1)
 
 
-def scalars(out, batch):
+def scalars(out, rows) -> dict[str, jax.Array]:
     """Figures worth watching: accuracy by role, how many forgeries came out real, identity top-1."""
-    values = compose.accuracy_by_role(out["logit"], batch)
-    forgery = batch["role"] == ROLES.index("forgery")
-    values["synth/unchanged"] = L.masked_mean((batch["label"] == 0).astype(jnp.float32), forgery)
-    values["synth/strength"] = L.masked_mean(batch["strength"], forgery & batch["has_strength"])
+    values = compose.accuracy_by_role(out["logit"], rows)
+    forgery = rows["role"] == ROLES.index("forgery")
+    values["synth/unchanged"] = L.masked_mean((rows["label"] == 0).astype(jnp.float32), forgery)
+    values["synth/strength"] = L.masked_mean(rows["strength"], forgery & rows["has_strength"])
     if "identity_logits" in out:
-        top = jnp.argmax(out["identity_logits"], axis=-1) == batch["identity"]
-        values["identity/top1"] = L.masked_mean(top.astype(jnp.float32), batch["identity"] >= 0)
+        top = jnp.argmax(out["identity_logits"], axis=-1) == rows["identity"]
+        values["identity/top1"] = L.masked_mean(top.astype(jnp.float32), rows["identity"] >= 0)
     return values

@@ -10,8 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from msddf_jax import detector
 from msddf_jax.evaluators.perturb import Perturbation
-from msddf_jax.train_step import make_model
 
 # Maximum norm, in grey levels of 255.
 LEVELS = (1, 2, 4, 8)
@@ -22,13 +22,8 @@ PGD_STEP = 2.5 / PGD_STEPS
 
 def make_logit_fn(config):
     """logit(weights, image float32 [B, H, W, 3] in [0, 1]) -> float32 [B], > 0 for fake; weights as for predict_fn."""
-    _, model = make_model(config)
-
-    def logit(weights, image):
-        variables = {"params": weights["params"], **weights["model_state"]}
-        return model.apply(variables, {"image": image}, train=False)["logit"].astype(jnp.float32)
-
-    return logit
+    apply = detector.make_apply(config)
+    return lambda weights, image: apply(weights, {"image": image})["logit"].astype(jnp.float32)
 
 
 def wrongness(logit, label):

@@ -49,7 +49,7 @@ class Trunk(nn.Module):
 
 
 class Policy(nn.Module):
-    """Logits over region, blend type and strength bin; uniform before training.
+    """Logits over region, blend type and strength bin; uniform before training. Collection "baseline": the reward's.
 
     Attributes:
       dtype: of the trunk.
@@ -67,6 +67,9 @@ class Policy(nn.Module):
         Returns:
           dict by `HEADS`: region [B, 11], type [B, 4], magnitude [B, 8], float32 logits.
         """
+        # Carried from step to step beside the parameters; `reinforce_loss` moves it.
+        for name, value in init_baseline().items():
+            self.variable("baseline", name, lambda value=value: value)
         features = Trunk(self.dtype, name="trunk")(target, source)
         # From zero: the first forgeries are drawn uniformly.
         zeros = nn.initializers.zeros_init()

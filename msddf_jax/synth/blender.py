@@ -14,6 +14,8 @@ from msddf_jax.synth import blend, color, geometry, masks
 MIN_AREA = 0.005
 # Blends that obey the magnitude, as published.
 MAGNITUDE_ON = ("dynamic",)
+# Odds of `schema.BLENDS` without an adversary (MSDDF 6, parameter table).
+TYPE_WEIGHTS = (0.25, 0.2, 0.35, 0.2)
 NONE = schema.BLENDS.index("none")
 
 
@@ -154,7 +156,7 @@ def check_names(name, given, allowed, may_be_empty=False):
         raise ValueError(f"{name} is {tuple(given)}, allowed are names from {tuple(allowed)}")
 
 
-def uniform_choices(key, batch_size, *, type_weights=(0.25, 0.2, 0.35, 0.2), magnitude=(0.1, 1.0)):
+def uniform_choices(key, batch_size, *, type_weights=TYPE_WEIGHTS, magnitude=(0.1, 1.0)):
     """Choices without a policy: every region alike, blends by weight (MSDDF design, section 6).
 
     Args:

@@ -1,7 +1,8 @@
 """From a host batch of groups to the rows that a detector trains on: twins, forgeries and data-set fakes.
 
-Rows come out group-major, in the order of `ROLES`, so that a group stays on one device. Targets follow from what
-happened to the pixels (`blend.settle`), never from what was asked for.
+Rows come out group-major, in the order of `ROLES`, so that a group stays on one device. A row that is a record keeps
+its record's label, method and group; targets of a forgery follow from what happened to the pixels (`blend.settle`),
+never from what was asked for.
 """
 
 import jax
@@ -9,79 +10,84 @@ import jax.numpy as jnp
 
 from msddf_jax import losses
 from msddf_jax.data import schema
-from msddf_jax.synth import blender, degrade, recipes
+from msddf_jax.synth import degrade, recipes
 
 ROLES = ("target_twin", "source_twin", "forgery", "dataset_fake")
+# What a row has of its record whatever becomes of its pixels.
+_KEPT = ("label", "method", "identity", "group", "attributes", "has_attributes")
+# Fields of a batch with an axis for the frames of a clip.
+_OF_FRAMES = ("image", "mask", "landmarks")
 
 
-def compose(
-    key,
-    batch,
-    *,
-    group,
-    recipe,
-    flip=0.5,
-    twin=None,
-    blend=None,
-    choose=None,
-    type_weights=None,
-    source_twin,
-    self_blend_share=0.0,
-):
+def compose(key, batch, *, group, recipe, flip=0.5, choose=None) -> dict:
     """A batch of groups -> the batch that the detector sees. Pure; runs in the train step.
 
     Args:
       key: typed key.
-      batch: device batch, images and masks float32 in [0, 1].
-      group: (reals, fakes) of a group, as the pipeline laid them.
-      recipe: of `recipes.RECIPES`, or "none": reals and data-set fakes as they are, without a forgery.
-      flip, twin, blend, self_blend_share: see `recipes.forge`.
-      choose: see `recipes.forge`; None draws by `type_weights`.
-      type_weights: of `blender.uniform_choices`; None for its own.
-      source_twin: whether a real's other twin is a row too; only "msddf" has one.
+      batch: device batch (`schema.DEVICE_FIELDS`), images and masks float32 in [0, 1]; image [B, H, W, 3], or
+        [B, T, H, W, 3] of clips, with mask and landmarks alike: all T frames then get the same flip, recipe and
+        choices.
+      group: `schema.Group` that the pipeline laid the rows by.
+      recipe: of `recipes.forge`; "none" gives reals and data-set fakes as they are, without a forgery.
+      flip, choose: see `recipes.forge`; choose sees the mean of a clip's frames.
 
     Returns:
       batch with, for N rows: image, mask [N, H, W, 1] (strength of the manipulation), blend_mask [N, H, W, 1] (where
-      it is, whatever its strength), has_mask, label, type, regions [N, 5], has_regions, strength, has_strength,
-      identity, role, and record, what `choose` asked to see again (zeros for the rows that it did not choose for).
+      it is, whatever its strength), has_mask, label, method (-1 where it was forged here), type, regions [N, 5],
+      has_regions, strength, has_strength, identity, group, attributes [N, 13], has_attributes, role, and record, what
+      `choose` asked to see again (zeros for the rows that it did not choose for). Clips: images and masks with T.
 
     Raises:
-      ValueError: an unknown recipe, a source twin of a recipe without one, or no row at all that is fake.
+      ValueError: as `recipes.check`, or no row at all that is fake.
     """
-    flip_key, forge_key, fake_key = jax.random.split(key, 3)
+    if batch["image"].ndim == 4:
+        return _compose_frames(key, batch, group, recipe, flip, choose)
+    axes = {name: 1 if name in _OF_FRAMES else None for name in batch}
+    of_clip = None
+    if choose is not None:
+        mean = lambda image: jax.lax.pmean(image, "frames")
+        of_clip = lambda key, target, source, **chosen: choose(key, mean(target), mean(source), **chosen)
+    each = lambda frames: _compose_frames(key, frames, group, recipe, flip, of_clip)
+    # One key for all frames: what is drawn is drawn once, and only the pixels differ.
+    return _merge_frames(jax.vmap(each, in_axes=(axes,), out_axes=1, axis_name="frames")(batch))
+
+
+def _merge_frames(rows):
+    """Rows with an axis of frames -> rows of clips: what holds for one frame at least holds for the clip."""
+    changed = jnp.argmax(rows["label"], axis=1)
+    take = lambda value: jax.vmap(lambda row, frame: row[frame])(value, changed)
+    return {name: value if name in ("image", "mask", "blend_mask") else jax.tree.map(take, value)
+            for name, value in rows.items()}  # fmt: skip
+
+
+def _compose_frames(key, batch, group, recipe, flip, choose):
+    _, forge_key, fake_key = jax.random.split(key, 3)
     reals, fakes = _split_groups(batch, group)
-    if recipe == "none":
-        if not group[1]:
-            raise ValueError(f"synth.recipe is 'none' and data.group is {tuple(group)}: there would be no fake at all")
-        recipes.check_share(recipe, self_blend_share)
-        made = {"target": recipes.flip_rows(flip_key, reals, flip)["image"], "source": None, "forged": None}
-    else:
-        if choose is None:
-            weights = {} if type_weights is None else {"type_weights": type_weights}
-            choose = lambda k, target, _: _uniform(k, target.shape[0], weights)
-        others = fakes if group[1] else None
-        settings = {"flip": flip, "twin": twin, "blend": blend, "self_blend_share": self_blend_share}
-        made = recipes.forge(recipe, forge_key, reals, choose=choose, others=others, **settings)
-    if source_twin and made["source"] is None:
-        raise ValueError(f"synth.source_twin is on; the recipe {recipe!r} has no second real view, only 'msddf' has")
-    record = made.get("record", {})
-    parts = [(_real_rows(reals, made["target"], "target_twin", record), group[0])]
-    if source_twin:
-        parts.append((_real_rows(reals, made["source"], "source_twin", record), group[0]))
+    others = fakes if group.fakes else None
+    made = recipes.forge(recipe, forge_key, reals, flip=flip, choose=choose, others=others)
+    if made["forged"] is None and not group.fakes:
+        raise ValueError(f"synth.recipe.name is 'none' and data.group is {group}: there would be no fake at all")
+    record = made["record"]
+    parts = [(_real_rows(reals, made["target"], "target_twin", record), group.real)]
+    if made["source"] is not None:
+        parts.append((_real_rows(reals, made["source"], "source_twin", record), group.real))
     if made["forged"] is not None:
-        parts.append((_forged_rows(reals, made["forged"], record), group[0]))
-    if group[1]:
-        parts.append((_fake_rows(recipes.flip_rows(fake_key, fakes, flip), record), group[1]))
+        parts.append((_forged_rows(reals, made["forged"], record), group.real))
+    if group.fakes:
+        parts.append((_fake_rows(recipes.flip_rows(fake_key, fakes, flip), record), group.fakes))
     return _join_groups(parts)
 
 
-def augment(key, rows, *, image_size, **settings):
-    """Photometric augmentation of every row for itself (`degrade.augment`), then the size of the model."""
-    image = degrade.augment(key, rows["image"], **settings)
-    return dict(rows, image=resize(image, image_size))
+def augment(key, rows, *, image_size, **settings) -> dict:
+    """Photometric augmentation of every row for itself (`degrade.augment`), then the size of the model.
+
+    The frames of a clip, [B, T, H, W, 3], are augmented alike.
+    """
+    one = lambda image: resize(degrade.augment(key, image, **settings), image_size)
+    return dict(rows, image=_over_frames(one, rows["image"]))
 
 
-def accuracy_by_role(logit, rows):
+def accuracy_by_role(logit, rows) -> dict[str, jax.Array]:
     """{"accuracy/<role>": share of the role's rows that `logit` [N] puts on the right side; 0 without a row}.
 
     Of the forgeries, those that changed something: the others are their target twin once more.
@@ -96,31 +102,33 @@ def accuracy_by_role(logit, rows):
     return accuracy
 
 
-def resize(images, size):
-    """Images [B, H, W, 3] to size x size, cubic with antialiasing, clipped to [0, 1]; as they are where they fit."""
-    if images.shape[1:3] == (size, size):
+def resize(images, size) -> jax.Array:
+    """Images [B, H, W, 3] or clips [B, T, H, W, 3] to size x size, cubic with antialiasing, clipped to [0, 1].
+
+    They stay as they are where they fit.
+    """
+    height, width, channels = images.shape[-3:]
+    if (height, width) == (size, size):
         return images
-    shape = (images.shape[0], size, size, images.shape[3])
+    shape = (*images.shape[:-3], size, size, channels)
     return jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0.0, 1.0)
 
 
-def _uniform(key, count, weights):
-    region, blend_type, magnitude = blender.uniform_choices(key, count, **weights)
-    return {"region": region, "blend_type": blend_type, "magnitude": magnitude, "record": {}}
+def _over_frames(fn, images):
+    return fn(images) if images.ndim == 4 else jax.vmap(fn, in_axes=1, out_axes=1)(images)
 
 
 def _split_groups(batch, group):
     """(rows of the reals, rows of the data-set fakes) of a group-major batch; a missing landmark is NaN."""
-    real, fake = group
     # A face without landmarks cannot be forged: NaN makes every recipe leave it real.
     batch = dict(batch, landmarks=jnp.where(batch["has_landmarks"][:, None, None], batch["landmarks"], jnp.nan))
 
     def take(value, part):
-        grouped = value.reshape(-1, real + fake, *value.shape[1:])[:, part]
+        grouped = value.reshape(-1, group.rows, *value.shape[1:])[:, part]
         return grouped.reshape(-1, *value.shape[1:])
 
-    reals = {name: take(value, slice(0, real)) for name, value in batch.items()}
-    return reals, {name: take(value, slice(real, None)) for name, value in batch.items()}
+    reals = {name: take(value, slice(0, group.real)) for name, value in batch.items()}
+    return reals, {name: take(value, slice(group.real, None)) for name, value in batch.items()}
 
 
 def _join_groups(parts):
@@ -143,18 +151,16 @@ def _rows(batch, image, role, kind, record, **given):
         "mask": jnp.zeros((*image.shape[:3], 1), jnp.float32),
         "blend_mask": jnp.zeros((*image.shape[:3], 1), jnp.float32),
         "has_mask": yes,
-        "label": jnp.zeros(count, jnp.int32),
         "type": jnp.full(count, schema.FORGERY_TYPES.index(kind), jnp.int32),
         "regions": jnp.zeros((count, len(schema.FACE_PARTS)), jnp.float32),
         "has_regions": yes,
         "strength": jnp.zeros(count, jnp.float32),
         "has_strength": no,
-        "identity": batch["identity"],
         "role": jnp.full(count, ROLES.index(role), jnp.int32),
         # Nothing was chosen for this row: zeros of the same tree, so that the roles join.
         "record": jax.tree.map(lambda x: jnp.zeros((count, *x.shape[1:]), x.dtype), record),
     }
-    return {**rows, **given}
+    return {**rows, **{name: batch[name] for name in _KEPT}, **given}
 
 
 def _real_rows(reals, image, role, record):
@@ -166,6 +172,10 @@ def _forged_rows(reals, forged, record):
     # An adversary that learns through the blender is to change the image, not what is asked of the detector.
     forged = {name: value if name == "image" else jax.lax.stop_gradient(value) for name, value in forged.items()}
     peak = jnp.max(forged["map"], axis=(1, 2, 3), keepdims=True)
+    changed = forged["label"] == 1
+    # Of a forgery the first attribute, "fake", is known and no other; what changed nothing is its real once more.
+    fake = jnp.arange(len(schema.ATTRIBUTES)) == 0
+    attributes = jnp.where(changed[:, None], fake, reals["attributes"]).astype(reals["attributes"].dtype)
     return _rows(
         reals,
         forged["image"],
@@ -177,6 +187,9 @@ def _forged_rows(reals, forged, record):
         blend_mask=forged["map"] / jnp.maximum(peak, 1e-6),
         regions=forged["region_parts"],
         has_regions=forged["has_region"],
+        method=jnp.where(changed, -1, reals["method"]),
+        attributes=attributes,
+        has_attributes=jnp.where(changed[:, None], fake, reals["has_attributes"]),
         **{name: forged[name] for name in ("label", "type", "strength", "has_strength")},
     ) | {"record": record}
 
@@ -192,7 +205,6 @@ def _fake_rows(fakes, record):
         mask=fakes["mask"],
         blend_mask=fakes["mask"],
         has_mask=fakes["has_mask"],
-        label=jnp.ones(count, jnp.int32),
         # What a data-set fake replaced is known from its mask alone, and not by region.
         has_regions=jnp.zeros(count, bool),
     )

@@ -1,0 +1,139 @@
+"""The protocol of detectors: look-up, specification, and what scores with one.
+
+A detector is a module with
+
+    Model(rows, *, train) -> {"logit": [N], ...}                          linen; log odds of fake
+    losses(out, rows, ctx) -> {name: (values [N], mask [N])}              every term, unweighted
+
+and, where the defaults do not serve it,
+
+    example(config) -> {"image": (S, S, 3) or (T, S, S, 3), ...}          shapes of one row, without the row axis
+    players(config) -> {name: hooks.Player}                                networks beside it
+    make_rows(key, batch, ctx) -> rows                                    from a device batch
+    scalars(out, rows) -> {name: scalar}                                  for the log
+    from_backbone(flat, model) -> flat                                    published variables as its Model keeps them
+
+`ctx` is `hooks.Context`. It is named in `config.detector`: a file of msddf_jax/detectors, or any module that can be
+imported. This module stands below the trainer and imports neither models nor synthesis: what only scores starts quickly.
+"""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from msddf_jax import detectors
+
+REQUIRED = ("Model", "losses")
+OPTIONAL = ("example", "players", "make_rows", "scalars", "from_backbone")
+HOOKS = REQUIRED + OPTIONAL
+
+
+def load(name) -> ModuleType:
+    """The module of a detector, checked.
+
+    Args:
+      name: a file of msddf_jax/detectors ("msddf"), or the dotted name of another module ("my_package.my_detector").
+
+    Raises:
+      ValueError: no such detector; a hook that is required and not there; a public function that is no hook, since a
+        misspelt hook would be passed over without a word.
+    """
+    known = sorted(m.name for m in pkgutil.iter_modules(detectors.__path__))
+    path = f"{detectors.__name__}.{name}" if name in known else name
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"config.detector is {name!r}{hint} The detectors in msddf_jax/detectors are {known}; any other is the "
+            "dotted name of a module that can be imported"
+        ) from error
+    lacking = [hook for hook in REQUIRED if not hasattr(module, hook)]
+    functions = inspect.getmembers(module, inspect.isfunction)
+    own = [n for n, f in functions if f.__module__ == module.__name__ and not n.startswith("_")]
+    strange = [n for n in own if n not in HOOKS]
+    if lacking or strange:
+        what = [f"lacks {', '.join(lacking)}"] * bool(lacking)
+        for found in strange:
+            near = difflib.get_close_matches(found, HOOKS, n=1)
+            what.append(f"defines {found}, which is no hook" + (f" (did you mean {near[0]}?)" if near else ""))
+        raise ValueError(
+            f"detector {name!r} ({module.__file__}) {'; '.join(what)}. Hooks: {', '.join(HOOKS)}. A function of its own "
+            "starts with an underscore"
+        )
+    return module
+
+
+def make_model(config) -> Any:
+    """The linen module of a config's detector; `config.model` are its fields."""
+    fields = config.model.to_dict()
+    return load(config.detector).Model(**fields, dtype=jnp.dtype(config.dtype))
+
+
+def example(config) -> dict[str, tuple]:
+    """{field: shape of one row}: the detector's own, or one image, or a clip where `config.data.clip_length` is set."""
+    module = load(config.detector)
+    if hasattr(module, "example"):
+        return {name: tuple(shape) for name, shape in module.example(config).items()}
+    size, frames = config.data.image_size, config.data.get("clip_length", 0)
+    return {"image": (frames, size, size, 3) if frames else (size, size, 3)}
+
+
+def example_batch(config, batch_size=1) -> dict[str, jax.Array]:
+    """Rows of zeros with the shapes of `example`, float32: what a model is initialised with."""
+    return {name: jnp.zeros((batch_size, *shape), jnp.float32) for name, shape in example(config).items()}
+
+
+def weight_shapes(config) -> dict:
+    """{"params", "model_state"} of the detector as `jax.ShapeDtypeStruct`s."""
+    model, rows = make_model(config), example_batch(config)
+    variables = dict(jax.eval_shape(lambda: model.init(jax.random.key(0, impl="rbg"), rows, train=False)))
+    return {"params": variables.pop("params"), "model_state": variables}
+
+
+def make_apply(config) -> Callable:
+    """apply(weights, rows, mutable=False) -> what the Model gives outside training. Pure.
+
+    weights: {"params", "model_state"}. rows: {"image": float32 [B, (T,) H, W, 3] in [0, 1], ...}. mutable: as linen's
+    `apply`, which then gives (output, changed collections).
+    """
+    model = make_model(config)
+
+    def apply(weights, rows, mutable=False):
+        variables = {"params": weights["params"], **weights["model_state"]}
+        return model.apply(variables, rows, train=False, mutable=mutable)
+
+    return apply
+
+
+def make_score(config) -> Callable:
+    """score(weights, {"image": uint8 [B, (T,) H, W, 3]}) -> {"score": [B], ...}: pure, to be jitted.
+
+    What a detector gives beside its logit comes out too, float32: "map" [B, g, g], P(manipulated) on the token grid,
+    of `map_logits`; "type" [B, 6] and "regions" [B, 5], probabilities over `schema.FORGERY_TYPES` and
+    `schema.FACE_PARTS`, of `type_logits` and `region_logits`; "strength" [B] in [0, 1]. "score" is P(fake).
+    """
+    apply = make_apply(config)
+
+    def score(weights, batch):
+        out = apply(weights, {"image": batch["image"].astype(jnp.float32) / 255.0})
+        read = {
+            "score": ("logit", jax.nn.sigmoid),
+            "map": ("map_logits", lambda x: jax.nn.sigmoid(x)[..., 0]),
+            "type": ("type_logits", jax.nn.softmax),
+            "regions": ("region_logits", jax.nn.sigmoid),
+            "strength": ("strength", lambda x: x),
+        }
+        return {name: fn(out[key].astype(jnp.float32)) for name, (key, fn) in read.items() if key in out}
+
+    return score

@@ -1,0 +1,142 @@
+"""What a train step gives a detector's hooks: players and the context; and the hooks that detectors have by default."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from msddf_jax import adversary, trees
+from msddf_jax.data import schema
+from msddf_jax.synth import compose, degrade, recipes
+
+
+class Player(NamedTuple):
+    """A network beside the detector: an adversary, a teacher, an identity or quality net.
+
+    module: linen module. example: arguments that it is initialised with, arrays or shape structs.
+    frozen: loaded from the file that `config.init` names for it, never trained, saved or exported.
+    objective: (terms, rows, ctx) -> (scalar to minimise, {name: scalar}), what it adds to the detector's, or None.
+    optim: settings of its parameters where no group of `config.optim` names them (`optim.make_optimizer`).
+    """
+
+    module: Any
+    example: tuple
+    frozen: bool = False
+    objective: Callable | None = None
+    optim: dict | None = None
+
+
+class Context:
+    """What a hook may know beside its arguments; made anew in every trace of a step.
+
+    config: the experiment. step: int32 scalar. progress: share of training done, in [0, 1].
+    variables: {player: {"params": ..., collection: ...}}, the detector's under "detector".
+    """
+
+    def __init__(self, config, modules, variables, *, step, key):
+        self.config, self.step, self.progress = config, step, step / config.steps
+        self.variables, self.updates = variables, {}
+        self._modules, self._key = modules, key
+
+    def key(self, name) -> jax.Array:
+        """The random key of a named stream at this step; "synth", "augment", "dropout" and "losses" are in use."""
+        return trees.stream_key(self._key, name, self.step)
+
+    def apply(self, name, *args, train=False, mutable=False, **kwargs) -> Any:
+        """What a player's module gives: `ctx.apply("detector", rows)["logit"]`, `ctx.apply("teacher", images)`.
+
+        Gradients reach a trained player's parameters unless the caller stops them.
+
+        Args:
+          name: of a player. *args, **kwargs: of its module; `train` is passed on to the detector alone.
+          mutable: whether its moving statistics take what this call makes of them (`update`).
+
+        Raises:
+          ValueError: a player that there is not, with those that there are.
+        """
+        if name not in self._modules:
+            raise ValueError(f"there is no player {name!r}; there are {sorted(self._modules)}")
+        if name == "detector":
+            kwargs["train"] = train
+        kept = {**self.variables[name], **self.updates.get(name, {})}
+        collections = [c for c in kept if c != "params"] if mutable else False
+        if train:
+            kwargs["rngs"] = {"dropout": self.key("dropout")}
+        out = self._modules[name].apply(kept, *args, mutable=collections, **kwargs)
+        if not mutable:
+            return out
+        out, changed = out
+        self.update(name, **changed)
+        return out
+
+    def update(self, name, **collections) -> None:
+        """Moving statistics of a player for the next step: whole collections, by name.
+
+        Raises ValueError for a collection that its module did not declare.
+        """
+        unknown = sorted(set(collections) - (set(self.variables[name]) - {"params"}))
+        if unknown:
+            there = sorted(set(self.variables[name]) - {"params"})
+            raise ValueError(f"player {name!r} has no collections {unknown}; its module declares {there}")
+        self.updates[name] = {**self.updates.get(name, {}), **collections}
+
+
+class Hooks(NamedTuple):
+    """A detector's hooks for training, the defaults in place of those that it has not (`detector`)."""
+
+    losses: Callable
+    make_rows: Callable
+    players: Callable
+    scalars: Callable
+
+
+def resolve(module) -> Hooks:
+    """The hooks of a detector module (`detector.load`)."""
+    defaults = {"make_rows": make_rows, "players": players, "scalars": scalars}
+    return Hooks(module.losses, **{name: getattr(module, name, hook) for name, hook in defaults.items()})
+
+
+def to_device_images(batch) -> dict:
+    """uint8 images and masks of a host batch -> float32 in [0, 1]."""
+    return {
+        name: value.astype(jnp.float32) / 255.0 if name in ("image", "mask") else value for name, value in batch.items()
+    }
+
+
+def players(config) -> dict[str, Player]:
+    """Default of the hook `players`: the adversary, where the config has one."""
+    if config.policy.mode == "none":
+        return {}
+    network, example = adversary.make_network(config)
+    optimiser = {"lr": config.policy.lr, "weight_decay": 0.0}
+    return {"policy": Player(network, example, objective=adversary.judge, optim=optimiser)}
+
+
+def check(config) -> None:
+    """Raise ValueError for settings of the default rows that do not fit: recipe, augmentation, adversary, group."""
+    recipes.check(config.synth.recipe)
+    adversary.check(config.policy, config.synth.recipe)
+    recipes.check_settings("augment", set(config.augment) - {"image_size"}, degrade.augment_planes)
+    schema.make_group(config.data.group)
+
+
+def make_rows(key, batch, ctx) -> dict:
+    """Default of the hook `make_rows`: the recipe of `config.synth`, then `config.augment`.
+
+    Args:
+      key: typed key. batch: device batch, images and masks float32 in [0, 1]. ctx: Context.
+
+    Returns:
+      rows of `compose.compose` at the size of the model.
+    """
+    config = ctx.config
+    choose = None if config.policy.mode == "none" else adversary.make_choose(ctx)
+    group = schema.make_group(config.data.group)
+    rows = compose.compose(key, batch, group=group, choose=choose, recipe=config.synth.recipe, flip=config.synth.flip)
+    return compose.augment(ctx.key("augment"), rows, **config.augment)
+
+
+def scalars(out, rows) -> dict[str, jax.Array]:
+    """Default of the hook `scalars`: accuracy by role."""
+    return compose.accuracy_by_role(out["logit"], rows) if "role" in rows else {}
