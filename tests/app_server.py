@@ -39,12 +39,12 @@ def make_workdir(folder, calibration=None):
     import numpy as np
     from tiny import tiny_config
 
-    from msddf_jax import checkpoint, inference
+    from msddf_jax import checkpoint, detector, inference
 
     config, rng = tiny_config("data", bare=True), np.random.default_rng(0)
     draw = lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32)
     checkpoint.save_config(folder, config)
-    checkpoint.save_best(folder, 7, jax.tree.map(draw, inference.weight_shapes(config)), {"val/frame_auc": 0.5})
+    checkpoint.save_best(folder, 7, jax.tree.map(draw, detector.weight_shapes(config)), {"val/frame_auc": 0.5})
     if calibration is not None:
         (folder / "calibration.json").write_text(json.dumps(calibration))
     return folder

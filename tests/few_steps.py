@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from msddf_jax import optim, trees
+from msddf_jax.data import schema
 from msddf_jax.train_step import init_state, make_train_step
 
 SIZE = 32
@@ -40,6 +41,9 @@ def noise_batch(rows=8, size=SIZE):
         "label": label,
         "method": label,
         "identity": np.arange(rows, dtype=np.int32) // 2,
+        "attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.uint8),
+        "has_attributes": np.zeros((rows, len(schema.ATTRIBUTES)), bool),
+        "group": np.arange(rows, dtype=np.int32) // 2,
         "_mask": np.ones(rows, bool),
     }
 
@@ -50,7 +54,7 @@ def train(config, steps=3):
     before = jax.device_get(trees.flatten(state.params))
     step, losses = jax.jit(make_train_step(config)), []
     for _ in range(steps):
-        state, scalars = step(state, noise_batch())
+        state, scalars = step(state, (noise_batch(),))
         losses.append(float(scalars["loss"]))
     trained = optim.trainable_names(state.params, config.optim.groups)
     return before, jax.device_get(trees.flatten(state.params)), losses, trained

@@ -5,12 +5,14 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from face_batch import make_batch, make_context
 
 from benchmarks import ablation
 from configs.ablations import base
-from msddf_jax import train, train_step
+from msddf_jax import detector, hooks, train
+from msddf_jax.data import schema
+from msddf_jax.train_step import init_players
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -30,28 +32,22 @@ def test_a_row_composes_its_batch(name):
     config = _config(name)
     train.check_config(config)
     count, size = config.data.batch_size, config.data.image_size
-    batch = {
-        "image": np.zeros((count, size, size, 3), np.float32),
-        "mask": np.zeros((count, size, size, 1), np.float32),
-        "has_mask": np.ones(count, bool),
-        "landmarks": np.zeros((count, 81, 2), np.float32),
-        "has_landmarks": np.ones(count, bool),
-        "label": np.zeros(count, np.int32),
-        "identity": np.zeros(count, np.int32),
-    }
-    detector = train_step.load_detector(config.detector)
-    run = lambda batch: detector.synthesize(jax.random.key(0), batch, progress=0.5, **config.synth)
-    rows = jax.eval_shape(run, batch)
-    reals, fakes = config.data.group
-    groups = count // (reals + fakes)
-    forged = config.synth.recipe != "none"
-    expected = groups * (reals * (1 + config.synth.source_twin + forged) + fakes)
+    group = schema.make_group(config.data.group)
+    batch = make_batch(group, count // group.rows, size)
+    found = hooks.resolve(detector.load(config.detector))
+    modules = {name: player.module for name, player in found.players(config).items()}
+    variables = jax.eval_shape(lambda: init_players(config, frozen=False))
+    run = lambda batch, variables: found.make_rows(jax.random.key(0), batch, make_context(config, modules, variables))
+    rows = jax.eval_shape(run, batch, variables)
+    recipe = config.synth.recipe
+    forged, twins = recipe.name != "none", recipe.get("source_twin", False)
+    expected = count // group.rows * (group.real * (1 + twins + forged) + group.fakes)
     assert rows["image"].shape == (expected, size, size, 3) and rows["label"].dtype == jnp.int32
     # On reals alone not a fake of the data set is read for training.
     if "reals" in name or name == "self_blend":
-        assert fakes == 0 and config.data.train.methods == ()
+        assert group.fakes == 0 and config.data.train.methods == ()
     else:
-        assert config.data.train.methods == (base.TRAINED_ON,) and fakes > 0
+        assert config.data.train.methods == (base.TRAINED_ON,) and group.fakes > 0
 
 
 def test_the_table_is_the_mean_and_spread_of_the_results(tmp_path, capsys):

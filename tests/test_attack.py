@@ -110,7 +110,7 @@ def test_a_sure_detector_is_attacked_all_the_same(images, weights):
 def test_a_detector_is_moved_the_wrong_way():
     config = tiny_config("nowhere", bare=True)
     state = jax.jit(lambda: init_state(config))()
-    model = {"params": state.params["detector"], "model_state": state.model_state}
+    model = {"params": state.params["detector"], "model_state": state.model_state["detector"]}
     logit_fn = jax.jit(attack.make_logit_fn(config))
     image = np.random.default_rng(6).uniform(0.2, 0.8, (2, 64, 64, 3)).astype(np.float32)
     label = np.array([0, 1], np.int32)

@@ -4,37 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from face_points import face_images, face_points
+from face_batch import make_batch
 
+from msddf_jax.data import schema
 from msddf_jax.synth import compose, recipes
 
 SIZE, GROUPS = 48, 3
 
 
-def make_batch(group=(1, 1)):
-    rows = GROUPS * sum(group)
-    label = np.tile([0] * group[0] + [1] * group[1], GROUPS)
-    mask = np.zeros((rows, SIZE, SIZE, 1), np.float32)
-    mask[label == 1, :, : SIZE // 4] = 1.0
-    return {
-        "image": jnp.asarray(face_images(SIZE, rows)),
-        "mask": jnp.asarray(mask),
-        "has_mask": jnp.ones(rows, bool),
-        "landmarks": jnp.asarray(face_points(SIZE, rows)),
-        "has_landmarks": jnp.ones(rows, bool),
-        "label": jnp.asarray(label, jnp.int32),
-        "identity": jnp.asarray(np.repeat(np.arange(GROUPS), sum(group))),
-    }
-
-
-def run(batch, **settings):
-    settings = {"group": (1, 1), "source_twin": False, **settings}
+def run(batch, recipe, group=(1, 1), **settings):
+    recipe = {"name": recipe} if isinstance(recipe, str) else recipe
+    settings = {"group": schema.Group(*group), "recipe": recipe, **settings}
     return jax.device_get(jax.jit(lambda b: compose.compose(jax.random.key(0), b, **settings))(batch))
 
 
 @pytest.mark.parametrize("recipe", ["self_blend", "face_xray", "sladd"])
 def test_every_recipe_gives_a_real_a_forgery_and_the_fake(recipe):
-    rows = run(make_batch(), recipe=recipe)
+    rows = run(make_batch(), recipe)
     assert [compose.ROLES[r] for r in rows["role"]] == ["target_twin", "forgery", "dataset_fake"] * GROUPS
     real = rows["role"] == 0
     assert not rows["label"][real].any() and not rows["mask"][real].any()
@@ -47,11 +33,11 @@ def test_every_recipe_gives_a_real_a_forgery_and_the_fake(recipe):
 
 def test_without_a_recipe_reals_and_fakes_are_only_flipped():
     batch = make_batch()
-    rows = run(batch, recipe="none", flip=1.0)
+    rows = run(batch, "none", flip=1.0)
     assert [compose.ROLES[r] for r in rows["role"]] == ["target_twin", "dataset_fake"] * GROUPS
     np.testing.assert_array_equal(rows["image"], batch["image"][:, :, ::-1])
     np.testing.assert_array_equal(rows["mask"], batch["mask"][:, :, ::-1])
-    np.testing.assert_array_equal(run(batch, recipe="none", flip=0.0)["image"], batch["image"])
+    np.testing.assert_array_equal(run(batch, "none", flip=0.0)["image"], batch["image"])
 
 
 def test_a_flip_moves_image_mask_and_landmarks_together():
@@ -66,20 +52,77 @@ def test_a_flip_moves_image_mask_and_landmarks_together():
     np.testing.assert_array_equal(moved, (np.asarray(part["landmarks"]) != np.asarray(rows["landmarks"])).any((1, 2)))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"recipe": "sbi"}, "recipe is 'sbi'"),
-        ({"recipe": "none", "group": (2, 0)}, "there would be no fake at all"),
-        ({"recipe": "none", "self_blend_share": 0.5}, "only 'msddf' has it, not 'none'"),
-        ({"recipe": "self_blend", "source_twin": True}, "'self_blend' has no second real view"),
-        ({"recipe": "sladd", "twin": {"move": 0.5}}, "'sladd' alters no image"),
-    ],
-)
-def test_what_does_not_fit_is_refused(settings, message):
-    settings = {"group": (1, 1), "source_twin": False, **settings}
-    with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda b: compose.compose(jax.random.key(0), b, **settings), make_batch(settings["group"]))
+def test_reals_alone_without_a_recipe_are_refused():
+    with pytest.raises(ValueError, match="there would be no fake at all"):
+        run(make_batch((1, 0)), "none", group=(1, 0))
+
+
+@pytest.mark.parametrize("group", [(1, 0), (1, 1), (2, 1), (1, 4)])
+@pytest.mark.parametrize("recipe", ["self_blend", "none"])
+def test_every_row_keeps_its_records_label_method_and_group(group, recipe):
+    if group[1] == 0 and recipe == "none":
+        recipe = "face_xray"
+    batch = make_batch(group)
+    rows = run(batch, recipe, group=group)
+    grouped = {name: batch[name].reshape(GROUPS, sum(group)) for name in ("label", "method", "identity", "group")}
+    for role, part in (("target_twin", slice(0, group[0])), ("dataset_fake", slice(group[0], None))):
+        own = rows["role"] == compose.ROLES.index(role)
+        for name, value in grouped.items():
+            np.testing.assert_array_equal(rows[name][own], value[:, part].ravel(), err_msg=f"{role} {name}")
+    forged = rows["role"] == compose.ROLES.index("forgery")
+    changed = forged & (rows["label"] == 1)
+    assert (rows["method"][changed] == -1).all() and (rows["method"][forged & ~changed] == 0).all()
+    np.testing.assert_array_equal(rows["group"], np.repeat(np.arange(GROUPS), len(rows["group"]) // GROUPS))
+    # Of a forgery only that it is one is known; a real is known to have no attribute where its record says so.
+    assert (rows["attributes"][changed, 0] == 1).all() and (rows["has_attributes"][changed].sum(1) == 1).all()
+    np.testing.assert_array_equal(rows["attributes"][:, 0], rows["label"])
+
+
+def test_a_place_does_not_make_a_label():
+    # Four reals laid as two pairs: that the second place is a fake's does not make its record one.
+    batch = make_batch((1, 1), groups=2)
+    batch["label"], batch["method"] = np.zeros(4, np.int32), np.zeros(4, np.int32)
+    assert run(batch, "none")["label"].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("recipe", ["msddf", "self_blend", "sladd"])
+def test_all_frames_of_a_clip_are_drawn_alike(recipe):
+    frames = 3
+    batch = make_batch(frames=frames)
+    # The same frame three times: whatever is drawn once makes them equal, and whatever is drawn apart does not.
+    batch["image"] = np.repeat(batch["image"][:, :1], frames, axis=1)
+    batch["landmarks"] = np.repeat(batch["landmarks"][:, :1], frames, axis=1)
+    rows = run(batch, recipe, flip=0.5)
+    assert rows["image"].shape[1] == frames and rows["label"].shape == rows["role"].shape == rows["image"].shape[:1]
+    for name in ("image", "mask", "blend_mask"):
+        np.testing.assert_allclose(rows[name][:, 1:], np.repeat(rows[name][:, :1], frames - 1, 1), atol=1e-5)
+    still = run({**batch, **{n: batch[n][:, 0] for n in ("image", "mask", "landmarks")}}, recipe, flip=0.5)
+    np.testing.assert_allclose(rows["image"][:, 0], still["image"], atol=1e-5)
+    for name in ("label", "type", "strength", "role", "group", "method"):
+        np.testing.assert_allclose(rows[name], still[name], atol=1e-5, err_msg=name)
+    assert (rows["label"][rows["role"] == compose.ROLES.index("forgery")] == 1).any()
+
+
+def test_a_clip_is_forged_where_any_of_its_frames_is():
+    batch = make_batch((1, 0), frames=2)
+    # Without landmarks in its first frame the clip is forged in its second alone.
+    batch["landmarks"][:, 0] = np.nan
+    rows = run(batch, "self_blend", group=(1, 0))
+    forged = rows["role"] == compose.ROLES.index("forgery")
+    assert rows["label"][forged].any()
+    changed = forged & (rows["label"] == 1)
+    assert (rows["mask"][changed, 0] == 0).all() and (rows["mask"][changed, 1].max((1, 2, 3)) > 0).all()
+    assert (rows["type"][changed] == schema.FORGERY_TYPES.index("self_blend")).all()
+
+
+def test_augmentation_of_a_clip_is_drawn_once():
+    images = np.repeat(make_batch()["image"][:, None], 3, axis=1)
+    out = compose.augment(jax.random.key(5), {"image": jnp.asarray(images)}, image_size=32, jpeg_prob=1.0)["image"]
+    assert out.shape == (len(images), 3, 32, 32, 3)
+    np.testing.assert_allclose(out[:, 1:], np.repeat(out[:, :1], 2, axis=1), atol=1e-6)
+    alone = compose.augment(jax.random.key(5), {"image": jnp.asarray(images[:, 0])}, image_size=32, jpeg_prob=1.0)
+    np.testing.assert_allclose(out[:, 0], alone["image"], atol=1e-5)
+    assert np.abs(np.asarray(out[:, 0]) - np.asarray(compose.resize(jnp.asarray(images[:, 0]), 32))).max() > 0.01
 
 
 def test_accuracy_of_forgeries_counts_those_that_changed_something():

@@ -190,7 +190,7 @@ def test_training_moves_the_last_triplets_and_the_head_alone(trained):
 
 def test_losses_have_a_value_for_each_row():
     out = {"logits": jnp.zeros((3, 2)), "orthogonality": jnp.float32(0.5), "norm_change": jnp.float32(2.0)}
-    terms = effort.losses(out, {"label": jnp.asarray([0, 1, 1])}, key=None, progress=0.0)
+    terms = effort.losses(out, {"label": jnp.asarray([0, 1, 1])}, None)
     np.testing.assert_allclose(terms["label"][0], np.full(3, np.log(2)), rtol=1e-6)
     np.testing.assert_array_equal(terms["kernel_orthogonality"][0], np.full(3, 0.5))
     np.testing.assert_array_equal(terms["kernel_norm_change"][0], np.full(3, 2.0))
@@ -199,6 +199,6 @@ def test_losses_have_a_value_for_each_row():
 
 def test_demo_config_builds_its_model():
     config = experiment.get_config("demo")
-    assert (config.detector, config.model.variant, config.init.path) == ("effort", "Ti/16", "")
+    assert (config.detector, config.model.variant, config.init.backbone) == ("effort", "Ti/16", "random")
     with pytest.raises(ValueError, match="'demo', got 'toy'"):
         experiment.get_config("toy")

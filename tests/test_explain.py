@@ -10,7 +10,7 @@ import test_predict
 import tiny
 
 from msddf_jax import explain, inference, saliency
-from msddf_jax.train_step import ema_weights, init_state, make_predict_fn
+from msddf_jax.train_step import ema_weights, init_state
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def model(tmp_path_factory):
     """A tiny MSDDF without adapters, as it was drawn."""
     config = tiny.tiny_config(tmp_path_factory.mktemp("none"), bare=True)
     weights = ema_weights(jax.jit(lambda: init_state(config))())
-    return inference.Inference(config, make_predict_fn(config), weights, 1, "best")
+    return inference.Inference(config, inference.make_score_fn(config), weights, 1, "best")
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from tiny import tiny_config
 
-from msddf_jax import checkpoint, export, inference, trees
+from msddf_jax import checkpoint, detector, export, inference, trees
 from msddf_jax.models import clip
 
 SIZE = 48  # of the crops; the ViT's own is 64, so the artifact resizes
@@ -28,7 +28,7 @@ def make_workdir(folder, config, choice):
     rng = np.random.default_rng(0)
     draw = lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32)
     checkpoint.save_config(folder, config)
-    checkpoint.save_best(folder, 7, jax.tree.map(draw, inference.weight_shapes(config)), choice)
+    checkpoint.save_best(folder, 7, jax.tree.map(draw, detector.weight_shapes(config)), choice)
     return folder
 
 

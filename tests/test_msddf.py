@@ -2,50 +2,46 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from face_batch import make_batch, make_context
 from tiny import tiny_config
 
+from msddf_jax import hooks
 from msddf_jax.data import schema
 from msddf_jax.detectors import msddf
 from msddf_jax.synth import compose
-from msddf_jax.train_step import to_device_images
 
 SIZE = 64
 GROUPS = 3
 
 
 def _batch(group=(1, 1)):
-    """Groups whose rows carry their group's number as identity and as grey level."""
-    rows = GROUPS * sum(group)
-    index = np.repeat(np.arange(GROUPS), sum(group))
-    label = np.tile([0] * group[0] + [1] * group[1], GROUPS)
+    """Groups whose rows carry their group's number as grey level, with faces as large as the frame."""
+    batch = make_batch(group, GROUPS, SIZE, uint8=True)
+    rows = len(batch["label"])
+    noise = np.random.default_rng(0).integers(-20, 20, (rows, SIZE, SIZE, 3))
+    image = np.clip(60 + 50 * batch["group"][:, None, None, None] + noise, 0, 255)
     angle = np.linspace(0, 2 * np.pi, 81, endpoint=False)
     points = SIZE / 2 + SIZE / 3 * np.stack([np.cos(angle), np.sin(angle)], -1)
-    noise = np.random.default_rng(0).integers(-20, 20, (rows, SIZE, SIZE, 3))
-    image = np.clip(60 + 50 * index[:, None, None, None] + noise, 0, 255)
-    mask = np.zeros((rows, SIZE, SIZE, 1), np.uint8)
-    mask[label == 1, 16:48, 16:48] = 255
-    return {
-        "image": image.astype(np.uint8),
-        "mask": mask,
-        "has_mask": np.ones(rows, bool),
-        "landmarks": np.tile(points[None], (rows, 1, 1)).astype(np.float32),
-        "has_landmarks": np.ones(rows, bool),
-        "label": label.astype(np.int32),
-        "method": label.astype(np.int32),
-        "identity": index.astype(np.int32),
-        "_mask": np.ones(rows, bool),
-    }
+    landmarks = np.tile(points[None], (rows, 1, 1)).astype(np.float32)
+    return {**batch, "image": image.astype(np.uint8), "landmarks": landmarks}
 
 
-def _synthesize(batch, group, **changes):
-    settings = {**tiny_config("nowhere").synth, "group": group, **changes}
-    run = jax.jit(lambda b: msddf.synthesize(jax.random.key(3), to_device_images(b), progress=0.5, **settings))
-    return jax.device_get(run(batch))
+def _make_rows(batch, group=(1, 1), recipe=None, **changes):
+    """The detector's rows without augmentation; changes: of its recipe."""
+    config = tiny_config("nowhere").copy_and_resolve_references().unlock()
+    config.data.group.update({"real": group[0], "fake": group[1]})
+    config.policy.mode = "none"
+    config.augment.update({"tone_prob": 0.0, "jpeg_prob": 0.0})
+    if recipe is not None:
+        config.synth.recipe = recipe
+    config.synth.recipe.update(changes)
+    rows = lambda b: msddf.make_rows(jax.random.key(3), hooks.to_device_images(b), make_context(config))
+    return jax.device_get(jax.jit(rows)(batch))
 
 
 @pytest.fixture(scope="module")
 def made():
-    return _synthesize(_batch(), (1, 1))
+    return _make_rows(_batch())
 
 
 def test_each_real_gives_twins_and_a_forgery_group_major(made):
@@ -74,7 +70,7 @@ def test_targets_agree_with_the_labels(made):
 
 @pytest.mark.long
 def test_without_blends_every_forgery_is_real(made):
-    out = _synthesize(_batch(), (1, 1), type_weights=(0.0, 0.0, 0.0, 1.0))
+    out = _make_rows(_batch(), type_weights=(0.0, 0.0, 0.0, 1.0))
     forged = out["role"] == compose.ROLES.index("forgery")
     assert (out["label"][forged] == 0).all()
     np.testing.assert_array_equal(out["image"][forged], out["image"][np.flatnonzero(forged) - 2])
@@ -83,15 +79,15 @@ def test_without_blends_every_forgery_is_real(made):
 def test_a_face_without_landmarks_stays_real():
     batch = _batch()
     batch["has_landmarks"][2] = False
-    out = _synthesize(batch, (1, 1))
+    out = _make_rows(batch)
     assert out["label"][4 + 2] == 0 and np.isfinite(out["image"]).all()
 
 
 @pytest.mark.long
 def test_reals_alone_and_two_reals_a_group():
-    alone = _synthesize(_batch((1, 0)), (1, 0))
+    alone = _make_rows(_batch((1, 0)), (1, 0))
     assert [compose.ROLES[r] for r in alone["role"]] == ["target_twin", "source_twin", "forgery"] * GROUPS
-    two = _synthesize(_batch((2, 1)), (2, 1), recipe="self_blend", source_twin=False)
+    two = _make_rows(_batch((2, 1)), (2, 1), recipe={"name": "self_blend"})
     assert [compose.ROLES[r] for r in two["role"][:5]] == ["target_twin"] * 2 + ["forgery"] * 2 + ["dataset_fake"]
 
 

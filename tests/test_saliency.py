@@ -40,8 +40,13 @@ def _random(model, images, seed=0):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
+def _applied(model):
+    """As `detector.make_apply`, of whole variables."""
+    return lambda variables, rows, mutable=False: model.apply(variables, rows, train=False, mutable=mutable)
+
+
 def _explain(model, variables, images, *methods):
-    return jax.jit(lambda v, x: saliency.explain(model, v, x, methods))(variables, images)
+    return jax.jit(lambda v, x: saliency.explain(_applied(model), v, x, methods))(variables, images)
 
 
 def _apply(model, variables, images):
@@ -60,7 +65,7 @@ def test_grad_cam_of_a_linear_head_by_hand():
     image = np.zeros((2, 2, 2, 3), np.float32)
     image[0, 0, 0], image[0, 0, 1], image[0, 1, 0] = (0.5, 0.2, 1), (0.1, 0.0, 0), (0.1, 0.9, 0)
     image[1, :, :, 1] = 0.5  # green lowers the logit everywhere
-    out = saliency.explain(LinearOfMean(), {}, image, ["gradcam"])
+    out = saliency.explain(_applied(LinearOfMean()), {}, image, ["gradcam"])
     # 2 r - g is 0.8, 0.2 and -0.7: the last is no evidence for fake.
     np.testing.assert_allclose(out["gradcam"][0], [[1.0, 0.25], [0.0, 0.0]], atol=1e-6)
     np.testing.assert_array_equal(out["gradcam"][1], 0.0)
@@ -188,7 +193,7 @@ def test_the_methods_of_a_config_and_what_it_has_not(tmp_path):
         saliency.make_explain_fn(bare, ["map", "lime"])
     model = _detector("resnet", "Mu")
     with pytest.raises(ValueError, match=r"rollout: it has no attention.*allowed: gradcam"):
-        saliency.explain(model, _random(model, _images()), _images(), ["rollout"])
+        saliency.explain(_applied(model), _random(model, _images()), _images(), ["rollout"])
 
 
 def test_upsample_keeps_places_and_range():

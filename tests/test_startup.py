@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from msddf_jax import checkpoint, inference, predict, train_step
+from msddf_jax import checkpoint, detector, inference, predict
 from msddf_jax.train_step import ema_weights, init_state
 
 
@@ -23,8 +23,8 @@ def test_predict_loads_only_what_it_needs():
 def test_weight_shapes_are_the_detectors():
     config = tiny_config("data", bare=True)
     state = jax.eval_shape(lambda: init_state(config))
-    expected = {"params": state.params["detector"], "model_state": state.model_state}
-    assert inference.weight_shapes(config) == expected
+    expected = {"params": state.params["detector"], "model_state": state.model_state["detector"]}
+    assert detector.weight_shapes(config) == expected
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def test_a_second_start_does_not_trace_the_model(workdir, tmp_path, monkeypatch)
     def traced(*_):
         raise AssertionError("the model was made again")
 
-    monkeypatch.setattr(train_step, "make_model", traced)
-    monkeypatch.setattr(train_step, "make_predict", traced)
+    monkeypatch.setattr(detector, "make_model", traced)
+    monkeypatch.setattr(detector, "make_score", traced)
     np.testing.assert_allclose(_scores(workdir, tmp_path), expected, rtol=0, atol=1e-6)
 
 

@@ -1,6 +1,7 @@
 """What every recipe of forgeries owes the trainer, whatever is inside: targets that agree with the pixels."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -24,19 +25,19 @@ def _faces():
     return image, np.tile(points[None], (ROWS, 1, 1)).astype(np.float32)
 
 
-def _choose(key, target, source):
+def _choose(key, target, source, **_):
     region, blend_type, magnitude = blender.uniform_choices(key, target.shape[0])
     return {"region": region, "blend_type": blend_type, "magnitude": magnitude, "record": {}}
 
 
 def _forge(recipe, key, image, landmarks, **settings):
     rows = {"image": image, "landmarks": landmarks, "identity": jnp.arange(image.shape[0])}
-    made = recipes.forge(recipe, key, rows, choose=_choose, flip=0.5, **settings)
+    made = recipes.forge({"name": recipe, **settings}, key, rows, choose=_choose, flip=0.5)
     return {**made["forged"], "target": made["target"]}
 
 
 MIXED = "msddf, half by SBI's hull"
-RECIPES = (*sorted(recipes.RECIPES), MIXED)
+RECIPES = (*sorted(set(recipes.RECIPES) - {"none"}), MIXED)
 
 
 @functools.cache
@@ -126,14 +127,38 @@ def test_some_twins_are_blended_by_the_hull_and_the_others_as_without():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "share", "message"),
-    [("msddf", 1.5, "expected a share in"), ("self_blend", 0.5, "only 'msddf' has it, not 'self_blend'")],
+    ("recipe", "message"),
+    [
+        ({"name": "msddf", "self_blend_share": 1.5}, "expected a share in"),
+        ({"name": "self_blend", "self_blend_share": 0.5}, r"recipe\.self_blend_share: there is no such setting; allow"),
+        ({"name": "self_blnd"}, "did you mean 'self_blend'"),
+        ({"name": "sbi"}, "allowed: face_xray, msddf, none, self_blend, sladd"),
+        ({"twin": {}}, "expected a mapping with a `name`"),
+        ({"name": "msddf", "twin": {"freqency_prob": 0.0}}, r"twin\.freqency_prob.*did you mean 'frequency_prob'"),
+        ({"name": "sladd", "twin": {}}, r"recipe\.twin: there is no such setting"),
+        ({"name": "face_xray", "blend": {"hull": ()}}, "did you mean 'hulls'"),
+        ({"name": "msddf", "blend": {"feather": 0.5}}, "there is no such setting"),
+    ],
 )
-def test_a_share_that_does_not_fit_is_refused(recipe, share, message):
+def test_a_recipe_owns_its_settings(recipe, message):
     with pytest.raises(ValueError, match=message):
-        _forge(recipe, jax.random.key(0), *map(jnp.asarray, _faces()), self_blend_share=share)
+        recipes.check(recipe)
 
 
-def test_an_unknown_recipe_names_what_there_is():
-    with pytest.raises(ValueError, match=r"recipe is 'sbi', allowed: \['face_xray', 'msddf', 'self_blend', 'sladd'\]"):
-        _forge("sbi", jax.random.key(0), *map(jnp.asarray, _faces()))
+def test_every_setting_of_every_recipe_is_taken():
+    # What `check` lets through is what the functions take: nothing is refused later, or passed over.
+    image, landmarks = _faces()
+    for name, found in recipes.RECIPES.items():
+        settings = {}
+        for setting, functions in found.inner.items():
+            settings[setting] = {
+                k: p.default
+                for function in functions
+                for k, p in inspect.signature(function).parameters.items()
+                if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and k not in recipes.OF_A_ROW
+            }
+            assert settings[setting], (name, setting)
+        recipes.check({"name": name, **settings})
+        rows = {"image": image, "landmarks": landmarks, "identity": jnp.arange(len(image))}
+        forge = lambda rows, recipe: recipes.forge(recipe, jax.random.key(0), rows, flip=0.5)
+        jax.eval_shape(functools.partial(forge, recipe={"name": name, **settings}), rows)

@@ -75,7 +75,7 @@ def _toy_batch(config):
     batches = pipeline.train_batches(
         train_set,
         batch_size=config.data.batch_size,
-        group=tuple(config.data.group),
+        group=config.data.group,
         seed=0,
         image_size=config.data.image_size,
         num_threads=1,
@@ -92,7 +92,7 @@ def _trains_exports_predicts(name, toy_data, tmp_path):
     step, losses = jax.jit(make_train_step(config)), []
     for _ in range(20):
         # The same pictures each time: whether it learns them is then no matter of which ones came last.
-        state, scalars = step(state, batch)
+        state, scalars = step(state, (batch,))
         losses.append(float(scalars["loss"]))
     assert np.isfinite(losses).all() and np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3]), losses
 

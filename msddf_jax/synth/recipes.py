@@ -16,6 +16,10 @@ import jax.numpy as jnp
 from msddf_jax.synth import blender, face_xray, geometry, self_blend, sladd, twins
 
 
+# Keywords that are no settings: how a function runs, and what is chosen anew for every row.
+OF_A_ROW = ("one_by_one", "feather", "color_strength", "usable", "flip")
+
+
 class Recipe(NamedTuple):
     """forge: (key, reals, **settings) -> what `forge` returns; its keywords are the recipe's settings.
 
@@ -86,8 +90,7 @@ def check_settings(where, given, *functions) -> None:
     for function in functions:
         parameters = inspect.signature(function).parameters.items()
         allowed += [k for k, p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
-    # How it runs, and what is chosen anew for every row, is not for a config to say.
-    allowed = [name for name in allowed if name not in ("one_by_one", "feather", "color_strength", "usable", "flip")]
+    allowed = [name for name in allowed if name not in OF_A_ROW]
     for name in given:
         if name not in allowed:
             raise ValueError(f"config.{where}.{name}: there is no such setting{_nearest(name, allowed)}")
