@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from msddf_jax import compare, evaluate
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 from msddf_jax.inference import Inference
 from msddf_jax.statistics import calibration
 
@@ -40,7 +40,7 @@ class MemorySource:
             "landmarks": np.zeros((schema.NUM_LANDMARKS, 2), np.float32),
             "has_landmarks": np.bool_(False),
             "label": np.int32(method != "real"),
-            "method": np.int32(schema.METHODS.index(method)),
+            "method": np.int32(methods.METHODS.index(method)),
             "identity": np.int32(-1),
             "_mask": np.bool_(True),
             **dict.fromkeys(schema.HOST_FIELDS, ""),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 
 
 def test_flip_is_an_involution_over_all_points():
@@ -22,7 +22,7 @@ def test_flip_exchanges_the_named_points():
 def test_enums_keep_their_order():
     # Stored as integers in built data sets: appending is fine, moving is not.
     assert schema.LABELS == ("real", "fake")
-    assert schema.METHODS[:7] == (
+    assert methods.METHODS[:7] == (
         "real", "deepfakes", "face2face", "faceswap", "neuraltextures", "faceshifter", "dfd",
     )  # fmt: skip
     assert schema.COMPRESSIONS == ("raw", "c23", "c40", "none")

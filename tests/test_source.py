@@ -8,7 +8,7 @@ import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_prep import build
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 from msddf_jax.data import source as sources
 
 TOY = ["toy_swap", "toy_reenact", "toy_neural", "toy_texture"]
@@ -58,7 +58,7 @@ def test_record_is_decoded_to_the_fields_of_a_batch(data_dir):
     assert record["has_landmarks"]
     assert (record["label"], record["method"], record["identity"]) == (
         1,
-        schema.METHODS.index("toy_neural"),
+        methods.METHODS.index("toy_neural"),
         -1,
     )
     assert {name: record[name] for name in schema.HOST_FIELDS} == {
@@ -78,7 +78,7 @@ def test_every_record_is_the_one_that_the_index_says(data_dir):
     source = _open(data_dir)
     for i in range(len(source)):
         record = source[i]
-        method = 0 if record["label"] == 0 else 1 + TOY.index(schema.METHODS[record["method"]])
+        method = 0 if record["label"] == 0 else 1 + TOY.index(methods.METHODS[record["method"]])
         assert record["image"][0, 0].tolist() == [record["frame_index"], method, 0]
         assert record["source_path"].endswith(f"{record['video_id'].split('/')[-1]}/{record['frame_index']:03d}.png")
 

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from msddf_jax.data import schema
+from msddf_jax.data.methods import METHODS
 from msddf_jax.opencv import cv2
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -41,7 +42,7 @@ _VIDEO_COLUMNS = (*_TEXT_COLUMNS, "num_frames_video", "height", "width")
 
 # Those that a record carries as they stand.
 _KEPT_COLUMNS = tuple(name for name in _TEXT_COLUMNS if name not in ("label", "method"))
-_METHOD_INDEX = {name: index for index, name in enumerate(schema.METHODS)}
+_METHOD_INDEX = {name: index for index, name in enumerate(METHODS)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,7 +118,7 @@ def open_source(name, split, data_dir=None, methods=None, max_frames=None):
     Args:
       name: "<data set>/<config>", as built: "faceforensics/toy". split: "train", "validation" or "test".
       data_dir: where built data sets are; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      methods: manipulations to keep, names of `schema.METHODS`; None for all. Reals always stay; () keeps
+      methods: manipulations to keep, names of `methods.METHODS`; None for all. Reals always stay; () keeps
       no other.
       max_frames: at most so many frames of each video, evenly spaced over the stored ones; None for all.
 
@@ -407,7 +408,7 @@ def _read_index(path):
     frames = np.empty(len(rows), object)
     frames[:] = [np.array(row["frame_index"].split(), np.int32) for row in rows]
     videos["frame_index"] = frames
-    for name, valid in (("label", schema.LABELS), ("method", schema.METHODS), ("dataset", schema.DATASETS)):
+    for name, valid in (("label", schema.LABELS), ("method", METHODS), ("dataset", schema.DATASETS)):
         unknown = sorted(set(videos[name].tolist()) - set(valid))
         if unknown:
             raise ValueError(f"{path}: unknown {name} {unknown}; this version knows {list(valid)}")
