@@ -53,7 +53,10 @@ def make_record(index, images):
         "has_landmarks": np.bool_(False),
         "label": np.int32(fake),
         "method": np.int32(methods.METHODS.index("deepfakes") if fake else methods.METHODS.index("real")),
+        "attributes": np.zeros(len(schema.ATTRIBUTES), np.uint8),
+        "has_attributes": np.zeros(len(schema.ATTRIBUTES), bool),
         "identity": np.int32(-1),
+        "group": np.int32(-1),
         "_mask": np.bool_(True),
         **dict.fromkeys(schema.HOST_FIELDS, ""),
         "dataset": "faceforensics",
@@ -68,7 +71,7 @@ class MemorySource:
 
     def __init__(self, count, images):
         self.name, self._count, self._images = "memory", count, images
-        self.image_size = images.shape[1:3]
+        self.image_size, self.clip_length = images.shape[1:3], 0
 
     def __len__(self):
         return self._count

@@ -22,7 +22,7 @@ class MemorySource:
 
     def __init__(self, videos):
         # (method, video_id, pixel value)
-        self.name, self.image_size = "memory", (SIZE, SIZE)
+        self.name, self.image_size, self.clip_length = "memory", (SIZE, SIZE), 0
         self._rows = [(*video, frame) for video in videos for frame in range(FRAMES)]
 
     def __len__(self):
@@ -41,7 +41,10 @@ class MemorySource:
             "has_landmarks": np.bool_(False),
             "label": np.int32(method != "real"),
             "method": np.int32(methods.METHODS.index(method)),
+            "attributes": np.zeros(len(schema.ATTRIBUTES), np.uint8),
+            "has_attributes": np.zeros(len(schema.ATTRIBUTES), bool),
             "identity": np.int32(-1),
+            "group": np.int32(-1),
             "_mask": np.bool_(True),
             **dict.fromkeys(schema.HOST_FIELDS, ""),
             "dataset": "toy",

@@ -307,6 +307,6 @@ def test_allowed_leakage_is_kept_in_the_workdir(opened, tmp_path, monkeypatch, c
 
 def test_indexes_of_a_source_leave_out_what_it_has_no_records_of(toy_data):
     opened = source.open_source("faceforensics/toy", "test", toy_data[1], methods=("toy_swap",))
-    split = overlap.from_sources([opened])
+    (split,) = overlap.from_sources([opened])
     # Two identities: two reals and two fakes of the one method.
     assert (split.role, split.num_videos) == ("test", 4)

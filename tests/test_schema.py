@@ -30,7 +30,7 @@ def test_enums_keep_their_order():
 
 
 def _batch():
-    shapes = {"image": (2, 4, 4, 3), "mask": (2, 4, 4, 1), "landmarks": (2, 81, 2)}
+    shapes = {"image": (2, 4, 4, 3), "mask": (2, 4, 4, 1), "landmarks": (2, 81, 2), "attributes": (2, 13)}
     return {name: np.zeros(shapes.get(name, (2,)), dtype) for name, dtype in schema.DEVICE_FIELDS.items()}
 
 
@@ -42,3 +42,16 @@ def test_device_batch_drops_strings_and_checks():
     del batch["has_mask"]
     with pytest.raises(KeyError, match="has_mask"):
         schema.device_batch(batch)
+
+
+def test_every_method_has_a_family():
+    assert len(methods.METHODS) == len(set(methods.METHODS))
+    assert {methods.family(name) for name in methods.METHODS} == set(methods.FAMILIES)
+    with pytest.raises(KeyError):
+        methods.family("deepfake")
+
+
+def test_a_group_counts_its_rows():
+    group = schema.make_group({"real": 2, "fake": 3, "methods": ["deepfakes", "faceswap"], "match": "class"})
+    assert (group.fakes, group.rows, group.methods) == (6, 8, ("deepfakes", "faceswap"))
+    assert schema.make_group({}) == schema.Group(1, 1, (), "pair")

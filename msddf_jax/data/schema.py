@@ -119,17 +119,17 @@ class Group(NamedTuple):
     match: str = "pair"
 
     @property
-    def fakes(self):
+    def fakes(self) -> int:
         """Number of fakes in a group."""
         return self.fake * max(1, len(self.methods))
 
     @property
-    def rows(self):
+    def rows(self) -> int:
         """Number of rows in a group."""
         return self.real + self.fakes
 
 
-def make_group(settings):
+def make_group(settings) -> Group:
     """The `Group` of `config.data.group`, checked.
 
     settings: mapping or ConfigDict with fields of `Group`, or a Group.
@@ -143,6 +143,8 @@ def make_group(settings):
         given = {name: settings[name] for name in settings} if hasattr(settings, "keys") else None
     if given is None or set(given) - set(Group._fields):
         raise ValueError(f"config.data.group is {settings!r}, expected the fields {Group._fields}")
+    if isinstance(given.get("methods"), str):
+        raise ValueError(f"config.data.group.methods is {given['methods']!r}, expected names: ({given['methods']!r},)")
     group = Group(**{**given, "methods": tuple(given.get("methods") or ())})
     if group.real < 1 or group.fake < 0 or (group.methods and group.fake < 1):
         raise ValueError(f"config.data.group is {given}: expected real >= 1, fake >= 0, and fake >= 1 with methods")
@@ -174,7 +176,7 @@ LANDMARK_FLIP = _flip_permutation()
 FOREHEAD_LEFT_TO_RIGHT = np.array([77, 75, 76, 68, 69, 70, 71, 80, 72, 73, 79, 74, 78], np.int32)
 
 
-def device_batch(batch):
+def device_batch(batch) -> dict[str, np.ndarray]:
     """The part of a host batch that goes to the device, checked.
 
     Args:
