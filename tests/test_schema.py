@@ -1,3 +1,4 @@
+import ml_collections
 import numpy as np
 import pytest
 
@@ -55,3 +56,4 @@ def test_a_group_counts_its_rows():
     group = schema.make_group({"real": 2, "fake": 3, "methods": ["deepfakes", "faceswap"], "match": "class"})
     assert (group.fakes, group.rows, group.methods) == (6, 8, ("deepfakes", "faceswap"))
     assert schema.make_group({}) == schema.Group(1, 1, (), "pair")
+    assert schema.make_group(ml_collections.ConfigDict({"fake": 0})) == schema.Group(1, 0)

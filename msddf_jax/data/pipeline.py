@@ -1,5 +1,6 @@
 """Batches: shard by process, shuffle by epoch, draw groups, decode in threads, batch, pad. On grain."""
 
+import functools
 import hashlib
 import json
 
@@ -60,8 +61,7 @@ def train_batches(
     process_index, process_count = _process(process_index, process_count)
     check_image_size(source, image_size, clip_length)
     groups = make_groups(source, group)
-    group = groups.group
-    rows = group.rows
+    group, rows = groups.group, groups.group.rows
     if batch_size < 1 or batch_size % (rows * process_count):
         raise ValueError(
             f"batch_size {batch_size} is not a multiple of {rows * process_count}: "
@@ -76,15 +76,8 @@ def train_batches(
 
     groups_per_batch = batch_size // (rows * process_count)
     at_once = _largest_share(groups_per_batch, max(_records_at_once(source) // rows, 1))
-    image_size = source.image_size
     numbers = np.repeat(process_index * groups_per_batch + np.arange(groups_per_batch, dtype=np.int32), rows)
-
-    def load(drawn):
-        indices = [i for group in drawn for i in group]
-        batch = collect(source, indices, identities=identities, image_size=image_size)
-        check_places(groups, indices, batch)
-        return batch
-
+    load = functools.partial(collect, source, identities=identities, image_size=source.image_size)
     dataset = (
         grain.MapDataset.range(len(groups))
         .shuffle(seed=int(order_seed))
@@ -92,7 +85,7 @@ def train_batches(
         .slice(slice(process_index, whole, process_count))
         .repeat()
         .random_map(groups.draw, seed=int(draw_seed))
-        .batch(at_once, drop_remainder=True, batch_fn=load)
+        .batch(at_once, drop_remainder=True, batch_fn=lambda drawn: _collect_groups(groups, drawn, load))
     )
     batches = _in_threads(dataset, groups_per_batch // at_once, num_threads)
     batches = batches.map(lambda batch: {**batch, "group": numbers.copy()})
@@ -277,6 +270,13 @@ def collect(source, indices, *, image_size, identities=None) -> dict[str, np.nda
             put(row, index)
         else:
             batch["image"][row] = batch["mask"][row] = 0
+    return batch
+
+
+def _collect_groups(groups, drawn, load):
+    indices = [i for group in drawn for i in group]
+    batch = load(indices)
+    check_places(groups, indices, batch)
     return batch
 
 
