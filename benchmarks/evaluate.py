@@ -19,7 +19,7 @@ import psutil
 
 from benchmarks.timing import medians, report
 from msddf_jax import evaluate, sharding
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 from msddf_jax.detectors import baseline
 from msddf_jax.evaluators import detection
 from msddf_jax.train_step import to_device_images
@@ -52,8 +52,11 @@ def make_record(index, images):
         "landmarks": np.zeros((schema.NUM_LANDMARKS, 2), np.float32),
         "has_landmarks": np.bool_(False),
         "label": np.int32(fake),
-        "method": np.int32(schema.METHODS.index("deepfakes") if fake else schema.METHODS.index("real")),
+        "method": np.int32(methods.METHODS.index("deepfakes") if fake else methods.METHODS.index("real")),
+        "attributes": np.zeros(len(schema.ATTRIBUTES), np.uint8),
+        "has_attributes": np.zeros(len(schema.ATTRIBUTES), bool),
         "identity": np.int32(-1),
+        "group": np.int32(-1),
         "_mask": np.bool_(True),
         **dict.fromkeys(schema.HOST_FIELDS, ""),
         "dataset": "faceforensics",
@@ -68,7 +71,7 @@ class MemorySource:
 
     def __init__(self, count, images):
         self.name, self._count, self._images = "memory", count, images
-        self.image_size = images.shape[1:3]
+        self.image_size, self.clip_length = images.shape[1:3], 0
 
     def __len__(self):
         return self._count

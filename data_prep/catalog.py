@@ -14,7 +14,7 @@ import difflib
 import json
 import pathlib
 
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 
 KINDS = ("video", "frames", "crops")
 PREPARED = "prepared"
@@ -30,7 +30,7 @@ class DownloadError(ValueError):
 class Options:
     """What a user may ask of `find`.
 
-    splits: names of splits to keep, None for all. methods: names of `schema.METHODS` to keep beside the reals, None
+    splits: names of splits to keep, None for all. methods: names of `methods.METHODS` to keep beside the reals, None
     for all. allow_missing: whether listed files may be absent. mask_root: where mask videos are, if not below the
     root. reals_root: the FaceForensics++ folder, for data sets whose reals are its videos. lists: folder with lists
     that do not come with the download, None where they are in the root.
@@ -98,7 +98,7 @@ def make_fields(
     """What the records of one video share, checked.
 
     Args:
-      dataset: of `schema.DATASETS`. method: of `schema.METHODS`; "real" makes the label real, any other fake.
+      dataset: of `schema.DATASETS`. method: of `methods.METHODS`; "real" makes the label real, any other fake.
       video_id: unique within data set and compression. pair_id: video_id of the real partner, "" on reals or unknown.
       group_id: videos that must share a split; `video_id` of the real, or its own, where nothing better is known.
       source, target: identities with namespace ("cdf:id0"), "" unknown. perturbation: "" for none.
@@ -112,11 +112,11 @@ def make_fields(
     """
     for what, value, valid in (
         ("data set", dataset, schema.DATASETS),
-        ("method", method, schema.METHODS),
+        ("method", method, methods.METHODS),
         ("compression", compression, schema.COMPRESSIONS),
     ):
         if value not in valid:
-            raise ValueError(f"{what} {value!r} of {video_id!r} is not in data/schema.py{nearest(value, valid)}")
+            raise ValueError(f"{what} {value!r} of {video_id!r} is not a name of msddf_jax/data{nearest(value, valid)}")
     if not video_id or (method == "real" and pair_id):
         raise ValueError(f"video_id {video_id!r}, pair_id {pair_id!r}: a video has an id, and a real no partner")
     fields = {

@@ -11,7 +11,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from data_prep.layout import PreparedDataError
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 from msddf_jax.faces.landmarks import from_dlib_order
 from msddf_jax.faces.scene import MAX_COORDINATE
 from msddf_jax.faces.video import png_damage
@@ -54,7 +54,7 @@ def record_features():
             "bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32),
             "align_matrix": tfds.features.Tensor(shape=(2, 3), dtype=np.float32),
             "label": tfds.features.ClassLabel(names=list(schema.LABELS)),
-            "method": tfds.features.ClassLabel(names=list(schema.METHODS)),
+            "method": tfds.features.ClassLabel(names=list(methods.METHODS)),
             "dataset": tfds.features.ClassLabel(names=list(schema.DATASETS)),
             "video_id": tfds.features.Text(),
             "pair_id": tfds.features.Text(),

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse.csgraph
 
 from data_prep.catalog import DownloadError, Entry, Problem, check_unique, keep, nearest
-from msddf_jax.data import schema
+from msddf_jax.data import methods
 
 _SPLIT_ORDER = ("train", "validation", "test", "all")
 
@@ -175,7 +175,7 @@ def finish(entries, options, root):
     check_unique(entries)
     order = lambda e: (
         _SPLIT_ORDER.index(e.split),
-        schema.METHODS.index(e.fields["method"]),
+        methods.METHODS.index(e.fields["method"]),
         e.fields["perturbation"],
         e.fields["video_id"],
     )

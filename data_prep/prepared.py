@@ -21,7 +21,7 @@ _VIDEOS_A_PART = 64
 
 @dataclasses.dataclass
 class PreparedConfig(tfds.core.BuilderConfig):
-    """catalog: config of `prepare` whose catalog is read, None for `name`. methods: names of `schema.METHODS` to keep
+    """catalog: config of `prepare` whose catalog is read, None for `name`. methods: names of `methods.METHODS` to keep
     beside the reals, None for all. splits: {split here: split of the catalog}, None for those of the catalog.
     clip_length: consecutive frames of a record, 0 for one record a frame."""
 

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from msddf_jax import command, detector, logs
-from msddf_jax.data import sample, schema, source
+from msddf_jax.data import methods, sample, schema, source
 from msddf_jax.inference import load_for_inference
 from msddf_jax.models import policy
 from msddf_jax.show import plots
@@ -78,7 +78,7 @@ def collect(feature_fn, weights, sets, *, max_images=200, batch_size=32):
             found["score"] += np.asarray(out["score"])[:rows].tolist()
             found["profile"] += list(radial_profile(batch["image"][:rows])[1])
             found["set"] += [name] * rows
-            found["method"] += [schema.METHODS[i] for i in batch["method"][:rows]]
+            found["method"] += [methods.METHODS[i] for i in batch["method"][:rows]]
             found["label"] += [schema.LABELS[i] for i in batch["label"][:rows]]
             found["frame_index"] += batch["frame_index"][:rows].tolist()
         found["video"] += ["/".join(map(str, key[:-1])) for key in _keys(opened, indices)]

@@ -73,8 +73,9 @@ def test_splits_used(config):
                 f"config.select names {name!r}, which is a test split ({split}): a checkpoint chosen on the test set "
                 "makes its figure meaningless; name an eval of a validation split"
             )
-    if config.data.train.split.startswith("test"):
-        lines.append(f"config.data.train is {config.data.train.name}:{config.data.train.split}, a test split")
+    for name, split in source.split_names(config.data.train.name, config.data.train.split):
+        if overlap.role_of(split) == "test":
+            lines.append(f"config.data.train names {name}:{split}, a test split")
     return lines
 
 
@@ -115,17 +116,14 @@ def check_leakage(config, train_set, eval_sets, allow=False):
     Raises:
       ValueError: training or selection meets a test split.
     """
-    train, select, tests = overlap.from_sources([train_set], "train"), None, {}
-    for name, opened in eval_sets.items():
-        if config.select is not None and name == config.select.eval:
-            select = overlap.from_sources([opened], "validation")
-        elif overlap.role_of(config.evals[name].split) == "test":
-            # The evals of single methods are one split.
-            tests.setdefault(opened.name, []).append(opened)
-    found = overlap.check_experiment(train, select, [overlap.from_sources(opened) for opened in tests.values()])
+    train, chosen = overlap.from_sources([train_set], "train"), config.select.eval if config.select else None
+    select = overlap.from_sources([opened for name, opened in eval_sets.items() if name == chosen], "validation")
+    is_test = lambda name: name != chosen and overlap.role_of(config.evals[name].split) == "test"
+    tests = overlap.from_sources([opened for name, opened in eval_sets.items() if is_test(name)], "test")
+    found = overlap.check_experiment(train, select, tests)
     errors, reports = (list(map(overlap.describe, findings)) for findings in found)
     errors = test_splits_used(config) + errors
-    for line in overlap.selection_lines([select.name] if select else [], tests):
+    for line in overlap.selection_lines([s.name for s in select], [s.name for s in tests]):
         tqdm.write(line)
     for line in reports:
         tqdm.write(f"leakage, reported: {line}")

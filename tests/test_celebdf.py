@@ -9,7 +9,7 @@ from tiny_downloads import codes, names, write_text, write_videos
 from data_prep.catalog import DownloadError, Options
 from data_prep.celebdf import downloads
 from data_prep.celebdf.celebdf_dataset_builder import Builder
-from msddf_jax.data import schema
+from msddf_jax.data import methods
 
 REALS = ["Celeb-real/id0_0000.mp4", "Celeb-real/id1_0000.mp4", "YouTube-real/00000.mp4", "YouTube-real/00001.mp4"]
 FAKES = ["Celeb-synthesis/id0_id1_0000.mp4", "Celeb-synthesis/id1_id0_0000.mp4"]
@@ -170,7 +170,7 @@ def test_plus_plus(tmp_path, folder):
         "pair_id": "id0_0000", "group_id": "id0_0000", "source_identity": "", "target_identity": "cdf:id0",
         "compression": "none", "perturbation": "",
     }  # fmt: skip
-    assert [schema.method_family(m) for m in ("celebdf", "lia", "ip_lap")] == [
+    assert [methods.family(m) for m in ("celebdf", "lia", "ip_lap")] == [
         "face_swap", "reenactment", "talking_face",
     ]  # fmt: skip
     problems = codes(found[1], ("count_mismatch", "folder_alias"))
@@ -200,8 +200,8 @@ def test_list_of_plus_plus_names_family_and_method(tmp_path):
 
 def test_configs():
     there = set(Builder.builder_configs)
-    methods = [m for family in downloads.METHODS.values() for m in family.values()]
-    assert len(methods) == len(set(methods)) == 22 and set(methods) <= set(schema.METHODS)
+    names = [m for family in downloads.METHODS.values() for m in family.values()]
+    assert len(names) == len(set(names)) == 22 and set(names) <= set(methods.METHODS)
     assert len(there) == 2 * (6 + 22)
     assert {"v1", "v2_clip16", "pp_talkingface_ip_lap", "pp_facereenact_mcnet_clip16", "v2_derivedval"} <= there
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from msddf_jax import compare
-from msddf_jax.data import schema
+from msddf_jax.data import methods
 from msddf_jax.evaluators import detection
 from msddf_jax.statistics import intervals, metrics, tables
 
-REAL, SWAP, NEURAL = (schema.METHODS.index(name) for name in ("real", "toy_swap", "toy_neural"))
+REAL, SWAP, NEURAL = (methods.METHODS.index(name) for name in ("real", "toy_swap", "toy_neural"))
 
 
 def make_scores(seed, noise, frames=2, per_method=12):
@@ -20,7 +20,7 @@ def make_scores(seed, noise, frames=2, per_method=12):
     shared, own = np.random.default_rng(7), np.random.default_rng(seed)
     method = np.repeat([REAL, SWAP, NEURAL], per_method)
     latent = shared.normal(size=method.size) + (method != REAL) + noise * own.normal(size=method.size)
-    names = [f"toy/c23/{schema.METHODS[m]}/{i:03d}" for i, m in enumerate(method)]
+    names = [f"toy/c23/{methods.METHODS[m]}/{i:03d}" for i, m in enumerate(method)]
     return {
         "score": np.float32(1 / (1 + np.exp(-np.repeat(latent, frames)))),
         "label": np.repeat(np.int32(method != REAL), frames),

@@ -9,6 +9,7 @@ from tiny_downloads import codes, names, write_text, write_videos
 from data_prep.catalog import DownloadError, Options
 from data_prep.deeperforensics import downloads
 from data_prep.deeperforensics.deeperforensics_dataset_builder import Builder
+from msddf_jax.data.groups import make_groups
 
 FFPP = "FaceForensics++/original_sequences/youtube/c23/videos/{}.mp4"
 SPLITS = {"train": ["000_M101", "003_W004"], "val": ["001_M102"], "test": ["002_W001"]}
@@ -57,7 +58,7 @@ def test_reals_are_faceforensics(root, tmp_path):
         ("002", "real", "", "c23"), ("end_to_end/002_W001", "fake", "002", "c23"),
     ]  # fmt: skip
     # A fake can be paired with its real.
-    assert len(tiny_downloads.source.pair(opened["train"])) == 4
+    assert len(make_groups(opened["train"])) == 4
 
 
 def test_counts_are_those_of_the_lists(root):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_prep import build
 from data_prep.catalog import DownloadError, Options
 from data_prep.df40 import downloads, names
-from msddf_jax.data import schema
+from msddf_jax.data import methods
 from msddf_jax.data.source import open_source
 
 REALS = downloads.FF_REALS
@@ -172,8 +172,8 @@ def test_aliases(name, method):
 
 def test_forty_methods():
     assert len(names.SWAP) == 9 and len(names.REENACT) == 12 and len(names.SYNTHESIS) == 10
-    assert len({*names.KNOWN, *names.UNKNOWN}) == 40 and {*names.KNOWN, *names.UNKNOWN} <= set(schema.METHODS)
-    families = [schema.method_family(m) for m in (*names.KNOWN, *names.UNKNOWN)]
+    assert len({*names.KNOWN, *names.UNKNOWN}) == 40 and {*names.KNOWN, *names.UNKNOWN} <= set(methods.METHODS)
+    families = [methods.family(m) for m in (*names.KNOWN, *names.UNKNOWN)]
     # The talking heads are counted with the thirteen reenactments by the owners.
     assert [families.count(f) for f in ("face_swap", "reenactment", "talking_face")] == [10, 10, 3]
     assert [families.count(f) for f in ("entire_synthesis", "editing")] == [12, 5]

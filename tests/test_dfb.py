@@ -15,7 +15,7 @@ from data_prep import build
 from data_prep.dfb import dfb_dataset_builder as dfb
 from data_prep.dfb import index, labels, stems, stores
 from data_prep.layout import PreparedDataError
-from msddf_jax.data import schema
+from msddf_jax.data import methods
 from msddf_jax.data.source import open_source
 from msddf_jax.faces.landmarks import to_dlib_order
 
@@ -100,7 +100,7 @@ def test_label_names_are_the_complete_table_and_those_of_df40():
     known = [m for _, m in labels.LABELS.values() if m] + [
         labels.read_label(f"{n[:-3]}_Fake").method for n in labels.DF40 if n.endswith("_ff")
     ]
-    assert all(m is None or m in schema.METHODS for m in known)
+    assert all(m is None or m in methods.METHODS for m in known)
 
 
 def test_people_by_name():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from msddf_jax import compare, evaluate
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 from msddf_jax.inference import Inference
 from msddf_jax.statistics import calibration
 
@@ -22,7 +22,7 @@ class MemorySource:
 
     def __init__(self, videos):
         # (method, video_id, pixel value)
-        self.name, self.image_size = "memory", (SIZE, SIZE)
+        self.name, self.image_size, self.clip_length = "memory", (SIZE, SIZE), 0
         self._rows = [(*video, frame) for video in videos for frame in range(FRAMES)]
 
     def __len__(self):
@@ -40,8 +40,11 @@ class MemorySource:
             "landmarks": np.zeros((schema.NUM_LANDMARKS, 2), np.float32),
             "has_landmarks": np.bool_(False),
             "label": np.int32(method != "real"),
-            "method": np.int32(schema.METHODS.index(method)),
+            "method": np.int32(methods.METHODS.index(method)),
+            "attributes": np.zeros(len(schema.ATTRIBUTES), np.uint8),
+            "has_attributes": np.zeros(len(schema.ATTRIBUTES), bool),
             "identity": np.int32(-1),
+            "group": np.int32(-1),
             "_mask": np.bool_(True),
             **dict.fromkeys(schema.HOST_FIELDS, ""),
             "dataset": "toy",

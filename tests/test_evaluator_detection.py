@@ -7,10 +7,10 @@ import pytest
 import two_processes
 
 from msddf_jax import sharding
-from msddf_jax.data import schema
+from msddf_jax.data import methods
 from msddf_jax.evaluators import detection
 
-REAL, SWAP, NEURAL = (schema.METHODS.index(name) for name in ("real", "toy_swap", "toy_neural"))
+REAL, SWAP, NEURAL = (methods.METHODS.index(name) for name in ("real", "toy_swap", "toy_neural"))
 
 
 def make_batch(rows, size):
@@ -207,7 +207,7 @@ def _process(index):
 def test_two_processes_gather_the_same_rows():
     order = [0, 1, 2, 3, 8, 4, 5, 6, 7]  # processes, then batches
     rows = [ROWS[i] for i in order]
-    keys = [f"toy/c23/{schema.METHODS[method]}/{video}" for _, method, video, _ in rows]
+    keys = [f"toy/c23/{methods.METHODS[method]}/{video}" for _, method, video, _ in rows]
     for lines in two_processes.run("test_evaluator_detection", "_process"):
         assert lines.count(f"SCORES {[row[0] for row in rows]}") == 2
         assert f"KEYS {keys} {[row[3] for row in rows]}" in lines

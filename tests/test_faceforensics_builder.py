@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from data_prep import build
 from data_prep.layout import PreparedDataError
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -81,7 +81,7 @@ def test_content_of_a_fake(built):
         "has_mask": True,
         "has_landmarks": True,
         "label": 1,
-        "method": schema.METHODS.index("toy_neural"),
+        "method": methods.METHODS.index("toy_neural"),
         "dataset": schema.DATASETS.index("toy"),
         "video_id": b"toy_neural/003_002",
         "pair_id": b"003",
@@ -109,7 +109,7 @@ def test_index_describes_the_records(built):
     with open(built / "index-train.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 20
-    names = {"label": schema.LABELS, "method": schema.METHODS, "dataset": schema.DATASETS}
+    names = {"label": schema.LABELS, "method": methods.METHODS, "dataset": schema.DATASETS}
     names["compression"] = schema.COMPRESSIONS
     number = 0
     for row in rows:
@@ -132,7 +132,7 @@ def test_official_methods_and_namespace(tmp_path):
     )
     folder = build.build("faceforensics", "c40", tree, tmp_path / "out")
     records = _records(folder, "test")
-    assert [schema.METHODS[r["method"]] for r in records[2::2]] == [
+    assert [methods.METHODS[r["method"]] for r in records[2::2]] == [
         "deepfakes",
         "face2face",
         "faceswap",
@@ -144,15 +144,15 @@ def test_official_methods_and_namespace(tmp_path):
 
 
 def test_one_method_and_the_reals(tmp_path):
-    methods = (*prepared_tree.FFPP, "FaceShifter")
-    tree = prepared_tree.write_tree(tmp_path / "tree", methods=methods, frames=(0,))
+    folders = (*prepared_tree.FFPP, "FaceShifter")
+    tree = prepared_tree.write_tree(tmp_path / "tree", methods=folders, frames=(0,))
     shutil.rmtree(prepared_tree.fake_unit(tree, "FaceShifter") / "masks")  # its owners publish none
     records = _records(build.build("faceforensics", "c23_fsh", tree, tmp_path / "out"), "test")
     assert [(r["video_id"], bool(r["has_mask"])) for r in records] == [
         (b"006", True), (b"007", True), (b"faceshifter/006_007", False), (b"faceshifter/007_006", False),
     ]  # fmt: skip
     records = _records(build.build("faceforensics", "c23_f2f", tree, tmp_path / "out"), "test")
-    assert {schema.METHODS[r["method"]] for r in records} == {"real", "face2face"} and len(records) == 4
+    assert {methods.METHODS[r["method"]] for r in records} == {"real", "face2face"} and len(records) == 4
     configs = set(build.make_builder("faceforensics", "c23", tmp_path).builder_configs)
     names = {f"{c}{m}" for c in ("c23", "c40", "raw") for m in ("", "_partial", "_df", "_f2f", "_fs", "_nt", "_fsh")}
     assert configs == {f"{n}{clip}" for n in names | {"toy", "toy_c40"} for clip in ("", "_clip16")}

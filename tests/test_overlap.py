@@ -262,6 +262,18 @@ def opened(toy_data):
     return config, *train.open_data(config)
 
 
+def test_a_mixed_source_is_compared_set_by_set(toy_data):
+    opened = source.open_sources("faceforensics/toy,faceforensics/toy:validation", "train", toy_data[1])
+    first, second = overlap.from_sources([opened], "train")
+    names = ["faceforensics/toy:train", "faceforensics/toy:validation"]
+    assert [first.name, second.name, first.role, second.role] == [*names, "train", "train"]
+    alone = [source.open_source("faceforensics/toy", split, toy_data[1]) for split in ("train", "validation")]
+    assert [first, second] == overlap.from_sources(alone, "train")
+    # The second part is what is tested too.
+    errors, _ = overlap.check_experiment([first, second], [], overlap.from_sources(alone[1:], "test"))
+    assert {(finding.first, finding.verdict) for finding in errors} == {(names[1], "error")}
+
+
 def test_trainer_accepts_the_toy_set_and_says_where_validation_comes_from(opened, capsys):
     assert train.check_leakage(*opened) == []
     out = capsys.readouterr().out
@@ -307,6 +319,6 @@ def test_allowed_leakage_is_kept_in_the_workdir(opened, tmp_path, monkeypatch, c
 
 def test_indexes_of_a_source_leave_out_what_it_has_no_records_of(toy_data):
     opened = source.open_source("faceforensics/toy", "test", toy_data[1], methods=("toy_swap",))
-    split = overlap.from_sources([opened])
+    (split,) = overlap.from_sources([opened])
     # Two identities: two reals and two fakes of the one method.
     assert (split.role, split.num_videos) == ("test", 4)

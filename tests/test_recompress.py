@@ -117,7 +117,7 @@ def test_a_broken_video_is_an_error_and_leaves_nothing(tmp_path):
 class ListSource:
     """As much of a Source as recompression reads: videos of 3, 1 and 4 frames of a rising grey."""
 
-    name, image_size = "toy", (8, 8)
+    name, image_size, clip_length = "toy", (8, 8), 0
     count = np.array([3, 1, 4])
     first = np.array([0, 3, 4])
     video = np.repeat(np.arange(3), count)

@@ -1,7 +1,8 @@
+import ml_collections
 import numpy as np
 import pytest
 
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 
 
 def test_flip_is_an_involution_over_all_points():
@@ -22,7 +23,7 @@ def test_flip_exchanges_the_named_points():
 def test_enums_keep_their_order():
     # Stored as integers in built data sets: appending is fine, moving is not.
     assert schema.LABELS == ("real", "fake")
-    assert schema.METHODS[:7] == (
+    assert methods.METHODS[:7] == (
         "real", "deepfakes", "face2face", "faceswap", "neuraltextures", "faceshifter", "dfd",
     )  # fmt: skip
     assert schema.COMPRESSIONS == ("raw", "c23", "c40", "none")
@@ -30,7 +31,7 @@ def test_enums_keep_their_order():
 
 
 def _batch():
-    shapes = {"image": (2, 4, 4, 3), "mask": (2, 4, 4, 1), "landmarks": (2, 81, 2)}
+    shapes = {"image": (2, 4, 4, 3), "mask": (2, 4, 4, 1), "landmarks": (2, 81, 2), "attributes": (2, 13)}
     return {name: np.zeros(shapes.get(name, (2,)), dtype) for name, dtype in schema.DEVICE_FIELDS.items()}
 
 
@@ -42,3 +43,17 @@ def test_device_batch_drops_strings_and_checks():
     del batch["has_mask"]
     with pytest.raises(KeyError, match="has_mask"):
         schema.device_batch(batch)
+
+
+def test_every_method_has_a_family():
+    assert len(methods.METHODS) == len(set(methods.METHODS))
+    assert {methods.family(name) for name in methods.METHODS} == set(methods.FAMILIES)
+    with pytest.raises(KeyError):
+        methods.family("deepfake")
+
+
+def test_a_group_counts_its_rows():
+    group = schema.make_group({"real": 2, "fake": 3, "methods": ["deepfakes", "faceswap"], "match": "class"})
+    assert (group.fakes, group.rows, group.methods) == (6, 8, ("deepfakes", "faceswap"))
+    assert schema.make_group({}) == schema.Group(1, 1, (), "pair")
+    assert schema.make_group(ml_collections.ConfigDict({"fake": 0})) == schema.Group(1, 0)

@@ -5,10 +5,11 @@ import shutil
 import numpy as np
 import prepared_tree
 import pytest
+from made_source import make_record, make_source
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_prep import build
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 from msddf_jax.data import source as sources
 
 TOY = ["toy_swap", "toy_reenact", "toy_neural", "toy_texture"]
@@ -58,7 +59,7 @@ def test_record_is_decoded_to_the_fields_of_a_batch(data_dir):
     assert record["has_landmarks"]
     assert (record["label"], record["method"], record["identity"]) == (
         1,
-        schema.METHODS.index("toy_neural"),
+        methods.METHODS.index("toy_neural"),
         -1,
     )
     assert {name: record[name] for name in schema.HOST_FIELDS} == {
@@ -78,7 +79,7 @@ def test_every_record_is_the_one_that_the_index_says(data_dir):
     source = _open(data_dir)
     for i in range(len(source)):
         record = source[i]
-        method = 0 if record["label"] == 0 else 1 + TOY.index(schema.METHODS[record["method"]])
+        method = 0 if record["label"] == 0 else 1 + TOY.index(methods.METHODS[record["method"]])
         assert record["image"][0, 0].tolist() == [record["frame_index"], method, 0]
         assert record["source_path"].endswith(f"{record['video_id'].split('/')[-1]}/{record['frame_index']:03d}.png")
 
@@ -236,92 +237,58 @@ def test_mix_refuses_the_same_video_twice(data_dir):
         sources.mix_sources([])
 
 
+def test_names_of_several_sets(data_dir):
+    open_both = lambda name, **kwargs: sources.open_sources(name, "train", data_dir, **kwargs)
+    assert _ids(open_both("faceforensics/toy", max_frames=2)) == _ids(_open(data_dir, max_frames=2))
+    assert _ids(open_both("faceforensics/toy:test")) == _ids(sources.open_source("faceforensics/toy", "test", data_dir))
+    # A set keeps what it has of the methods; the toy set has none.
+    mixed = open_both("faceforensics/toy:test, faceforensics/c23_partial", methods=("faceswap",), max_frames=1)
+    assert mixed.sets == ("faceforensics/toy:test", "faceforensics/c23_partial:train")
+    videos = ["006", "007", "000", "001", "002", "faceswap/000_001", "faceswap/003_002"]
+    assert mixed.column("video_id").tolist() == videos
+    with pytest.raises(ValueError, match=r"c23_partial:train has no manipulation 'toy_swop'; did you mean toy_swap"):
+        open_both("faceforensics/toy,faceforensics/c23_partial", methods=("deepfakes", "toy_swop"))
+    with pytest.raises(ValueError, match="has no split 'tset'; did you mean test"):
+        open_both("faceforensics/toy:tset,faceforensics/c23_partial")
+    with pytest.raises(ValueError, match='expected "<data set>/<config>"'):
+        open_both("faceforensics/toy,")
+
+
+def test_mix_refuses_two_forms():
+    small = make_source([("a", "real", "", 1)], name="toy/small:train")
+    large = make_source([("b", "real", "", 1)], name="toy/large:train", size=16)
+    with pytest.raises(
+        ValueError, match=r"small:train has frames of 8x8, toy/large:train has frames of 16x16; .*--size"
+    ):
+        sources.mix_sources([small, large])
+    clips = dataclasses.replace(large, name="toy/large_clip16:train", clip_length=16)
+    with pytest.raises(ValueError, match=r"large:train has frames of 16x16, .* has clips of 16 frames of 16x16"):
+        sources.mix_sources([large, clips])
+
+
+def test_attributes_are_known_one_by_one():
+    source = make_source([("a", "deepfakes", "", 1)])
+    stored = [1.0, 0.0, np.nan] + [0.0] * 9 + [1.0]
+    record = dataclasses.replace(source, readers=([make_record(0, "deepfakes", 0, 8, stored)],))[0]
+    assert record["attributes"].tolist() == [1, 0, 0] + [0] * 9 + [1]
+    assert record["has_attributes"].tolist() == [True, True, False] + [True] * 10
+    assert not source[0]["has_attributes"].any()
+
+
+def test_records_of_the_time_of_twelve_attributes_are_refused(data_dir, tmp_path):
+    copy, folder = _copy(data_dir, tmp_path)
+    path = folder / "features.json"
+    text = path.read_text()
+    assert text.count('"13"') == 1
+    path.write_text(text.replace('"13"', '"12"'))
+    again = "this version reads 13 of them; build the set again: python -m data_prep.build faceforensics .* --overwrite"
+    with pytest.raises(ValueError, match=rf"toy/1.1.0 holds attributes of shape \(12,\), {again}"):
+        _open(copy)
+
+
 def test_images_of_two_sizes(data_dir):
     source = _open(data_dir)
     assert source.image_size == (16, 16)
     videos = source.videos | {"height": np.where(np.arange(20) < 3, 8, 16)}
     with pytest.raises(ValueError, match=r"sizes \[\(8, 16\), \(16, 16\)\].*--size"):
         _ = dataclasses.replace(source, videos=videos).image_size
-
-
-def _drawn(groups, index, seed=0):
-    source = groups.source
-    drawn = groups.draw(index, np.random.default_rng(seed))
-    return [(source.column("video_id")[i], int(source.frame_index[i])) for i in drawn]
-
-
-def test_groups_are_one_source_video_and_one_frame(data_dir):
-    source = _open(data_dir)
-    groups = sources.pair(source)
-    assert len(groups) == 12
-    seen = set()
-    for index in range(12):
-        for seed in range(20):
-            (real, real_frame), (fake, fake_frame) = _drawn(groups, index, seed)
-            assert "/" not in real
-            assert fake.split("/")[1].startswith(real)
-            assert real_frame == fake_frame
-            seen.add(fake)
-    assert len(seen) == 16  # every fake video is drawn
-
-
-def test_fakes_of_a_group_are_of_different_videos_while_there_are(data_dir):
-    groups = sources.pair(_open(data_dir), (1, 4))
-    drawn = _drawn(groups, 4)
-    assert sorted(video.split("/")[0] for video, _ in drawn[1:]) == sorted(TOY)
-    more = [video for video, _ in _drawn(sources.pair(_open(data_dir), (1, 6)), 4)[1:]]
-    assert len(set(more[:4])) == 4
-
-
-def test_more_reals_are_other_frames_of_the_video(data_dir):
-    drawn = _drawn(sources.pair(_open(data_dir), (3, 3)), 4)
-    assert [video for video, _ in drawn[:3]] == ["001"] * 3
-    assert drawn[0] == ("001", 9)  # the anchor ahead
-    assert sorted(frame for _, frame in drawn[:3]) == [0, 9, 10]
-    assert [frame for _, frame in drawn[3:]] == [frame for _, frame in drawn[:3]]
-
-
-def test_nearest_frame_stands_in_for_one_that_is_not_there(data_dir):
-    groups = sources.pair(_partial(data_dir, methods=["faceswap"]))
-    assert [_drawn(groups, i) for i in range(3)] == [
-        [("000", 0), ("faceswap/000_001", 1)],
-        [("000", 9), ("faceswap/000_001", 8)],
-        [("000", 10), ("faceswap/000_001", 8)],
-    ]
-
-
-def test_reals_without_a_partner_are_left_out_and_counted(data_dir, caplog):
-    with caplog.at_level("WARNING", logger="absl"):
-        groups = sources.pair(_partial(data_dir))
-    assert {groups.source.column("video_id")[i] for i in groups.anchors} == {"000"}
-    assert "2 real videos have no fake and are left out" in caplog.text
-
-
-def test_reals_only(data_dir):
-    groups = sources.pair(_partial(data_dir), (1, 0))
-    assert [_drawn(groups, i) for i in range(len(groups))] == [
-        [(video, frame)] for video in ("000", "001", "002") for frame in (0, 9, 10)
-    ]
-
-
-def test_no_partner_at_all(data_dir):
-    source = sources.open_source("faceforensics/c23_partial", "test", data_dir)
-    with pytest.raises(ValueError, match=r"1 real and 0 fake videos, and no fake .* or train on reals alone"):
-        sources.pair(source)
-    assert len(sources.pair(source, (1, 0))) == 3
-
-
-@pytest.mark.parametrize("group", [(0, 1), (1, -1)])
-def test_wrong_group(data_dir, group):
-    with pytest.raises(ValueError, match="expected \\(reals >= 1, fakes >= 0\\)"):
-        sources.pair(_open(data_dir), group)
-
-
-def test_pairs_stay_within_a_data_set(data_dir):
-    # Ids 000 and 001 stand in both sets; a toy real must never get an FF++ fake.
-    mixed = sources.mix_sources([_open(data_dir), _partial(data_dir)])
-    groups = sources.pair(mixed, (1, 2))
-    assert len(groups) == 12 + 3
-    for index in range(len(groups)):
-        drawn = groups.draw(index, np.random.default_rng(index))
-        assert len(set(mixed.column("dataset")[drawn])) == 1

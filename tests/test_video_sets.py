@@ -13,6 +13,7 @@ from data_prep.deepspeak import downloads as deepspeak
 from data_prep.ffiw import downloads as ffiw
 from data_prep.uadfv import downloads as uadfv
 from msddf_jax.data import source
+from msddf_jax.data.groups import make_groups
 
 # UADFV.
 
@@ -170,7 +171,7 @@ def test_deepspeak(speakers, tmp_path):
     assert tiny_downloads.rows(opened["train"], "method", "target_identity") == [
         ("real", "dsv1:11"), ("facefusion", "dsv1:11"),
     ]  # fmt: skip
-    assert len(tiny_downloads.source.pair(opened["train"])) == 2
+    assert len(make_groups(opened["train"])) == 2
 
 
 def test_deepspeak_odd_files(speakers):

@@ -8,7 +8,7 @@ from data_prep.catalog import DownloadError, Problem, make_fields, missing_files
 CONFIGS = ("v1", "v2", "pp", "v1_derivedval", "v2_derivedval", "pp_derivedval")
 ROOTS = {"v1": ("Celeb-DF-v1",), "v2": ("Celeb-DF-v2",), "pp": ("Celeb-DF++", "Celeb-DF-v3")}
 TEST_LIST = "List_of_testing_videos.txt"
-# Celeb-DF++: family folder -> method folder -> method in data/schema.py.
+# Celeb-DF++: family folder -> method folder -> method in data/methods.py.
 METHODS = {
     "FaceSwap": {
         "Celeb-DF": "celebdf",
@@ -139,7 +139,7 @@ def name_fields(stem, kind, method):
     Args:
       stem: file name without suffix. kind: "Celeb-real", "YouTube-real", "TalkingFace" or "swap", which is any other
         fake: id<a>_id<b>_<k> is the video id<a>_<k> with the face, or after the motion, of id<b>. method: of
-        data/schema.py.
+        data/methods.py.
 
     Returns:
       what `catalog.make_fields` returns, or None where the name is of another form.

@@ -89,7 +89,7 @@ JSON_NAMES = {
 
 
 def method_of(name):
-    """The method that a README, folder or JSON name means: of `schema.METHODS`, or None.
+    """The method that a README, folder or JSON name means: of `methods.METHODS`, or None.
 
     `InSwapper`, `inswap` are "inswapper"; `StyleGAN-XL`, `StyleGANXL` are "stylegan_xl"; `DDPM` is "ddim".
     """

@@ -111,7 +111,7 @@ _CELEB = {"celebdf": "celebdf", "celebdfv2": "celebdf", "iplap": "ip_lap"} | {
 
 
 class Meaning(NamedTuple):
-    """What a label name is. method: of `schema.METHODS`, None where only the path or the folder tells."""
+    """What a label name is. method: of `methods.METHODS`, None where only the path or the folder tells."""
 
     dataset: str
     method: str | None
@@ -146,7 +146,7 @@ def make_fields(meaning, method, stem, path, compression):
     """What the records of one video share.
 
     Args:
-      meaning: from `read_label`. method: of `schema.METHODS`. stem: of the video. path: of a frame, below the root.
+      meaning: from `read_label`. method: of `methods.METHODS`. stem: of the video. path: of a frame, below the root.
       compression: of `schema.COMPRESSIONS`.
 
     Returns:
@@ -187,7 +187,7 @@ def make_fields(meaning, method, stem, path, compression):
 
 
 def celeb_method(level):
-    """The method of a folder of Celeb-DF-v3, of `schema.METHODS`, or None where the folder is none of its 22."""
+    """The method of a folder of Celeb-DF-v3, of `methods.METHODS`, or None where the folder is none of its 22."""
     return _CELEB.get(re.sub(r"[^a-z0-9]", "", level.lower()))
 
 

@@ -67,7 +67,7 @@ def video_fields(stem, method, value, where):
 
     Args:
       stem: file name without suffix, <target>_<clip> of a real, <swapped>_<target>_<clip> of a fake. method: of
-        data/schema.py. value: its entry of dataset.json: label, target_id, swapped_id, augmentations; what is absent
+        data/methods.py. value: its entry of dataset.json: label, target_id, swapped_id, augmentations; what is absent
         is taken from the name. where: for messages.
 
     Returns:

@@ -5,7 +5,7 @@ import re
 
 from data_prep import listing
 from data_prep.catalog import DownloadError, Entry, Problem, make_fields, missing_files, nearest
-from msddf_jax.data import schema
+from msddf_jax.data import methods
 
 CONFIGS = ("list",)
 # Folders of the copies that SJEDD arranged: what makes an image real, or tells its method where a list does not.
@@ -89,19 +89,19 @@ def parse_line(line, where, folder):
 
 
 def method_of(path, label, method, where, problems):
-    """The method of a listed image, of `schema.METHODS`: the list's, else that of a folder in its path, else "unknown".
+    """The method of a listed image, of `methods.METHODS`: the list's, or that of a folder in its path, else "unknown".
 
     Raises DownloadError where a folder of reals is called fake, or a method's real.
     """
     folder = next((FOLDERS[part] for part in path.split("/")[:-1] if part in FOLDERS), None)
     plain = re.sub(r"[^a-z0-9]", "", method.lower())
-    known = {re.sub(r"[^a-z0-9]", "", name): name for name in schema.METHODS}
+    known = {re.sub(r"[^a-z0-9]", "", name): name for name in methods.METHODS}
     named = known.get(plain, "unknown") if method else folder
     for told in {named, folder} - {None, "unknown"}:
         if (told == "real") != (label == 0):
             raise DownloadError(f"{where}: {path} is labelled {label} (1 is fake) and is {told} [label_conflict]")
     if method and named == "unknown" and label == 1:
-        problems.append(Problem("unknown_method", path, f"{method!r}{nearest(method, schema.METHODS)}"))
+        problems.append(Problem("unknown_method", path, f"{method!r}{nearest(method, methods.METHODS)}"))
     return "real" if label == 0 else named or "unknown"
 
 

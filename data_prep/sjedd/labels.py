@@ -59,5 +59,5 @@ def read_label(text):
 
 
 def method_of(parts):
-    """The method that a path's folders name, of `schema.METHODS`, or None. parts: folders of a path."""
+    """The method that a path's folders name, of `methods.METHODS`, or None. parts: folders of a path."""
     return next((_FOLDERS[part] for part in parts if part in _FOLDERS), None)

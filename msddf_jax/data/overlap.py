@@ -119,14 +119,14 @@ class Finding(NamedTuple):
     examples: tuple
 
 
-def role_of(split):
+def role_of(split) -> str:
     """The role of a split by its name: a set without official splits ("all") is what others test on."""
     if split.startswith("train"):
         return "train"
     return "validation" if split.startswith("val") else "test"
 
 
-def read_index(path):
+def read_index(path) -> dict[str, list[str]]:
     """{column: list of str} of an `index-<split>.csv`. Raises ValueError where it is no such file."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
@@ -142,7 +142,7 @@ def read_index(path):
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
 
-def make_split(name, columns, role=None):
+def make_split(name, columns, role=None) -> Split:
     """A Split from the columns of an index.
 
     Args:
@@ -163,13 +163,19 @@ def make_split(name, columns, role=None):
     return Split(name, role, len(columns["video_id"]), videos, bases, groups, frozenset(identities))
 
 
-def from_sources(sources, role=None):
-    """A Split from `data.source.Source`s of one built split: the videos that they have records of."""
-    columns = {c: [v for s in sources for v in s.videos[c][s.count > 0].tolist()] for c in _COLUMNS}
-    return make_split(sources[0].name, columns, role)
+def from_sources(sources, role=None) -> list[Split]:
+    """The built splits that `data.source.Source`s are of, mixed ones apart: the videos that they have records of."""
+    found = {}
+    for source in sources:
+        for reader, name in enumerate(source.sets):
+            mine = (source.count > 0) & (source.videos["reader"] == reader)
+            columns = found.setdefault(name, {c: [] for c in _COLUMNS})
+            for c in _COLUMNS:
+                columns[c] += source.videos[c][mine].tolist()
+    return [make_split(name, columns, role) for name, columns in found.items()]
 
 
-def compare(first, second, strict=False):
+def compare(first, second, strict=False) -> list[Finding]:
     """What two splits share.
 
     Args:
@@ -191,34 +197,31 @@ def compare(first, second, strict=False):
     return sorted(by_name + known, key=lambda finding: -VERDICTS.index(finding.verdict))
 
 
-def check_experiment(train, select, tests):
+def check_experiment(train, select, tests) -> tuple[list[Finding], list[Finding]]:
     """What of an experiment's data leaks.
 
     Args:
-      train: Split. select: Split that checkpoints are chosen on, or None. tests: list of Split.
+      train, select, tests: lists of Split: that it trains on, chooses checkpoints on (may be none), and tests on.
 
     Returns:
-      (errors, reports), lists of Finding: errors where `train` or `select` meets a test split.
+      (errors, reports): errors where `train` or `select` meets a test split.
     """
-    findings = []
-    for test in tests:
-        findings += compare(train, test)
-        findings += compare(select, test) if select is not None else []
-    if select is not None:
-        # A validation set that training has seen flatters the choice; the tests stay clean.
-        findings += [f._replace(verdict=min(f.verdict, "report", key=VERDICTS.index)) for f in compare(train, select)]
+    findings = [finding for test in tests for mine in (*train, *select) for finding in compare(mine, test)]
+    # A validation set that training has seen flatters the choice; the tests stay clean.
+    seen = [finding for mine in train for chosen in select for finding in compare(mine, chosen)]
+    findings += [f._replace(verdict=min(f.verdict, "report", key=VERDICTS.index)) for f in seen]
     errors = [finding for finding in findings if finding.verdict == "error"]
     return errors, [finding for finding in findings if finding.verdict == "report"]
 
 
-def describe(finding):
+def describe(finding) -> str:
     """A finding in a line."""
     examples = f", such as {', '.join(finding.examples[:3])}" if finding.examples else ""
     note = f" ({finding.note})" if finding.note else ""
     return f"{finding.first} and {finding.second}: {finding.count} {finding.check}{examples}{note}"
 
 
-def selection_lines(validation, tests):
+def selection_lines(validation, tests) -> list[str]:
     """Lines that say which sets checkpoints are chosen on, and which of those data sets are tested on too.
 
     Args:

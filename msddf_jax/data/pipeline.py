@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from msddf_jax.data import schema
-from msddf_jax.data.source import pair
+from msddf_jax.data.groups import check_places, make_groups
+from msddf_jax.data.source import describe_records
 
-# The most rows that a thread decodes into one piece of memory before it hands them on. A batch of so many is never
+# The most images that a thread decodes into one piece of memory before it hands them on. A batch of so many is never
 # copied again; larger ones are put together of equal parts, so that threads share the work and memory stays in bounds.
-_ROWS_AT_ONCE = 64
+_IMAGES_AT_ONCE = 64
 _ARRAY_FIELDS = ("image", "mask", "landmarks")
 _TEXT_FIELDS = tuple(name for name in schema.HOST_FIELDS if name != "frame_index")
 
@@ -22,24 +23,27 @@ def train_batches(
     source,
     *,
     batch_size,
-    group=(1, 1),
+    group=None,
     seed=0,
     image_size=None,
+    clip_length=0,
     num_threads=4,
     identities=None,
     process_index=None,
     process_count=None,
-):
+) -> "BatchIterator":
     """An endless iterator of training batches.
 
-    Rows are groups, group-major: `group` = (r, f) gives r real rows, then f fake rows, all from one source
-    video; which fakes is drawn anew each epoch. An epoch is one pass over the real frames that have a
-    partner. The order is a function of source, seed and group alone, never of `num_threads`.
+    Rows are groups, group-major: first the reals of a group, then its fakes, as `groups.make_groups` says; which fakes
+    is drawn anew each epoch. An epoch is one pass over the real frames that have fakes. Every row keeps its record's
+    label and method. The order is a function of source, seed and group alone, never of `num_threads`.
 
     Args:
       source: data.source.Source. batch_size: rows of the global batch, over all processes.
-      group: (reals, fakes) of a group. seed: of order and draws, any integer >= 0.
+      group: what `schema.make_group` takes; None for one real and one fake of its video.
+      seed: of order and draws, any integer >= 0.
       image_size: side that the stored images must have; None for any.
+      clip_length: frames of the clips that the records must be, 0 for frames.
       num_threads: that read and decode; 0 reads in the calling thread.
       identities: {target identity: class}, as `source.identity_table` gives; None: `identity` is -1
       everywhere.
@@ -47,19 +51,21 @@ def train_batches(
 
     Returns:
       BatchIterator of dicts: every field of `schema.DEVICE_FIELDS` and `schema.HOST_FIELDS`, each with
-      batch_size / process_count rows; text fields are object arrays of str.
+      batch_size / process_count rows; text fields are object arrays of str. Of clips, image is [B, T, H, W, 3], mask
+      [B, T, H, W, 1], landmarks [B, T, 81, 2].
 
     Raises:
-      ValueError: no real has a partner; sizes or counts that do not divide; images of another size.
+      ValueError: no real has a fake; sizes or counts that do not divide; images of another size, clips for frames or
+      the other way about. From the iterator: a record whose label or method its place in the group contradicts.
     """
     process_index, process_count = _process(process_index, process_count)
-    check_image_size(source, image_size)
-    groups = pair(source, group)
-    rows = sum(groups.group)
+    check_image_size(source, image_size, clip_length)
+    groups = make_groups(source, group)
+    group, rows = groups.group, groups.group.rows
     if batch_size < 1 or batch_size % (rows * process_count):
         raise ValueError(
             f"batch_size {batch_size} is not a multiple of {rows * process_count}: "
-            f"{rows} rows a group {groups.group} x {process_count} processes"
+            f"{rows} rows a group ({group.real} real, {group.fakes} fake) x {process_count} processes"
         )
     if len(groups) < process_count:
         raise ValueError(f"{source.name} has {len(groups)} groups, fewer than the {process_count} processes")
@@ -69,7 +75,8 @@ def train_batches(
     whole = len(groups) - len(groups) % process_count
 
     groups_per_batch = batch_size // (rows * process_count)
-    at_once = _largest_share(groups_per_batch, max(_ROWS_AT_ONCE // rows, 1))
+    at_once = _largest_share(groups_per_batch, max(_records_at_once(source) // rows, 1))
+    numbers = np.repeat(process_index * groups_per_batch + np.arange(groups_per_batch, dtype=np.int32), rows)
     load = functools.partial(collect, source, identities=identities, image_size=source.image_size)
     dataset = (
         grain.MapDataset.range(len(groups))
@@ -78,11 +85,13 @@ def train_batches(
         .slice(slice(process_index, whole, process_count))
         .repeat()
         .random_map(groups.draw, seed=int(draw_seed))
-        .batch(at_once, drop_remainder=True, batch_fn=lambda drawn: load([i for group in drawn for i in group]))
+        .batch(at_once, drop_remainder=True, batch_fn=lambda drawn: _collect_groups(groups, drawn, load))
     )
     batches = _in_threads(dataset, groups_per_batch // at_once, num_threads)
+    batches = batches.map(lambda batch: {**batch, "group": numbers.copy()})
     # The same for every process, so that the one state in a checkpoint serves them all.
-    about = {"group": list(groups.group), "seed": int(seed), "processes": process_count, "groups_at_once": at_once}
+    about = {"group": {**group._asdict(), "methods": list(group.methods)}, "seed": int(seed)}
+    about |= {"processes": process_count, "groups_at_once": at_once}
     return BatchIterator(iter(batches), about | {"source": source.name, "records": fingerprint(source)})
 
 
@@ -91,15 +100,16 @@ def eval_batches(
     *,
     batch_size,
     image_size=None,
+    clip_length=0,
     num_threads=4,
     identities=None,
     process_index=None,
     process_count=None,
-):
+) -> "EvalBatches":
     """Batches in which every record of the source stands exactly once, over all processes.
 
     Every process gets the same number of batches and every batch has the same shape: rows that are left
-    over are padding, with `_mask` false, zeros, and "" or -1 in the host fields.
+    over are padding, with `_mask` false, zeros, and "" or -1 in the host fields. `group` is -1 everywhere.
 
     Args and raises: as `train_batches`.
 
@@ -107,14 +117,14 @@ def eval_batches(
       EvalBatches: iterable as often as wanted, with a length. Rows in the order of the source.
     """
     process_index, process_count = _process(process_index, process_count)
-    check_image_size(source, image_size)
+    check_image_size(source, image_size, clip_length)
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} is not a multiple of the {process_count} processes")
     if len(source) == 0:
         raise ValueError(f"{source.name} has no record to evaluate")
     rows = batch_size // process_count
     num_batches = -(-len(source) // batch_size)
-    at_once = _largest_share(rows, _ROWS_AT_ONCE)
+    at_once = _largest_share(rows, _records_at_once(source))
     parts_per_batch = rows // at_once
     image_size = source.image_size
 
@@ -135,7 +145,7 @@ class EvalBatches:
     def __init__(self, dataset, num_batches):
         self._dataset, self._num_batches = dataset, num_batches
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._num_batches
 
     def __iter__(self):
@@ -158,11 +168,11 @@ class BatchIterator:
     def __next__(self):
         return next(self._iterator)
 
-    def get_state(self):
+    def get_state(self) -> dict:
         """Position after the batches that `next` has returned."""
         return {**self._about, "iterator": self._iterator.get_state()}
 
-    def set_state(self, state):
+    def set_state(self, state) -> None:
         """Go to where `get_state` was called. Raises ValueError where data, seed or processes were others."""
         theirs = {name: state.get(name) for name in self._about}
         if theirs != self._about:
@@ -177,7 +187,7 @@ class BatchIterator:
             )
         self._iterator.set_state(state["iterator"])
 
-    def close(self):
+    def close(self) -> None:
         """Stop the reading threads."""
         self._iterator.close()
 
@@ -214,18 +224,27 @@ class JoinedBatches:
             iterator.close()
 
 
-def encode_state(state):
+def encode_state(state) -> str:
     """An iterator state as text, for a checkpoint."""
     return json.dumps(state)
 
 
-def decode_state(text):
+def decode_state(text) -> dict:
     """The inverse of `encode_state`."""
     return json.loads(text)
 
 
-def check_image_size(source, image_size):
-    """Raise ValueError where images are of several sizes, or not squares of `image_size` (None: any)."""
+def check_image_size(source, image_size, clip_length=0) -> None:
+    """Raise ValueError where records are not what the config asks for.
+
+    image_size: side of the square images, None for any one size. clip_length: frames of a record, 0 for one frame.
+    """
+    if source.clip_length != clip_length:
+        raise ValueError(
+            f"the config asks for {f'clips of {clip_length} frames' if clip_length else 'frames'}, {source.name} holds "
+            f"{describe_records(source)}: name a set of that kind (a set's clips are <config>_clip16), or change the "
+            "config's clip_length"
+        )
     height, width = source.image_size
     if image_size is not None and (height, width) != (image_size, image_size):
         raise ValueError(
@@ -235,7 +254,7 @@ def check_image_size(source, image_size):
         )
 
 
-def fingerprint(source):
+def fingerprint(source) -> str:
     """Short hash of which records a source has, in order."""
     digest = hashlib.sha256()
     for name in ("dataset", "compression", "video_id"):
@@ -245,14 +264,15 @@ def fingerprint(source):
     return digest.hexdigest()[:16]
 
 
-def collect(source, indices, *, image_size, identities=None):
+def collect(source, indices, *, image_size, identities=None) -> dict[str, np.ndarray]:
     """A batch of records: device fields as arrays, text fields as object arrays [B].
 
     An image is copied to its place as soon as it is decoded, so that the next one is decoded into the same memory,
     where rows that are kept until all are there would take new memory each.
 
     Args:
-      source: data.source.Source, or what has its `[index]`. indices: of the rows, in order; None is a row of padding.
+      source: data.source.Source, or what has its `[index]` and `clip_length`.
+      indices: of the rows, in order; None is a row of padding.
       image_size: (height, width) that the source's images share. identities: as in `train_batches`.
 
     Returns:
@@ -261,7 +281,7 @@ def collect(source, indices, *, image_size, identities=None):
     Raises:
       ValueError: an image, mask or landmarks of another shape than the batch's. TypeError: of another dtype.
     """
-    batch = _padding(len(indices), *image_size)
+    batch = _padding(len(indices), *image_size, source.clip_length)
 
     def put(row, index):
         # A function, so that the image is let go before the next one is decoded, into memory that is in the cache.
@@ -285,17 +305,32 @@ def collect(source, indices, *, image_size, identities=None):
     return batch
 
 
-def _padding(rows, height, width):
+def _collect_groups(groups, drawn, load):
+    indices = [i for group in drawn for i in group]
+    batch = load(indices)
+    check_places(groups, indices, batch)
+    return batch
+
+
+def _padding(rows, height, width, clip_length):
     """A batch of padding, but for images and masks: memory that nothing has been written to."""
+    lead = (rows, clip_length) if clip_length else (rows,)
     batch = {
-        "image": np.empty((rows, height, width, 3), np.uint8),
-        "mask": np.empty((rows, height, width, 1), np.uint8),
-        "landmarks": np.full((rows, schema.NUM_LANDMARKS, 2), -1, np.float32),
+        "image": np.empty((*lead, height, width, 3), np.uint8),
+        "mask": np.empty((*lead, height, width, 1), np.uint8),
+        "landmarks": np.full((*lead, schema.NUM_LANDMARKS, 2), -1, np.float32),
+        "attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.uint8),
+        "has_attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.bool_),
         "identity": np.full(rows, -1, np.int32),
+        "group": np.full(rows, -1, np.int32),
         "frame_index": np.full(rows, -1, np.int32),
         **{name: np.full(rows, "", object) for name in _TEXT_FIELDS},
     }
     return batch | {name: np.zeros(rows, d) for name, d in schema.DEVICE_FIELDS.items() if name not in batch}
+
+
+def _records_at_once(source):
+    return max(_IMAGES_AT_ONCE // max(source.clip_length, 1), 1)
 
 
 def _largest_share(number, limit):

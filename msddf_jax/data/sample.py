@@ -1,11 +1,13 @@
 """A few records of a set, evenly spread, in batches of one shape: for looking at a model, not for scoring a set."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from msddf_jax.data import pipeline
 
 
-def spread(indices, number):
+def spread(indices, number) -> np.ndarray:
     """At most `number` of the indices, evenly spread over them, first and last among them.
 
     Args:
@@ -22,7 +24,7 @@ def spread(indices, number):
     return indices[np.linspace(0, len(indices) - 1, number).astype(np.int64)]
 
 
-def batches(source, indices, batch_size):
+def batches(source, indices, batch_size) -> Iterator[tuple[dict, int]]:
     """Yields (host batch, number of rows that count); the last batch is filled up with its own last record.
 
     Args:

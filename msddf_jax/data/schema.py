@@ -21,107 +21,6 @@ LABELS = ("real", "fake")
 THRESHOLD = 0.5
 
 # Stored as integers in built data sets: append only, never reorder.
-_METHOD_FAMILY = {
-    "real": "real",
-    "deepfakes": "face_swap",
-    "face2face": "reenactment",
-    "faceswap": "face_swap",
-    "neuraltextures": "reenactment",
-    "faceshifter": "face_swap",
-    "dfd": "face_swap",
-    "toy_swap": "face_swap",
-    "toy_reenact": "reenactment",
-    "toy_neural": "reenactment",
-    "toy_texture": "face_swap",
-    # Several methods that the data set does not tell apart, or a list that names none.
-    "unknown": "unknown",
-    # Celeb-DF v1 and v2, and Celeb-DF++.
-    "celebdf": "face_swap",
-    "blendface": "face_swap",
-    "ghost": "face_swap",
-    "hififace": "face_swap",
-    "inswapper": "face_swap",
-    "mobilefaceswap": "face_swap",
-    "simswap": "face_swap",
-    "uniface": "face_swap",
-    "dagan": "reenactment",
-    "fsrt": "reenactment",
-    "hyperreenact": "reenactment",
-    "lia": "reenactment",
-    "liveportrait": "reenactment",
-    "mcnet": "reenactment",
-    "tpsmm": "reenactment",
-    "anitalker": "talking_face",
-    "echomimic": "talking_face",
-    "edtalk": "talking_face",
-    "float": "talking_face",
-    "ip_lap": "talking_face",
-    "real3dportrait": "talking_face",
-    "sadtalker": "talking_face",
-    # DFDC, DFDC-Preview, DeeperForensics, UADFV, FFIW.
-    "dfdc": "unknown",
-    "dfdcp_a": "face_swap",
-    "dfdcp_b": "face_swap",
-    "deeperforensics": "face_swap",
-    "reenact_postprocess": "reenactment",
-    "uadfv": "face_swap",
-    "ffiw": "face_swap",
-    # DeepSpeak.
-    "facefusion": "face_swap",
-    "facefusion_gan": "face_swap",
-    "facefusion_live": "face_swap",
-    "retalking": "talking_face",
-    "wav2lip": "talking_face",
-    # FFSC.
-    "diffae_age": "editing",
-    "styleres_age": "editing",
-    "hfgi_age": "editing",
-    "diffae_gender": "editing",
-    "stylegan2_dis_gender": "editing",
-    "styleclip_gender": "editing",
-    "fsgan": "face_swap",
-    "infoswap": "face_swap",
-    "styleres_expr": "editing",
-    "hfgi_smile": "editing",
-    "fomm_expr": "reenactment",
-    "fomm_pose": "reenactment",
-    "tps_pose": "reenactment",
-    "fnevr": "reenactment",
-    # DiffusionFace and DiFF.
-    "diffswap": "face_swap",
-    "dcface": "entire_synthesis",
-    "diffface": "face_swap",
-    # DF40.
-    "e4s": "face_swap",
-    "facedancer": "face_swap",
-    "roop": "face_swap",
-    "deepfacelab": "face_swap",
-    "fomm": "reenactment",
-    "facevid2vid": "reenactment",
-    "mraa": "reenactment",
-    "one_shot_free": "reenactment",
-    "pirender": "reenactment",
-    "heygen": "talking_face",
-    "vqgan": "entire_synthesis",
-    "stylegan2": "entire_synthesis",
-    "stylegan3": "entire_synthesis",
-    "stylegan_xl": "entire_synthesis",
-    "sd2_1": "entire_synthesis",
-    "ddim": "entire_synthesis",
-    "rddm": "entire_synthesis",
-    "pixart": "entire_synthesis",
-    "dit": "entire_synthesis",
-    "sit": "entire_synthesis",
-    "midjourney": "entire_synthesis",
-    "whichfaceisreal": "entire_synthesis",
-    "stargan": "editing",
-    "starganv2": "editing",
-    "styleclip": "editing",
-    "e4e": "editing",
-    "collabdiff": "editing",
-}
-METHODS = tuple(_METHOD_FAMILY)
-FAMILIES = ("real", "face_swap", "reenactment", "talking_face", "entire_synthesis", "editing", "unknown")
 DATASETS = (
     "faceforensics",
     "toy",
@@ -186,7 +85,7 @@ DEVICE_FIELDS = {
     "landmarks": np.float32,  # [B, 81, 2]
     "has_landmarks": np.bool_,  # [B]
     "label": np.int32,  # [B]
-    "method": np.int32,  # [B], index into METHODS
+    "method": np.int32,  # [B], index into `methods.METHODS`
     "identity": np.int32,  # [B], index of the target identity in the training set, -1 unknown
     "attributes": np.uint8,  # [B, 13] of 0 and 1, in the order of ATTRIBUTES; 0 where unknown
     "has_attributes": np.bool_,  # [B, 13]
@@ -220,17 +119,17 @@ class Group(NamedTuple):
     match: str = "pair"
 
     @property
-    def fakes(self):
+    def fakes(self) -> int:
         """Number of fakes in a group."""
         return self.fake * max(1, len(self.methods))
 
     @property
-    def rows(self):
+    def rows(self) -> int:
         """Number of rows in a group."""
         return self.real + self.fakes
 
 
-def make_group(settings):
+def make_group(settings) -> Group:
     """The `Group` of `config.data.group`, checked.
 
     settings: mapping or ConfigDict with fields of `Group`, or a Group.
@@ -244,6 +143,8 @@ def make_group(settings):
         given = {name: settings[name] for name in settings} if hasattr(settings, "keys") else None
     if given is None or set(given) - set(Group._fields):
         raise ValueError(f"config.data.group is {settings!r}, expected the fields {Group._fields}")
+    if isinstance(given.get("methods"), str):
+        raise ValueError(f"config.data.group.methods is {given['methods']!r}, expected names: ({given['methods']!r},)")
     group = Group(**{**given, "methods": tuple(given.get("methods") or ())})
     if group.real < 1 or group.fake < 0 or (group.methods and group.fake < 1):
         raise ValueError(f"config.data.group is {given}: expected real >= 1, fake >= 0, and fake >= 1 with methods")
@@ -275,12 +176,7 @@ LANDMARK_FLIP = _flip_permutation()
 FOREHEAD_LEFT_TO_RIGHT = np.array([77, 75, 76, 68, 69, 70, 71, 80, 72, 73, 79, 74, 78], np.int32)
 
 
-def method_family(method):
-    """The family of a method: one of `FAMILIES`. Raises KeyError for a name that is not in `METHODS`."""
-    return _METHOD_FAMILY[method]
-
-
-def device_batch(batch):
+def device_batch(batch) -> dict[str, np.ndarray]:
     """The part of a host batch that goes to the device, checked.
 
     Args:

@@ -1,4 +1,4 @@
-"""Opens built data sets: random access to decoded records, with the index that pairing and grouping need.
+"""Opens built data sets: random access to decoded records, with the index that grouping needs.
 
 The index (`index-<split>.csv`, written by the build) says what each record is: nothing is decoded to find
 out.
@@ -8,16 +8,17 @@ import csv
 import dataclasses
 import difflib
 import functools
+import math
 import os
 import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from msddf_jax.data import schema
+from msddf_jax.data.methods import METHODS
 from msddf_jax.opencv import cv2
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -41,14 +42,13 @@ _VIDEO_COLUMNS = (*_TEXT_COLUMNS, "num_frames_video", "height", "width")
 
 # Those that a record carries as they stand.
 _KEPT_COLUMNS = tuple(name for name in _TEXT_COLUMNS if name not in ("label", "method"))
-_METHOD_INDEX = {name: index for index, name in enumerate(schema.METHODS)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
     """Records of one or several built splits, in order, the frames of a video one after the other.
 
-    name: for messages, "faceforensics/toy:train".
+    name: for messages, "faceforensics/toy:train"; of mixed sources all, with " + " between.
     readers: one per built split, `reader[i]` gives the bytes of record i.
     videos: {column: array [V]}, the text columns of the index, num_frames_video, height, width and the
     reader.
@@ -56,6 +56,7 @@ class Source:
     record: [N] int64, number of the record in its reader.
     frame_index: [N] int32, frame number in the original video.
     first, count: [V] int64, where a video's records are in this source.
+    clip_length: frames of a record that is a clip, 0 where a record is one frame.
     """
 
     name: str
@@ -66,14 +67,17 @@ class Source:
     frame_index: np.ndarray
     first: np.ndarray
     count: np.ndarray
+    clip_length: int = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.video)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index) -> dict:
         """Read and decode one record: dict of numpy values, the fields of a batch without the row axis.
 
-        `identity` is -1 and `_mask` true; the pipeline knows the identities of the training set.
+        Of a clip of T frames, image is [T, H, W, 3], mask [T, H, W, 1], landmarks [T, 81, 2]; has_mask and
+        has_landmarks are true where every frame has its own; frame_index is that of the first. Label and method are the
+        record's own, not the index's. `identity` and `group` are -1 and `_mask` true; the pipeline knows better.
         """
         index = int(index)
         if not 0 <= index < len(self):
@@ -83,23 +87,28 @@ class Source:
         row = {name: column.item(video) for name, column in self.videos.items()}
         number = self.record.item(index)
         where = f"{self.name} record {number}"
-        example = _read_record(self.readers[row["reader"]], number, where)
+        example = _read_record(self.readers[row["reader"]], number, where, self.clip_length)
         example["image"], example["mask"] = _decode_pictures(example, where, row["height"], row["width"])
+        if not self.clip_length:
+            example |= {name: example[name][0] for name in ("image", "mask", "landmarks")}
         for name in _KEPT_COLUMNS:
             example[name] = row[name]
-        example["label"] = np.int32(row["label"] == "fake")
-        example["method"] = np.int32(_METHOD_INDEX[row["method"]])
         example["frame_index"] = self.frame_index[index]
-        example["identity"] = np.int32(-1)
+        example["identity"] = example["group"] = np.int32(-1)
         example["_mask"] = np.bool_(True)
         return example
 
-    def column(self, name):
+    def column(self, name) -> np.ndarray:
         """A column of the index for every record: [N]."""
         return self.frame_index if name == "frame_index" else self.videos[name][self.video]
 
     @property
-    def image_size(self):
+    def sets(self) -> tuple[str, ...]:
+        """Names of the built splits that the records are of, in the order of `readers`."""
+        return tuple(self.name.split(" + "))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
         """(height, width) that all images share. Raises ValueError where they do not."""
         pairs = zip(self.videos["height"].tolist(), self.videos["width"].tolist(), strict=True)
         sizes = sorted(set(pairs))
@@ -111,15 +120,16 @@ class Source:
         return sizes[0]
 
 
-def open_source(name, split, data_dir=None, methods=None, max_frames=None):
+def open_source(name, split, data_dir=None, methods=None, max_frames=None) -> Source:
     """Open a split of a built data set.
 
     Args:
       name: "<data set>/<config>", as built: "faceforensics/toy". split: "train", "validation" or "test".
       data_dir: where built data sets are; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      methods: manipulations to keep, names of `schema.METHODS`; None for all. Reals always stay; () keeps
+      methods: manipulations to keep, names of `methods.METHODS`; None for all. Reals always stay; () keeps
       no other.
-      max_frames: at most so many frames of each video, evenly spaced over the stored ones; None for all.
+      max_frames: at most so many records (frames, or clips) of each video, evenly spaced over the stored ones; None for
+      all.
 
     Returns:
       Source.
@@ -127,47 +137,83 @@ def open_source(name, split, data_dir=None, methods=None, max_frames=None):
     Raises:
       FileNotFoundError: it is not built, or its index is missing; with the command that builds it.
       ValueError: unknown split or method, with the nearest valid names; an index that does not fit the
-      records.
+      records; records of an earlier form.
     """
     if not isinstance(name, str) or name.count("/") != 1:
         raise ValueError(f'name {name!r}: expected "<data set>/<config>", such as "faceforensics/toy"')
     data_dir = pathlib.Path(data_dir or tfds.core.constants.get_default_data_dir()).expanduser()
     folder = _built_folder(data_dir, name)
+    again = f"build the set again: {_build_command(name, data_dir)} --overwrite"
     builder = tfds.builder_from_directory(folder)
     if split not in builder.info.splits:
         raise ValueError(f"{name} has no split {split!r}{_nearest(split, list(builder.info.splits))}")
     lost = [str(path) for path in builder.info.splits[split].filepaths if not path.exists()]
     if lost:
-        raise FileNotFoundError(
-            f"{name}:{split} lacks {len(lost)} of its files, first {lost[0]}; "
-            f"build the set again: {_build_command(name, data_dir)} --overwrite"
+        raise FileNotFoundError(f"{name}:{split} lacks {len(lost)} of its files, first {lost[0]}; {again}")
+    shapes = builder.info.features.shape
+    if shapes.get("attributes") != (len(schema.ATTRIBUTES),):
+        raise ValueError(
+            f"{folder} holds attributes of shape {shapes.get('attributes')}, this version reads "
+            f"{len(schema.ATTRIBUTES)} of them; {again}"
         )
     # Not by name: TFDS reads "all" as the union of all splits, also where one is named so.
     instruction = tfds.core.ReadInstruction(split)
     reader = builder.as_data_source(instruction, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     path = folder / f"index-{split}.csv"
     if not path.exists():
-        raise FileNotFoundError(f"no index {path}; build the set again: {_build_command(name, data_dir)} --overwrite")
+        raise FileNotFoundError(f"no index {path}; {again}")
     videos = _read_index(path)
     if videos["num_records"].sum() != len(reader):
-        raise ValueError(
-            f"{path} lists {videos['num_records'].sum()} records, the split has {len(reader)}; "
-            f"build the set again: {_build_command(name, data_dir)} --overwrite"
-        )
+        raise ValueError(f"{path} lists {videos['num_records'].sum()} records, the split has {len(reader)}; {again}")
     videos["reader"] = np.zeros(len(videos["video_id"]), np.int32)
-    source = _make_source(f"{name}:{split}", (reader,), videos)
-    return _keep(source, methods, max_frames)
+    clip_length = shapes["frames"]["frame_index"][0] if "frames" in shapes else 0
+    return _keep(_make_source(f"{name}:{split}", (reader,), videos, clip_length), methods, max_frames)
 
 
-def mix_sources(sources):
+def open_sources(name, split, data_dir=None, methods=None, max_frames=None) -> Source:
+    """Open one or several built splits as one source.
+
+    Args:
+      name: as `open_source`, or several with commas, each with a split of its own after a colon where that is not
+      `split`: "faceforensics/c23,celebdf/v2:test".
+      split, data_dir, max_frames: as `open_source`.
+      methods: as `open_source`; of several sets each keeps those that it has.
+
+    Raises:
+      ValueError: what `open_source` and `mix_sources` raise; a method that none of the sets has.
+    """
+    asked = split_names(name, split)
+    if len(asked) == 1:
+        return open_source(*asked[0], data_dir, methods, max_frames)
+    opened = [open_source(*one, data_dir) for one in asked]
+    there = [set(source.videos["method"].tolist()) for source in opened]
+    if methods is not None:
+        check_methods(" + ".join(source.name for source in opened), methods, set().union(*there))
+    kept = [None if methods is None else [m for m in methods if m in mine] for mine in there]
+    return mix_sources(_keep(source, some, max_frames) for source, some in zip(opened, kept, strict=True))
+
+
+def split_names(name, split) -> list[tuple[str, str]]:
+    """[(data set, split)] of what `open_sources` takes."""
+    parts = [part.strip().partition(":") for part in str(name).split(",")]
+    return [(one, own or split) for one, _, own in parts]
+
+
+def mix_sources(sources) -> Source:
     """Several sources as one, one after the other. Videos are told apart by data set, compression and id.
 
     Raises:
-      ValueError: none given, or the same video in two of them.
+      ValueError: none given, the same video in two of them, images of two sizes, or frames and clips.
     """
     sources = list(sources)
     if not sources:
         raise ValueError("mix_sources needs at least one source")
+    forms = {source.name: f"{describe_records(source)} of {_size_text(source.image_size)}" for source in sources}
+    if len(set(forms.values())) > 1:
+        raise ValueError(
+            "sources of two forms do not mix: " + ", ".join(f"{name} has {form}" for name, form in forms.items())
+            + "; prepare them with one --size, and take frames or clips (_clip16) of all"
+        )  # fmt: skip
     readers = tuple(reader for source in sources for reader in source.readers)
     offsets = np.cumsum([0] + [len(source.readers) for source in sources])  # one longer than the sources
     videos = {name: np.concatenate([s.videos[name] for s in sources]) for name in _VIDEO_COLUMNS}
@@ -187,136 +233,66 @@ def mix_sources(sources):
         frame_index=np.concatenate([s.frame_index for s in sources]),
         first=np.concatenate([s.first + o for s, o in zip(sources, starts)]),
         count=np.concatenate([s.count for s in sources]),
+        clip_length=sources[0].clip_length,
     )
 
 
-def identity_table(source):
+def describe_records(source) -> str:
+    """What the records are, for messages: "frames" or "clips of 16 frames"."""
+    return f"clips of {source.clip_length} frames" if source.clip_length else "frames"
+
+
+def identity_table(source) -> dict[str, int]:
     """{target identity: class index} of a training source, sorted by name; unknown ones ("") have none."""
     names = sorted(set(source.videos["target_identity"].tolist()) - {""})
     return {name: index for index, name in enumerate(names)}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Groups:
-    """What a training batch is made of: groups of real frames and fakes of the same source video.
+def _read_record(reader, number, where, clip_length):
+    """The fields of a record; "image" and "mask" lists of PNGs, one a frame; None for masks empty by definition.
 
-    source: Source. group: (reals, fakes) in a group.
-    anchors: [G] int64, the real record that each group is about.
-    partners: {row of a real video: [P] int64, rows of the fake videos made from it}.
-    """
-
-    source: Source
-    group: tuple
-    anchors: np.ndarray
-    partners: dict
-
-    def __len__(self):
-        return len(self.anchors)
-
-    def draw(self, index, rng):
-        """Records of group `index`: first the reals, the anchor ahead, then the fakes.
-
-        The fakes are of different videos as far as there are so many. A fake has the frame number of the real
-        that stands in its place among the reals, or the nearest that there is.
-
-        Args:
-          index: in [0, len). rng: numpy Generator, fresh for each element and epoch.
-
-        Returns:
-          list of group[0] + group[1] indices into the source.
-        """
-        source, (num_real, num_fake) = self.source, self.group
-        anchor = int(self.anchors[index])
-        video = int(source.video[anchor])
-        others = np.arange(source.first[video], source.first[video] + source.count[video])
-        others = others[others != anchor]
-        reals = [anchor, *_draw(others if len(others) else np.array([anchor]), num_real - 1, rng)]
-        fakes = []
-        if num_fake:
-            for i, partner in enumerate(_draw(self.partners[video], num_fake, rng)):
-                wanted = source.frame_index[reals[i % num_real]]
-                start = int(source.first[partner])
-                frames = source.frame_index[start : start + int(source.count[partner])]
-                fakes.append(start + int(np.argmin(np.abs(frames - wanted))))
-        return [int(i) for i in (*reals, *fakes)]
-
-
-def pair(source, group=(1, 1)):
-    """Groups of each real frame with fakes of its video: `pair_id` of the fake is the real's `video_id`.
-
-    Args:
-      source: Source.
-      group: (reals, fakes) in a group; reals >= 1, fakes >= 0. (1, 0) is every real frame alone.
-
-    Returns:
-      Groups, one for each real frame whose video has a fake; other reals are left out and counted in the log.
-
-    Raises:
-      ValueError: a wrong group, no reals, or not one real with a partner.
-    """
-    num_real, num_fake = group
-    if num_real < 1 or num_fake < 0:
-        raise ValueError(f"group {tuple(group)}: expected (reals >= 1, fakes >= 0)")
-    videos = source.videos
-    is_real = (videos["label"] == "real") & (source.count > 0)
-    fakes = {}
-    for row in np.flatnonzero((videos["label"] == "fake") & (source.count > 0)):
-        key = videos["dataset"][row], videos["compression"][row], videos["pair_id"][row]
-        fakes.setdefault(key, []).append(row)
-    partners = {}
-    for row in np.flatnonzero(is_real):
-        key = videos["dataset"][row], videos["compression"][row], videos["video_id"][row]
-        if num_fake == 0 or key in fakes:
-            partners[int(row)] = np.array(fakes.get(key, []), np.int64)
-    if not partners:
-        raise ValueError(
-            f"{source.name} has {int(is_real.sum())} real and {sum(map(len, fakes.values()))} fake videos, "
-            f"and no fake of any of the reals, which groups of {num_real} real and {num_fake} fake need; "
-            "choose other methods, build the missing videos, or train on reals alone with group (1, 0)"
-        )
-    left_out = int(is_real.sum()) - len(partners)
-    if left_out:
-        logging.warning("%s: %d real videos have no fake and are left out of training", source.name, left_out)
-    anchors = np.flatnonzero(np.isin(source.video, list(partners)))
-    return Groups(source, (int(num_real), int(num_fake)), anchors, partners)
-
-
-def _draw(items, number, rng):
-    """`number` of the items in random order; none twice before all were drawn once."""
-    drawn = []
-    while len(drawn) < number:
-        drawn.extend(rng.permutation(items))
-    return drawn[:number]
-
-
-def _read_record(reader, number, where):
-    """The fields of a record; "image" and "mask" as PNG, and None for a mask that is empty by definition.
-
-    Apart from decoding, so that the record's memory, twice the PNG's, is given back before that takes more.
+    Apart from decoding, so that the record's memory, twice the PNGs', is given back before that takes more.
     """
     try:
         feature = tf_example_pb2.Example.FromString(reader[number]).features.feature
     except DecodeError as error:
         raise ValueError(f"{where} is no record that data_prep.build writes, or it is damaged: {error}") from error
-    has_mask = bool(feature["has_mask"].int64_list.value[0])
-    label_is_fake = bool(feature["label"].int64_list.value[0])
-    # Packed floats follow a tag and two bytes of length (protobuf's wire format): a tenth of the time of a list.
-    landmarks = np.frombuffer(feature["landmarks"].float_list.SerializeToString()[3:], "<f4")
+    of_frame = lambda name: feature[f"frames/{name}" if clip_length else name]
+    has_mask = all(of_frame("has_mask").int64_list.value)
+    label = feature["label"].int64_list.value[0]
+    attributes = _floats(feature["attributes"], (len(schema.ATTRIBUTES),))
+    known = ~np.isnan(attributes)
     return {
-        "image": feature["image"].bytes_list.value[0],
-        "mask": feature["mask"].bytes_list.value[0] if has_mask and label_is_fake else None,
+        "image": list(of_frame("image").bytes_list.value),
+        "mask": list(of_frame("mask").bytes_list.value) if has_mask and label else None,
         "has_mask": np.bool_(has_mask),
-        "landmarks": landmarks.reshape(schema.NUM_LANDMARKS, 2),
-        "has_landmarks": np.bool_(feature["has_landmarks"].int64_list.value[0]),
+        "landmarks": _floats(of_frame("landmarks"), (clip_length or 1, schema.NUM_LANDMARKS, 2)),
+        "has_landmarks": np.bool_(all(of_frame("has_landmarks").int64_list.value)),
+        "label": np.int32(label),
+        "method": np.int32(feature["method"].int64_list.value[0]),
+        "attributes": np.where(known, attributes, 0).astype(np.uint8),
+        "has_attributes": known,
         "source_path": feature["source_path"].bytes_list.value[0].decode(),
     }
 
 
+def _floats(feature, shape):
+    # Packed floats stand at the end of their bytes (protobuf's wire format): a tenth of the time of a list.
+    return np.frombuffer(feature.float_list.SerializeToString()[-4 * math.prod(shape) :], "<f4").reshape(shape)
+
+
 def _decode_pictures(example, where, height, width):
-    image = _decode_png(example["image"], "RGB", where, height, width)
+    """(image [T, H, W, 3], mask [T, H, W, 1]) of a record's T frames, T = 1 where it is one frame."""
+    images = _stack([_decode_png(data, "RGB", where, height, width) for data in example["image"]])
     if example["mask"] is None:
-        return image, _empty_mask(height, width)
-    return image, _decode_png(example["mask"], "L", where, height, width)[..., None]
+        return images, np.broadcast_to(_empty_mask(height, width), (len(images), height, width, 1))
+    masks = _stack([_decode_png(data, "L", where, height, width) for data in example["mask"]])
+    return images, masks[..., None]
+
+
+def _stack(pictures):
+    """[T, ...]; of one picture without a copy."""
+    return pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
 
 
 @functools.lru_cache
@@ -339,7 +315,7 @@ def _decode_png(data, mode, where, height, width):
     return image
 
 
-def _make_source(name, readers, videos):
+def _make_source(name, readers, videos, clip_length):
     count = videos["num_records"].astype(np.int64)
     if not np.array_equal(videos["first_record"], np.cumsum(count) - count):
         raise ValueError(f"the index of {name} is not in the order of the records; build it again (--overwrite)")
@@ -353,21 +329,25 @@ def _make_source(name, readers, videos):
         frame_index=np.concatenate([np.zeros(0, np.int32), *frames]),
         first=np.cumsum(count) - count,
         count=count,
+        clip_length=clip_length,
     )
+
+
+def check_methods(name, methods, there) -> None:
+    """Raise ValueError for a manipulation that is not among those `there`; name: of the source, for the message."""
+    if isinstance(methods, str):
+        raise ValueError(f"methods {methods!r}: expected a list of names, ({methods!r},)")
+    there = sorted(set(map(str, there)) - {"real"})
+    for method in methods:
+        if method not in there:
+            raise ValueError(f"{name} has no manipulation {method!r}{_nearest(method, there)} (reals always stay)")
 
 
 def _keep(source, methods, max_frames):
     """The source with only some methods and at most `max_frames` of each video."""
     keep = np.ones(len(source), bool)
     if methods is not None:
-        if isinstance(methods, str):
-            raise ValueError(f"methods {methods!r}: expected a list of names, ({methods!r},)")
-        there = sorted(set(source.videos["method"].tolist()) - {"real"})
-        for name in methods:
-            if name not in there:
-                raise ValueError(
-                    f"{source.name} has no manipulation {name!r}{_nearest(name, there)} (reals always stay)"
-                )
+        check_methods(source.name, methods, source.videos["method"])
         keep &= np.isin(source.column("method"), ["real", *methods])
     if max_frames is not None:
         if max_frames < 1:
@@ -382,7 +362,7 @@ def _keep(source, methods, max_frames):
     return keep_records(source, keep)
 
 
-def keep_records(source, keep):
+def keep_records(source, keep) -> Source:
     """The source with the records of keep, bool [N], alone; its videos stay, those without a record count 0."""
     count = np.bincount(source.video[keep], minlength=len(source.count)).astype(np.int64)
     return dataclasses.replace(
@@ -407,7 +387,7 @@ def _read_index(path):
     frames = np.empty(len(rows), object)
     frames[:] = [np.array(row["frame_index"].split(), np.int32) for row in rows]
     videos["frame_index"] = frames
-    for name, valid in (("label", schema.LABELS), ("method", schema.METHODS), ("dataset", schema.DATASETS)):
+    for name, valid in (("label", schema.LABELS), ("method", METHODS), ("dataset", schema.DATASETS)):
         unknown = sorted(set(videos[name].tolist()) - set(valid))
         if unknown:
             raise ValueError(f"{path}: unknown {name} {unknown}; this version knows {list(valid)}")
@@ -434,6 +414,10 @@ def _build_command(name, data_dir):
         f"python -m data_prep.build {dataset} --config {config} --manual_dir PREPARED_FOLDER "
         f"--data_dir {os.fspath(data_dir)}"
     )
+
+
+def _size_text(size):
+    return f"{size[1]}x{size[0]}"
 
 
 def _nearest(name, valid, cutoff=0.6):

@@ -16,7 +16,7 @@ CONTEXT_LENGTH = 77
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
-def load_tokenizer(path):
+def load_tokenizer(path) -> "tokenizers.Tokenizer":  # noqa: F821 (imported where it is used)
     """A `tokenizers.Tokenizer` that puts CLIP's start and end tokens around every text.
 
     Args:
@@ -57,7 +57,7 @@ def load_tokenizer(path):
     return tokenizer
 
 
-def tokenize(tokenizer, texts, context_length=CONTEXT_LENGTH, truncate=False):
+def tokenize(tokenizer, texts, context_length=CONTEXT_LENGTH, truncate=False) -> np.ndarray:
     """Ids of texts: start token, text, end token, zeros.
 
     Padding is 0 as OpenAI's; Hugging Face pads with the end token. The text tower's features are the same, since no

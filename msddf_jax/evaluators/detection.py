@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 from msddf_jax.statistics import intervals, metrics
 
 # Batches dispatched ahead of the one whose scores are fetched: the device stays busy, its memory bounded.
@@ -33,7 +33,7 @@ def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate", on_map
 
     Returns:
       dict of arrays [N], in the order of processes, then batches: score float32, label int32, method int32
-      (index into `schema.METHODS`), frame_index int32, video_key (strings, `<data
+      (index into `methods.METHODS`), frame_index int32, video_key (strings, `<data
       set>/<compression>/<method>/<video>`), compression (strings).
 
     Raises:
@@ -145,16 +145,16 @@ def set_intervals(name, scores, *, aggregate="mean", calibration=None, resamples
 def set_groups(name, scores):
     """{"<name>": rows, "<name>/<method>": rows, "<name>/<compression>": rows}, each bool [N]; see `set_metrics`."""
     label, method, keys = (np.asarray(scores[k]) for k in ("label", "method", "video_key"))
-    wrong = np.flatnonzero((label == 1) == (method == schema.METHODS.index("real")))
+    wrong = np.flatnonzero((label == 1) == (method == methods.METHODS.index("real")))
     if wrong.size:
         i = wrong[0]
         raise ValueError(
-            f"{name}: {keys[i]} has label {schema.LABELS[label[i]]} and method {schema.METHODS[method[i]]}; "
+            f"{name}: {keys[i]} has label {schema.LABELS[label[i]]} and method {methods.METHODS[method[i]]}; "
             "a real has the method real, a fake another"
         )
     groups = {name: np.ones(len(label), bool)}
     for index in np.unique(method[label == 1]):
-        groups[f"{name}/{schema.METHODS[index]}"] = (method == index) | (label == 0)
+        groups[f"{name}/{methods.METHODS[index]}"] = (method == index) | (label == 0)
     compression = np.asarray(scores.get("compression", np.full(len(label), "")))
     values = np.unique(compression)
     if values.size > 1:
@@ -163,7 +163,7 @@ def set_groups(name, scores):
 
 
 def write_scores(path, scores):
-    """Writes one line a frame: video_key, method (index into `schema.METHODS`), frame_index, label, score."""
+    """Writes one line a frame: video_key, method (index into `methods.METHODS`), frame_index, label, score."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -214,7 +214,7 @@ def _host_rows(batch, videos):
 def _joined(rows, videos):
     """The rows of all batches of this process as arrays, with the video's key in place of its number."""
     rows = {name: np.concatenate(values) if values else np.zeros(0, np.int32) for name, values in rows.items()}
-    keys = [f"{dataset}/{compression}/{schema.METHODS[m]}/{video}" for dataset, compression, m, video in videos]
+    keys = [f"{dataset}/{compression}/{methods.METHODS[m]}/{video}" for dataset, compression, m, video in videos]
     video = rows.pop("video")
     return {**rows, "video_key": np.array(keys)[video] if keys else np.zeros(0, "U1")}
 

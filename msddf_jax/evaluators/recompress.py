@@ -139,7 +139,7 @@ class RecompressedSource:
         self._source, self._fn, self._by_clip = source, fn, by_clip
         # {row of a video: [its examples to come, frames that nobody has asked for yet]}.
         self._lock, self._clips = threading.Lock(), collections.OrderedDict()
-        self.name, self.image_size = source.name, source.image_size
+        self.name, self.image_size, self.clip_length = source.name, source.image_size, source.clip_length
 
     def __len__(self):
         return len(self._source)
