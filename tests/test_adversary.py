@@ -6,44 +6,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from face_points import face_images, face_points
+from face_batch import make_batch, make_context
 from ml_collections import ConfigDict
 
 from configs import msddf
 from msddf_jax import adversary
+from msddf_jax.data import schema
 from msddf_jax.models import policy
-from msddf_jax.synth import compose, recipes
+from msddf_jax.synth import compose
 
 SIZE, GROUPS = 48, 4
-WEIGHTS = (0.25, 0.2, 0.35, 0.2)
-SETTINGS = msddf.get_config("demo").policy
+GROUP = schema.Group(1, 0)
 
 
-def make_batch():
+def get_config(mode, reward=None):
+    config = msddf.get_config("demo").unlock()
+    config.policy.mode, config.steps, config.dtype = mode, 100, "float32"
+    if reward is not None:
+        config.policy.reward = reward
+    return config
+
+
+def batch_of_reals():
     """Groups of one real; the last has no landmarks."""
-    return {
-        "image": jnp.asarray(face_images(SIZE, GROUPS)),
-        "landmarks": jnp.asarray(face_points(SIZE, GROUPS)),
-        "has_landmarks": jnp.arange(GROUPS) < GROUPS - 1,
-        "label": jnp.zeros(GROUPS, jnp.int32),
-        "identity": jnp.arange(GROUPS),
-    }
+    batch = make_batch(GROUP, GROUPS, SIZE)
+    return {**batch, "has_landmarks": np.arange(GROUPS) < GROUPS - 1}
 
 
-def make_rows(mode, params, key, batch, progress=0.5, **blend):
-    choose = adversary.make_choose(
-        params,
-        progress=progress,
-        mode=mode,
-        dtype=jnp.float32,
-        magnitude_on=("alpha", "dynamic"),
-        type_weights=WEIGHTS,
-        settings=SETTINGS,
-    )
-    blend = {"magnitude_on": ("alpha", "dynamic"), "deform": 0, **blend}
-    return compose.compose(
-        key, batch, group=(1, 0), recipe="msddf", flip=0.0, blend=blend, choose=choose, source_twin=False
-    )
+def context(mode, variables, reward=None):
+    config = get_config(mode, reward)
+    return make_context(config, {"policy": adversary.make_network(config)[0]}, {"policy": variables}, step=50)
+
+
+def make_rows(ctx, key, batch):
+    recipe = {"name": "msddf", "source_twin": False, "blend": {"magnitude_on": ("alpha", "dynamic"), "deform": 0}}
+    choose = adversary.make_choose(ctx)
+    return compose.compose(key, batch, group=GROUP, recipe=recipe, flip=0.0, choose=choose)
 
 
 def brightness_terms(rows):
@@ -54,11 +52,14 @@ def brightness_terms(rows):
 
 
 def init(mode, seed=0):
-    params, player = jax.jit(functools.partial(adversary.init, mode=mode, dtype=jnp.float32))(jax.random.key(seed))
+    """(parameters, other collections) of the adversary, moved from where it starts."""
+    network, example = adversary.make_network(get_config(mode))
+    variables = dict(jax.jit(network.init)(jax.random.key(seed), *example))
+    params = variables.pop("params")
     # Away from the uniform start, where some gradients vanish by symmetry.
     noise = jax.random.normal(jax.random.key(9), (10_000,))
     moved = [x + 0.1 * jnp.resize(noise, x.shape) for x in jax.tree.leaves(params)]
-    return jax.tree.unflatten(jax.tree.structure(params), moved), player
+    return jax.tree.unflatten(jax.tree.structure(params), moved), variables
 
 
 def norm(tree):
@@ -67,14 +68,16 @@ def norm(tree):
 
 @pytest.mark.long
 def test_reinforce_learns_from_its_reward_and_not_through_the_pixels():
-    params, player = init("reinforce")
+    params, others = init("reinforce")
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def gradient(params, detector_weight, policy_weight):
-        rows = make_rows("reinforce", params, jax.random.key(1), make_batch())
+        ctx = context("reinforce", {"params": params, **others})
+        rows = make_rows(ctx, jax.random.key(1), batch_of_reals())
         terms = brightness_terms(rows)
-        loss, following, scalars = adversary.judge(rows, terms, player, mode="reinforce", settings=SETTINGS)
+        loss, scalars = adversary.judge(terms, rows, ctx)
+        following = ctx.updates["policy"]["baseline"]
         return detector_weight * terms["label"][0].sum() + policy_weight * loss, (rows, following, scalars)
 
     pixels, _ = gradient(params, 1.0, 0.0)
@@ -107,8 +110,10 @@ def test_what_was_blended_in_spite_of_a_choice_teaches_it_nothing():
     }
     every = jnp.ones(4, bool)
     terms = {"label": (jnp.array([9.0, 1.0, 100.0, 2.0]), every), "map_bce": (jnp.zeros(4), every)}
-    judge = lambda: adversary.judge(rows, terms, policy.init_baseline(), mode="reinforce", settings=SETTINGS)
-    loss, _, scalars = judge()
+    judge = lambda: adversary.judge(
+        terms, rows, context("reinforce", {"params": {}, "baseline": policy.init_baseline()})
+    )
+    loss, scalars = judge()
     assert float(scalars["policy/reward"]) == pytest.approx((1.0 + 2.0) / 2)
     assert float(scalars["policy/type/alpha"]) == pytest.approx(0.5) == float(scalars["policy/type/none"])
     rows["record"]["log_prob"] = rows["record"]["log_prob"].at[2].set(-50.0)
@@ -117,12 +122,13 @@ def test_what_was_blended_in_spite_of_a_choice_teaches_it_nothing():
 
 @pytest.mark.long
 def test_pathwise_raises_the_loss_of_the_detector():
-    params, player = init("pathwise")
-    batch = make_batch()
+    params, others = init("pathwise")
+    batch = batch_of_reals()
+    assert others == {}
 
     @jax.jit
     def objective(params, key):
-        rows = make_rows("pathwise", params, key, batch)
+        rows = make_rows(context("pathwise", {"params": params}), key, batch)
         return brightness_terms(rows)["label"][0].sum(), rows
 
     gradient = jax.jit(jax.grad(objective, has_aux=True))
@@ -134,8 +140,9 @@ def test_pathwise_raises_the_loss_of_the_detector():
     before, after = (sum(float(objective(p, key)[0]) for key in keys) for p in (params, step))
     assert after > before
     rows = objective(params, keys[0])[1]
-    loss, same, scalars = adversary.judge(rows, brightness_terms(rows), player, mode="pathwise", settings=SETTINGS)
-    assert loss == 0 and same == {} and {"policy/strength", "policy/feather", "policy/color"} == set(scalars)
+    ctx = context("pathwise", {"params": params})
+    loss, scalars = adversary.judge(brightness_terms(rows), rows, ctx)
+    assert loss == 0 and ctx.updates == {} and {"policy/strength", "policy/feather", "policy/color"} == set(scalars)
     assert all(0 < float(v) < 1 for v in scalars.values())
 
 
@@ -143,7 +150,7 @@ def test_targets_are_no_way_for_the_adversary_to_raise_the_loss():
     params, _ = init("pathwise")
 
     def targets(params):
-        rows = make_rows("pathwise", params, jax.random.key(3), make_batch())
+        rows = make_rows(context("pathwise", {"params": params}), jax.random.key(3), batch_of_reals())
         return rows["mask"].sum() + rows["strength"].sum() + rows["blend_mask"].sum()
 
     assert norm(jax.jit(jax.grad(targets))(params)) == 0.0
@@ -168,17 +175,33 @@ def test_exploration_is_all_at_first_and_then_what_the_floor_needs():
 )
 def test_what_does_not_fit_is_refused(mode, recipe, message):
     with pytest.raises(ValueError, match=message):
-        adversary.check(ConfigDict({"mode": mode}), ConfigDict({"recipe": recipe}))
-    # Before any data is read, and not first when the step is traced.
-    with pytest.raises(ValueError, match="only 'msddf' has it, not 'sladd'"):
-        adversary.check(ConfigDict({"mode": "none"}), ConfigDict({"recipe": "sladd", "self_blend_share": 0.5}))
-    for name in recipes.WITH_CHOICES:
-        adversary.check(ConfigDict({"mode": "pathwise"}), ConfigDict({"recipe": name}))
+        adversary.check(ConfigDict({"mode": mode}), ConfigDict({"name": recipe}))
+    for name in ("msddf", "sladd"):
+        adversary.check(ConfigDict({"mode": "pathwise"}), ConfigDict({"name": name}))
 
 
 def test_a_reward_that_is_no_term_is_refused():
-    settings = SETTINGS.copy_and_resolve_references().unlock()
-    settings.reward = {"labl": 1.0}
     rows = {"role": jnp.zeros(2, jnp.int32), "type": jnp.zeros(2, jnp.int32), "record": {}}
     with pytest.raises(ValueError, match="labl"):
-        adversary.judge(rows, {"label": None}, {}, mode="reinforce", settings=settings)
+        adversary.judge({"label": None}, rows, context("reinforce", {"params": {}}, reward={"labl": 1.0}))
+
+
+def test_a_clip_has_one_choice():
+    params, others = init("reinforce")
+    batch = make_batch(GROUP, GROUPS, SIZE, frames=2)
+    # Frames that differ: a choice by frame would differ too.
+    batch["image"][:, 1] = 1.0 - batch["image"][:, 1]
+    ctx = context("reinforce", {"params": params, **others})
+    rows = jax.jit(lambda b: make_rows(ctx, jax.random.key(1), b))(batch)
+    assert rows["image"].shape[1] == 2
+    assert rows["record"]["action"]["region"].shape == rows["label"].shape
+    mean = {
+        **batch,
+        "image": batch["image"].mean(1),
+        "mask": batch["mask"][:, 0],
+        "landmarks": batch["landmarks"][:, 0],
+    }
+    twins = jax.jit(lambda b: make_rows(ctx, jax.random.key(1), b))(mean)
+    forged = rows["role"] == compose.ROLES.index("forgery")
+    assert forged.sum() == GROUPS and np.isfinite(rows["record"]["log_prob"]).all()
+    assert twins["record"]["action"]["region"].shape == rows["record"]["action"]["region"].shape
