@@ -13,7 +13,7 @@ NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__in
 
 # A module may import from its own level or from one above it in this list.
 LEVELS = (
-    ("command", "opencv", "trees", "losses", "statistics", "data.schema"),
+    ("command", "experiments", "opencv", "trees", "losses", "statistics", "data.schema"),
     ("models", "synth", "faces"),
     ("optim", "sharding", "checkpoint", "cpu", "logs", "data", "weights"),
     ("adversary", "detectors"),
