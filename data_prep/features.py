@@ -135,7 +135,7 @@ def encode_frame(files, video, *, root, publishes_masks, fields):
             )
     else:
         mask = empty_mask(size)
-    bbox, matrix = (NO_BBOX, NO_MATRIX) if video.geometry is None else video.geometry[files.index]
+    bbox, matrix = video.geometry[files.index]
     return {
         "image": image,
         "mask": mask,

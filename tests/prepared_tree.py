@@ -67,8 +67,8 @@ def write_catalog(root, compression="c23"):
     units = [real_unit(root, compression), *sorted((root / "manipulated_sequences").glob(f"*/{compression}"))]
     for unit in units:
         (unit / "videos").mkdir(parents=True, exist_ok=True)
-        for stem in layout.prepared_videos(unit):
-            (unit / "videos" / f"{stem}.mp4").touch()
+        for path in (unit / "meta").glob("*.json"):
+            (unit / "videos" / f"{path.stem}.mp4").touch()
     entries, _ = downloads.find(root, compression, catalog.Options(allow_missing=True))
     outcomes = {}
     for entry in entries:

@@ -129,9 +129,7 @@ def test_index_describes_the_records(built):
 
 
 def test_official_methods_and_namespace(tmp_path):
-    tree = prepared_tree.write_tree(
-        tmp_path / "tree", methods=prepared_tree.FFPP, compression="c40", frames=(0,), meta=False
-    )
+    tree = prepared_tree.write_tree(tmp_path / "tree", methods=prepared_tree.FFPP, compression="c40", frames=(0,))
     folder = build.build("faceforensics", "c40", tree, tmp_path / "out")
     records = _records(folder, "test")
     assert [schema.METHODS[r["method"]] for r in records[2::2]] == [
@@ -169,7 +167,7 @@ def test_clips_are_runs_of_sixteen_frames(tmp_path):
     # 20 frames in a row are one clip, and 4 that are left out.
     frames = (0, 1, *range(3, 19), *range(30, 50))
     pairs = {split: [(f"00{i}", f"00{i + 1}")] for split, i in (("train", 0), ("val", 2), ("test", 4))}
-    tree = prepared_tree.write_tree(tmp_path / "tree", pairs=pairs, frames=frames, size=4, meta=False)
+    tree = prepared_tree.write_tree(tmp_path / "tree", pairs=pairs, frames=frames, size=4)
     records = _records(build.build("faceforensics", "toy_clip16", tree, tmp_path / "out"), "train")
     assert len(records) == 2 * (2 + 8)
     numbers = [list(map(int, r["frames"]["frame_index"])) for r in records[:2]]
