@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_prep import catalog, layout, prepared
+from data_prep import catalog, prepared
 from data_prep.faceforensics import downloads
 from data_prep.layout import PreparedDataError
 
@@ -88,12 +88,9 @@ def check_complete(root, config):
         )
     if config.partial:
         return
-    # A video without a usable frame has been prepared, one that does not decode has not.
-    there = {
-        line["fields"]["video_id"].partition("#")[0]
-        for line in lines
-        if line["outcome"] == catalog.PREPARED or layout.read_video(root / line["unit"], line["stem"]) is not None
-    }
+    # A video without a usable frame has been prepared, which its meta file says; one that does not decode has not.
+    meta = lambda line: [root / line["unit"] / "meta" / f"{line['stem']}.{end}" for end in ("json", "faces")]
+    there = {line["fields"]["video_id"].partition("#")[0] for line in lines if any(p.exists() for p in meta(line))}
     pairs = [pair for name in downloads.SPLITS for pair in sorted(lists.get(name, ()))]
     listed = [name for pair in pairs for name in pair]
     listed += [f"{method}/{t}_{s}" for method in config.methods for a, b in pairs for t, s in ((a, b), (b, a))]
