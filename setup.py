@@ -79,7 +79,13 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["msddf_jax", "msddf_jax.*", "data_prep", "data_prep.*", "configs", "configs.*"]),
+    # The experiments are installed below the package: a top-level `configs` would be anybody's.
+    packages=[
+        *find_packages(include=["msddf_jax", "msddf_jax.*", "data_prep", "data_prep.*"]),
+        "msddf_jax.configs",
+        *(f"msddf_jax.configs.{name}" for name in find_packages("configs")),
+    ],
+    package_dir={"msddf_jax.configs": "configs"},
     package_data={"data_prep": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

@@ -102,7 +102,7 @@ def make_fields(
       video_id: unique within data set and compression. pair_id: video_id of the real partner, "" on reals or unknown.
       group_id: videos that must share a split; `video_id` of the real, or its own, where nothing better is known.
       source, target: identities with namespace ("cdf:id0"), "" unknown. perturbation: "" for none.
-      attributes: [12] of 0, 1 or None (unknown), `schema.ATTRIBUTES`, or None for nothing known.
+      attributes: [13] of 0, 1 or None (unknown), `schema.ATTRIBUTES`, or None for nothing known.
 
     Returns:
       dict of JSON values with the names of `features.record_features`.
@@ -222,15 +222,16 @@ def read_catalog(path):
     if not path.is_file():
         there = sorted(p.stem for p in path.parent.glob("*.jsonl")) if path.parent.is_dir() else []
         raise DownloadError(
-            f"no catalog {path}: manual_dir is the --out of data_prep.prepare, which writes it when it is done; "
-            f"there are {', '.join(there) or 'none'}"
+            f"no catalog {path}: manual_dir is the --out of data_prep.prepare, which writes it when it is done. Run "
+            f"prepare again, which leaves finished videos as they are; there are {', '.join(there) or 'none'}"
         )
     lines = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             line = json.loads(text)
             fields = line["fields"]
-            make_fields(fields["dataset"], fields["method"], fields["video_id"], compression=fields["compression"])
+            names = {name: fields[name] for name in ("dataset", "method", "video_id", "compression")}
+            make_fields(**names, attributes=fields.get("attributes"))
             bad = [name for name in _TEXT_FIELDS if not isinstance(fields[name], str)]
             bad += [name for name in ("unit", "stem", "split", "outcome") if not isinstance(line[name], str)]
             outside = pathlib.PurePosixPath(line["unit"], line["stem"])
@@ -239,7 +240,7 @@ def read_catalog(path):
         except (ValueError, TypeError, KeyError) as error:
             raise DownloadError(
                 f"{path} line {number} is none that data_prep.prepare writes ({type(error).__name__}: {error}); "
-                "run prepare again"
+                "run prepare again, which leaves finished videos as they are"
             ) from error
         lines.append(line)
     return lines

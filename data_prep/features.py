@@ -41,7 +41,7 @@ def record_features():
       on reals. group_id: videos that must share a split.
       source_identity, target_identity: "ff:071", "" unknown. frame_index: in the original video.
       num_frames_video: frames that decode, -1 unknown. perturbation: what was done to the video afterwards
-      (DeeperForensics' variants), "" nothing. attributes: [12] float32, `schema.ATTRIBUTES`, 0 or 1, NaN
+      (DeeperForensics' variants), "" nothing. attributes: [13] float32, `schema.ATTRIBUTES`, 0 or 1, NaN
       unknown. source_path: of the image, relative to manual_dir.
     """
     return tfds.features.FeaturesDict(
@@ -69,6 +69,13 @@ def record_features():
             "source_path": tfds.features.Text(),
         }
     )
+
+
+def attribute_values(attributes):
+    """[13] float32 of a record, NaN unknown, from what `catalog.make_fields` takes: [13] of 0, 1 or None, or None."""
+    if attributes is None:
+        return NO_ATTRIBUTES
+    return np.array([np.nan if value is None else value for value in attributes], np.float32)
 
 
 _OF_FRAME = ("image", "mask", "has_mask", "landmarks", "has_landmarks", "bbox", "align_matrix", "frame_index")
@@ -128,7 +135,7 @@ def encode_frame(files, video, *, root, publishes_masks, fields):
             )
     else:
         mask = empty_mask(size)
-    bbox, matrix = (NO_BBOX, NO_MATRIX) if video.geometry is None else video.geometry[files.index]
+    bbox, matrix = video.geometry[files.index]
     return {
         "image": image,
         "mask": mask,
@@ -141,8 +148,8 @@ def encode_frame(files, video, *, root, publishes_masks, fields):
         "num_frames_video": video.num_frames,
         "source_path": files.image.relative_to(root).as_posix(),
         "perturbation": "",
-        "attributes": NO_ATTRIBUTES,
         **fields,
+        "attributes": attribute_values(fields.get("attributes")),
     }
 
 

@@ -2,7 +2,6 @@
 
 A unit is the folder that was scanned, for FF++ `manipulated_sequences/Deepfakes/c23`. `data_prep.prepare`
 adds `<unit>/meta/<video>.json`, written last, so that a video that was cut off is told from a finished one.
-A tree that DeepfakeBench prepared has no meta folder and is read as it is.
 """
 
 import json
@@ -32,20 +31,13 @@ class Video(NamedTuple):
     """A prepared video.
 
     frames: list of FrameFiles by index; empty where no frame had a usable face.
-    num_frames: frames of the original that decode, -1 unknown.
-    geometry: {frame index: (bbox [4] float32, matrix [2, 3] float32)}, or None where there is no meta file.
+    num_frames: frames of the original that decode.
+    geometry: {frame index: (bbox [4] float32, matrix [2, 3] float32)}.
     """
 
     frames: list
     num_frames: int
-    geometry: dict | None
-
-
-def prepared_videos(unit):
-    """Sorted names of the videos that a unit has frames or a meta file of."""
-    frames = unit / "frames"
-    names = {path.name for path in frames.iterdir() if path.is_dir()} if frames.is_dir() else set()
-    return sorted(names | {path.stem for path in (unit / "meta").glob("*.json")})
+    geometry: dict
 
 
 def read_video(unit, name):
@@ -62,18 +54,15 @@ def read_video(unit, name):
         them (where the meta file does not call them optional), or a file name that is not a frame number.
     """
     meta_path = unit / "meta" / f"{name}.json"
-    images = _numbered(unit / "frames" / name, ".png")
-    if meta_path.exists():
-        num_frames, geometry, optional = read_meta(meta_path)
-        if set(images) != set(geometry):
-            raise PreparedDataError(
-                f"{meta_path} lists the frames {_some(geometry)}, {unit / 'frames' / name} holds "
-                f"{_some(images)}; delete both and prepare {name} again"
-            )
-    elif images and not (unit / "meta").is_dir():
-        num_frames, geometry, optional = -1, None, False
-    else:
+    if not meta_path.exists():
         return None
+    num_frames, geometry, optional = read_meta(meta_path)
+    images = _numbered(unit / "frames" / name, ".png")
+    if set(images) != set(geometry):
+        raise PreparedDataError(
+            f"{meta_path} lists the frames {_some(geometry)}, {unit / 'frames' / name} holds "
+            f"{_some(images)}; delete both and prepare {name} again"
+        )
     landmarks = _numbered(unit / "landmarks" / name, ".npy")
     masks = _numbered(unit / "masks" / name, ".png")
     if not optional and (unit / "landmarks").is_dir() and set(images) - set(landmarks):

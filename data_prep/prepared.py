@@ -6,7 +6,6 @@ import importlib
 import pathlib
 import tempfile
 
-import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
@@ -99,10 +98,7 @@ class PreparedBuilder(records.FrameBuilder, skip_registration=True):
             concurrent.futures.ThreadPoolExecutor(_THREADS) as pool,
         ):
             for line, video in videos:
-                fields = dict(line["fields"])
-                attributes = fields.pop("attributes", None)
-                if attributes is not None:
-                    fields["attributes"] = np.array([np.nan if a is None else a for a in attributes], np.float32)
+                fields = line["fields"]
                 # Decoding to check is most of the work, and runs outside Python's lock.
                 encode = lambda files, v=video, f=fields, m=line["publishes_masks"]: features.encode_frame(
                     files, v, root=root, publishes_masks=m, fields=f
@@ -178,9 +174,17 @@ def _summary(found):
         text = ", ".join(f"{label} {n} videos {frames} frames" for label, (n, frames) in sorted(counts.items()))
         one = " (one class only: AUC is undefined on it)" if len(counts) == 1 else ""
         yield f"{split}: {text or 'no video, the split is left out'}{one}"
+        masks = [files.mask for line, v in videos if v and _has_mask(line) for files in v.frames]
+        if None in masks:
+            yield f"{split}: {masks.count(None)} fake frames have no mask (has_mask is false)"
         lost = [f"{line['fields']['video_id']} [{line['outcome']}]" for line, v in videos if v is None or not v.frames]
         if lost:
             yield f"{split}: no usable frame in {len(lost)} videos, which any score on it leaves out: {_first(lost)}"
+
+
+def _has_mask(line):
+    """Whether the owners publish a mask of a video's frames."""
+    return line["publishes_masks"] and line["fields"]["label"] == "fake"
 
 
 def _first(items):

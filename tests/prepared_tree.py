@@ -5,6 +5,9 @@ import json
 import numpy as np
 import PIL.Image
 
+from data_prep import catalog, layout
+from data_prep.faceforensics import downloads
+
 TOY = ("ToySwap", "ToyReenact", "ToyNeural", "ToyTexture")
 FFPP = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 PAIRS = {"train": [("000", "001"), ("002", "003")], "val": [("004", "005")], "test": [("006", "007")]}
@@ -59,8 +62,24 @@ def mask_of(index, size):
     return mask
 
 
+def write_catalog(root, compression="c23"):
+    """The catalog of the videos that are there, of `find` on empty files in place of the download's. Returns root."""
+    units = [real_unit(root, compression), *sorted((root / "manipulated_sequences").glob(f"*/{compression}"))]
+    for unit in units:
+        (unit / "videos").mkdir(parents=True, exist_ok=True)
+        for path in (unit / "meta").glob("*.json"):
+            (unit / "videos" / f"{path.stem}.mp4").touch()
+    entries, _ = downloads.find(root, compression, catalog.Options(allow_missing=True))
+    outcomes = {}
+    for entry in entries:
+        video = layout.read_video(root / entry.unit, entry.stem)
+        outcomes[f"{entry.unit}/{entry.stem}"] = catalog.PREPARED if video and video.frames else "no_face_video"
+    catalog.write_catalog(catalog.catalog_path(root, "faceforensics", compression), entries, outcomes)
+    return root
+
+
 def write_tree(root, *, methods=TOY, pairs=PAIRS, compression="c23", **kwargs):
-    """All listed videos, real and fake. Returns root."""
+    """All listed videos, real and fake, with their catalog. Returns root."""
     write_lists(root, pairs)
     seeds = {method: 1 + i for i, method in enumerate(methods)}
     for a, b in (pair for split_pairs in pairs.values() for pair in split_pairs):
@@ -69,4 +88,4 @@ def write_tree(root, *, methods=TOY, pairs=PAIRS, compression="c23", **kwargs):
             for method in methods:
                 unit = fake_unit(root, method, compression)
                 write_video(unit, f"{target}_{source}", mask=True, seed=seeds[method], **kwargs)
-    return root
+    return write_catalog(root, compression)

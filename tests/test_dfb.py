@@ -7,6 +7,7 @@ import hypothesis
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow_datasets as tfds
 import tiny_images
 from hypothesis import strategies as st
 from tiny_images import entry
@@ -132,7 +133,10 @@ def test_name_parsers_take_any_text(stem):
 
 def test_rgb_build_by_hand(tmp_path, capsys):
     root = _ffpp(tmp_path / "dfb")
-    build.build("dfb", "FF-DF", root, tmp_path / "built")
+    folder = build.build("dfb", "FF-DF", root, tmp_path / "built")
+    stored = [r["attributes"] for r in tfds.builder_from_directory(folder).as_data_source("test")]
+    swap = [1, np.nan, 0, np.nan, 1, np.nan, 1, 1, 1, 1, 1, 1, 1]  # identity, by SJEDD's table
+    np.testing.assert_array_equal(stored[::2], [[0] * 13, swap])
     train, test = (open_source("dfb/FF-DF", s, tmp_path / "built") for s in ("train", "test"))
     assert train.videos["video_id"].tolist() == ["000", "001", "deepfakes/000_001", "deepfakes/001_000"]
     assert train.videos["pair_id"].tolist() == ["", "", "000", "001"]

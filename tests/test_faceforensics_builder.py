@@ -10,7 +10,7 @@ import prepared_tree
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import build
+from data_prep import build, catalog
 from data_prep.layout import PreparedDataError
 from msddf_jax.data import methods, schema
 
@@ -75,7 +75,8 @@ def test_content_of_a_fake(built):
     np.testing.assert_array_equal(landmarks[68], [77 + 9 / 16, 154])
     np.testing.assert_array_equal(record.pop("bbox"), [1, 2, 3, 13])
     np.testing.assert_array_equal(record.pop("align_matrix"), [[1, 0, 9], [0, 1, 5]])
-    assert np.isnan(record.pop("attributes")).all()
+    # An autoencoder's bottleneck over the inner face: nobody else, no other expression, and every part touched.
+    assert record.pop("attributes").tolist() == [1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
     assert record == {
         "perturbation": b"",
         "has_mask": True,
@@ -102,6 +103,7 @@ def test_content_of_a_real(built):
     assert record["source_identity"] == record["target_identity"] == b"toy:006"
     assert record["has_mask"]
     assert not record["mask"].any()
+    assert record["attributes"].tolist() == [0] * 13
 
 
 def test_index_describes_the_records(built):
@@ -127,9 +129,7 @@ def test_index_describes_the_records(built):
 
 
 def test_official_methods_and_namespace(tmp_path):
-    tree = prepared_tree.write_tree(
-        tmp_path / "tree", methods=prepared_tree.FFPP, compression="c40", frames=(0,), meta=False
-    )
+    tree = prepared_tree.write_tree(tmp_path / "tree", methods=prepared_tree.FFPP, compression="c40", frames=(0,))
     folder = build.build("faceforensics", "c40", tree, tmp_path / "out")
     records = _records(folder, "test")
     assert [methods.METHODS[r["method"]] for r in records[2::2]] == [
@@ -141,6 +141,11 @@ def test_official_methods_and_namespace(tmp_path):
     assert {schema.DATASETS[r["dataset"]] for r in records} == {"faceforensics"}
     assert {schema.COMPRESSIONS[r["compression"]] for r in records} == {"c40"}
     assert records[2]["source_identity"] == b"ff:007"
+    # fake, age, expression, gender, identity, pose, eye, eyebrow, lip, mouth, nose, skin, physical; None is unknown.
+    swap = [1, None, 0, None, 1, None, 1, 1, 1, 1, 1, 1, 1]
+    reenact = [1, None, 1, None, 0, None, 0, 0, 1, 1, 0, 0, 1]
+    found = [[None if np.isnan(v) else v for v in r["attributes"]] for r in records]
+    assert found == [[0] * 13] * 2 + [swap] * 2 + [reenact] * 2 + [swap] * 2 + [reenact] * 2
 
 
 def test_one_method_and_the_reals(tmp_path):
@@ -162,7 +167,7 @@ def test_clips_are_runs_of_sixteen_frames(tmp_path):
     # 20 frames in a row are one clip, and 4 that are left out.
     frames = (0, 1, *range(3, 19), *range(30, 50))
     pairs = {split: [(f"00{i}", f"00{i + 1}")] for split, i in (("train", 0), ("val", 2), ("test", 4))}
-    tree = prepared_tree.write_tree(tmp_path / "tree", pairs=pairs, frames=frames, size=4, meta=False)
+    tree = prepared_tree.write_tree(tmp_path / "tree", pairs=pairs, frames=frames, size=4)
     records = _records(build.build("faceforensics", "toy_clip16", tree, tmp_path / "out"), "train")
     assert len(records) == 2 * (2 + 8)
     numbers = [list(map(int, r["frames"]["frame_index"])) for r in records[:2]]
@@ -172,17 +177,11 @@ def test_clips_are_runs_of_sixteen_frames(tmp_path):
     assert images[1].shape == (4, 4, 3) and images[1][0, 0].tolist() == [4, 1, 0]
 
 
-def test_c0_is_raw(tmp_path, capsys):
-    tree = prepared_tree.write_tree(tmp_path / "tree", methods=prepared_tree.FFPP, compression="c0", frames=(0,))
-    records = _records(build.build("faceforensics", "raw", tree, tmp_path / "out"), "test")
-    assert {schema.COMPRESSIONS[r["compression"]] for r in records} == {"raw"}
-    assert "reading c0 as raw" in capsys.readouterr().out
-
-
 def test_group_is_the_youtube_video(tree, tmp_path):
     tree = _copy(tree, tmp_path)
     clips = {f"{i:03d}": f"video_{i // 2} {i % 2}" for i in range(8)}
     (tree / "conversion_dict.json").write_text(json.dumps(clips))
+    prepared_tree.write_catalog(tree)
     records = _records(build.build("faceforensics", "toy", tree, tmp_path / "out"), "train")
     assert {(r["target_identity"], r["group_id"]) for r in records} == {
         (b"toy:000", b"video_0"),
@@ -192,8 +191,8 @@ def test_group_is_the_youtube_video(tree, tmp_path):
     }
     del clips["003"]
     (tree / "conversion_dict.json").write_text(json.dumps(clips))
-    with pytest.raises(PreparedDataError, match="lacks 1 ids of the split lists: 003"):
-        build.build("faceforensics", "toy", tree, tmp_path / "other")
+    with pytest.raises(catalog.DownloadError, match="lacks 1 ids of the split lists, first 003"):
+        prepared_tree.write_catalog(tree)
 
 
 def _remove(unit, name):
@@ -202,12 +201,23 @@ def _remove(unit, name):
     (unit / "meta" / f"{name}.json").unlink()
 
 
-def test_missing_listed_video_is_an_error_that_names_it(tree, tmp_path):
+def _edit_catalog(tree, edit, compression="c23"):
+    """Puts `edit(line)` in place of each line; None takes it out."""
+    path = catalog.catalog_path(tree, "faceforensics", compression)
+    lines = [edit(json.loads(text)) for text in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines if line is not None))
+
+
+# Not in the catalog, as after --allow_missing; or there, and its video does not decode.
+@pytest.mark.parametrize("outcome", [None, "unreadable_video"])
+def test_missing_listed_video_is_an_error_that_names_it(tree, tmp_path, outcome):
     tree = _copy(tree, tmp_path)
     _remove(prepared_tree.fake_unit(tree, "ToySwap"), "002_003")
+    gone = lambda line: outcome and line | {"outcome": outcome}
+    _edit_catalog(tree, lambda line: gone(line) if "ToySwap/c23/002_003" in f"{line['unit']}/{line['stem']}" else line)
     with pytest.raises(
         PreparedDataError,
-        match=r"1 listed videos are not prepared: manipulated_sequences/ToySwap/c23/frames/002_003\. "
+        match=r"1 listed videos are not prepared: toy_swap/002_003\. "
         r"Prepare them: python -m data_prep\.prepare --layout=faceforensics --root DOWNLOAD --out \S+ "
         "--compression=c23$",
     ):
@@ -218,8 +228,34 @@ def test_missing_listed_video_is_an_error_that_names_it(tree, tmp_path):
 def test_only_the_first_twenty_missing_are_named(tmp_path):
     prepared_tree.write_lists(tmp_path)
     prepared_tree.write_video(prepared_tree.real_unit(tmp_path), "000")
-    with pytest.raises(PreparedDataError, match=r"39 listed videos .* and 19 more\. .*or build --config c23_p"):
+    prepared_tree.write_video(prepared_tree.fake_unit(tmp_path, "FaceSwap"), "000_001")
+    prepared_tree.write_catalog(tmp_path)
+    with pytest.raises(PreparedDataError, match=r"38 listed videos .* and 18 more\. .*or build --config c23_p"):
         build.build("faceforensics", "c23", tmp_path, tmp_path / "out")
+
+
+def test_config_whose_methods_were_not_prepared(tree, tmp_path):
+    with pytest.raises(PreparedDataError, match="has none of deepfakes; it has real, toy_neural, toy_reenact"):
+        build.build("faceforensics", "c23_df", tree, tmp_path / "out")
+
+
+@pytest.mark.parametrize("config", ["toy", "toy_clip16", "c23_partial"])
+def test_tree_of_before_there_was_a_catalog_is_prepared_again(tree, tmp_path, config):
+    tree = _copy(tree, tmp_path)
+    shutil.rmtree(tree / "catalog")
+    with pytest.raises(PreparedDataError, match=r"no catalog .*c23\.jsonl.* Run prepare again, which leaves finished"):
+        build.build("faceforensics", config, tree, tmp_path / "out")
+
+
+def test_catalog_of_before_there_were_attributes_is_written_again(tree, tmp_path):
+    old = _copy(tree, tmp_path)
+    _edit_catalog(old, lambda line: line["fields"].pop("attributes") and line)
+    with pytest.raises(PreparedDataError, match=r"before it held attributes\. Run prepare again.*--compression=c23$"):
+        build.build("faceforensics", "toy", old, tmp_path / "out")
+    old = _copy(tree, tmp_path / "twelve")
+    _edit_catalog(old, lambda line: line["fields"]["attributes"].pop() is not None and line)
+    with pytest.raises(PreparedDataError, match=r"line 1 is none .*expected 13 of 0, 1, None.*run prepare again"):
+        build.build("faceforensics", "toy", old, tmp_path / "out")
 
 
 def test_partial_takes_what_is_there_and_says_what_is_not(tmp_path, capsys):
@@ -227,21 +263,29 @@ def test_partial_takes_what_is_there_and_says_what_is_not(tmp_path, capsys):
     prepared_tree.write_video(prepared_tree.real_unit(tmp_path / "tree"), "000")
     prepared_tree.write_video(prepared_tree.fake_unit(tmp_path / "tree", "FaceSwap"), "000_001")
     prepared_tree.write_video(prepared_tree.fake_unit(tmp_path / "tree", "FaceSwap"), "006_007", mask=True)
+    prepared_tree.write_catalog(tmp_path / "tree")
     folder = build.build("faceforensics", "c23_partial", tmp_path / "tree", tmp_path / "out")
     info = tfds.builder_from_directory(folder).info
     assert {name: split.num_examples for name, split in info.splits.items()} == {"train": 6, "test": 3}
     assert [bool(r["has_mask"]) for r in _records(folder, "train")] == [True] * 3 + [False] * 3
     out = capsys.readouterr().out
-    assert "37 listed videos are not there: original_sequences/youtube/c23/frames/001" in out
     assert "train: fake 1 videos 3 frames, real 1 videos 3 frames\n" in out
     assert "train: 3 fake frames have no mask" in out
-    assert "validation: no video, the split is left out" in out
+    assert "validation" not in out
     assert "test: fake 1 videos 3 frames (one class only" in out
 
 
 def test_nothing_there(tmp_path):
+    unit = prepared_tree.fake_unit(tmp_path, "FaceSwap")
     prepared_tree.write_lists(tmp_path)
-    with pytest.raises(PreparedDataError, match="no prepared video in"):
+    prepared_tree.write_video(unit, "000_001")
+    prepared_tree.write_catalog(tmp_path)
+    _remove(unit, "000_001")
+    with pytest.raises(PreparedDataError, match=r"1 videos that .* calls prepared are not there: .*/000_001\. Prepare"):
+        build.build("faceforensics", "c23_partial", tmp_path, tmp_path / "out")
+    prepared_tree.write_meta(unit, "000_001", ())
+    prepared_tree.write_catalog(tmp_path)
+    with pytest.raises(PreparedDataError, match="config c23_partial has no video with a usable frame"):
         build.build("faceforensics", "c23_partial", tmp_path, tmp_path / "out")
 
 
@@ -249,34 +293,20 @@ def test_video_without_a_usable_frame_is_reported(tree, tmp_path, capsys):
     tree = _copy(tree, tmp_path)
     _remove(prepared_tree.real_unit(tree), "004")
     prepared_tree.write_meta(prepared_tree.real_unit(tree), "004", ())
+    prepared_tree.write_catalog(tree)
     folder = build.build("faceforensics", "toy", tree, tmp_path / "out")
     assert tfds.builder_from_directory(folder).info.splits["validation"].num_examples == 27
-    assert "validation: no usable frame in 1 videos: 004" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("unit", "name"),
-    [("original_sequences/youtube/c23", "008"), ("manipulated_sequences/ToySwap/c23", "000_002")],
-)
-def test_video_that_no_list_names_is_an_error(tree, tmp_path, unit, name):
-    tree = _copy(tree, tmp_path)
-    prepared_tree.write_video(tree / unit, name)
-    with pytest.raises(PreparedDataError, match=f"1 prepared videos stand in no split list .*{unit}/frames/{name}"):
-        build.build("faceforensics", "toy", tree, tmp_path / "out")
+    said = "validation: no usable frame in 1 videos, which any score on it leaves out: 004 [no_face_video]"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "no split list .*val.json"),
-        ("[", "val.json: not JSON"),
-        ("[]", "expected a list of pairs"),
-        ('{"a": 1}', "expected a list of pairs"),
-        ('[["004"]]', "expected a pair of two ids"),
-        ("[[4, 5]]", "expected a pair of two ids"),
-        ('[["004", "004"]]', "expected a pair of two ids"),
-        ('[["4", "5"]]', "expected a pair of two ids"),
-        ('[["004", "000"]]', "id 000 stands twice: in .*train.json and in .*val.json"),
+        ("[", "val.json is not JSON"),
+        ('{"a": 1}', "must be a list of pairs"),
+        ('[["004", "000"]]', "id 000 stands in both train.json and val.json"),
     ],
 )
 def test_bad_split_list(tree, tmp_path, text, message):
@@ -325,11 +355,11 @@ def test_names_that_do_not_exist_give_the_nearest(tmp_path):
 def test_built_set_is_left_alone_unless_overwritten(tree, tmp_path, capsys):
     tree = _copy(tree, tmp_path)
     folder = build.build("faceforensics", "toy", tree, tmp_path / "out")
-    prepared_tree.write_lists(tree, {"train": [("000", "001")], "val": [("004", "005")], "test": [("006", "007")]})
+    shutil.rmtree(prepared_tree.real_unit(tree) / "frames" / "002")
     build.build("faceforensics", "toy", tree, tmp_path / "out")
     assert "is built already" in capsys.readouterr().out
-    # Videos 002 and 003 are in no list now: the failed second build must not cost the first.
-    with pytest.raises(PreparedDataError, match="stand in no split list"):
+    # The failed second build must not cost the first.
+    with pytest.raises(PreparedDataError, match="delete both and prepare 002 again"):
         build.build("faceforensics", "toy", tree, tmp_path / "out", overwrite=True)
     assert len(_records(folder, "train")) == 60
     shutil.rmtree(tree)
@@ -348,7 +378,7 @@ def test_command_line_in_a_process_without_tensorflow(tree, tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "faceforensics/toy train: 60 frames" in done.stdout
-    assert (tmp_path / "faceforensics" / "toy" / "1.1.0" / "dataset_info.json").exists()
+    assert (tmp_path / "faceforensics" / "toy" / "1.2.0" / "dataset_info.json").exists()
 
 
 def test_full_disk_gives_one_line_and_leaves_nothing(tree, tmp_path):

@@ -193,13 +193,6 @@ def test_has_mask_without_a_mask_file(tmp_path, label, publishes_masks, expected
     assert not np.asarray(PIL.Image.open(io.BytesIO(record["mask"]))).any()
 
 
-def test_without_meta_the_geometry_is_marked_unknown(tmp_path):
-    record = _encode(tmp_path, meta=False)
-    np.testing.assert_array_equal(record["bbox"], [-1] * 4)
-    np.testing.assert_array_equal(record["align_matrix"], np.zeros((2, 3)))
-    assert record["num_frames_video"] == -1
-
-
 def test_mask_of_another_size_is_an_error(tmp_path):
     unit = prepared_tree.real_unit(tmp_path)
     prepared_tree.write_video(unit, "000", mask=True)

@@ -3,10 +3,11 @@
 import hypothesis
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 import tiny_images
 from hypothesis import strategies as st
 
-from data_prep import build
+from data_prep import attributes, build
 from data_prep.catalog import DownloadError, Options
 from data_prep.ffsc import downloads
 from msddf_jax.data import schema
@@ -90,7 +91,7 @@ def test_attributes_by_folder(root):
     gender = attribute(f"Train/diffae-gender/Male/{A}_Male_2.0")
     assert gender["fake"] == 1 and gender["age"] is None and gender["gender"] == 1 and gender["lip"] == 1
     assert (gender["eyebrow"], gender["nose"]) == (1, 0)
-    assert found["Train/Real/CDF-youtube/00012"].fields["attributes"] == [0] * 12
+    assert found["Train/Real/CDF-youtube/00012"].fields["attributes"] == [0] * 13
     smile, surprise = attribute(f"Test/Protocol-1/HFGI-smile/{C}"), attribute(f"Train/fomm-expr/{A}_surprised")
     assert (smile["eye"], smile["lip"], surprise["eye"], surprise["skin"]) == (0, 1, 1, 1)
 
@@ -98,7 +99,7 @@ def test_attributes_by_folder(root):
 def test_seven_codes_of_twelve_digits():
     assert len(set(downloads.CODES.values())) == 7 and {len(c) for c in downloads.CODES.values()} == {12}
     assert {downloads.folder_code(f) for f in downloads.ATTRIBUTE_OF} == set(downloads.CODES.values()) - {"0" * 12}
-    assert downloads.attributes("120000000000") == [1, None, *[0] * 10]
+    assert attributes.of_code("120000000000") == [1, None, *[0] * 10, None]  # FFSC says nothing of "physical"
 
 
 def test_protocols(root):
@@ -193,7 +194,13 @@ def test_any_listed_path_is_read_back(middle, flag, digits):
 
 def test_built(root, tmp_path):
     tiny_images.prepare_crops(root, tmp_path / "prepared", "ffsc", "default")
-    build.build("ffsc", "default", tmp_path / "prepared", tmp_path / "built")
+    folder = build.build("ffsc", "default", tmp_path / "prepared", tmp_path / "built")
+    stored = {
+        r["video_id"].decode(): r["attributes"] for r in tfds.builder_from_directory(folder).as_data_source("train")
+    }
+    np.testing.assert_array_equal(stored["Train/Real/CDF-youtube/00012"], [0] * 13)
+    surprise = [1, 0, 1, 0, 0, 0, 1, 0, 1, 1, 1, 1, np.nan]
+    np.testing.assert_array_equal(stored[f"Train/fomm-expr/{A}_surprised"], surprise)
     train = open_source("ffsc/default", "train", tmp_path / "built")
     assert len(train) == 12 and len(open_source("ffsc/default", "test", tmp_path / "built")) == 5
     names = train.videos["video_id"].tolist()

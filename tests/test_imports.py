@@ -13,17 +13,24 @@ NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__in
 
 # A module may import from its own level or from one above it in this list.
 LEVELS = (
-    ("command", "opencv", "trees", "losses", "statistics", "data.schema", "data.methods"),
+    ("command", "experiments", "opencv", "trees", "losses", "statistics", "data.schema", "data.methods"),
     ("models", "synth", "faces"),
-    ("optim", "sharding", "checkpoint", "cpu", "logs", "data", "weights"),
-    ("adversary", "detectors"),
-    ("train_step", "evaluators", "compare", "saliency"),
-    ("inference",),
+    ("optim", "sharding", "checkpoint", "cpu", "logs", "data", "weights", "steps"),
+    ("adversary",),
+    ("hooks",),
+    ("detectors",),
+    ("detector",),
+    ("evaluators", "compare", "saliency", "inference"),
     ("show",),
-    ("evaluate", "faithfulness", "embedding", "report"),
-    ("train", "predict", "app", "export", "model_card", "stress", "explain", "weights.__main__"),
-    ("main",),
+    ("evaluate", "faithfulness", "embedding", "report", "predict", "app", "export", "model_card", "stress", "explain"),
+    ("train_step",),
+    ("train",),
+    ("main", "weights.__main__"),
 )
+# What only scores: it imports no trainer, by whatever way.
+SCORING = ("inference", "evaluate", "predict", "app", "explain", "export", "embedding", "stress", "report", "saliency")
+SCORING += ("faithfulness", "compare", "evaluators.attack")
+TRAINER = ("train_step", "train", "steps", "optim", "hooks", "adversary")
 REMOVED = re.compile(
     r"jax\.tree_map|jax\.pmap|host_callback|PositionalSharding|device_put_sharded|device_put_replicated"
     r"|PRNGKey\(|jax\.experimental\.shard_map|allow_pickle=True|weights_only=False|\bwith mesh:"
@@ -65,6 +72,35 @@ def test_imports_point_one_way(path):
         assert target.split(".")[0] not in ("data_prep", "configs", "tests", "benchmarks"), f"{name} imports {target}"
         if target in modules and target.startswith("msddf_jax."):
             assert _level(target) <= own, f"{name} (level {own}) imports {target} (level {_level(target)})"
+
+
+def _graph():
+    """{module: modules of the package that it imports, in functions too}."""
+    package = [(p, n) for p, n in zip(FILES, NAMES) if n.startswith("msddf_jax.")]
+    return {name: {t for t in _imports(path) if t in NAMES and t != name} for path, name in package}
+
+
+def _reached(graph, start):
+    seen, waiting = set(), [start]
+    while waiting:
+        for target in graph.get(waiting.pop(), ()):
+            if target not in seen:
+                seen.add(target)
+                waiting.append(target)
+    return seen
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = _graph()
+    assert [name for name in graph if name in _reached(graph, name)] == []
+
+
+@pytest.mark.parametrize("name", SCORING)
+def test_what_only_scores_imports_no_trainer(name):
+    # The one exception reads which parameters have averages, where a run kept no best weights.
+    allowed = {"msddf_jax.optim"}
+    trainer = {f"msddf_jax.{module}" for module in TRAINER} - allowed
+    assert _reached(_graph(), f"msddf_jax.{name}") & trainer == set()
 
 
 def test_data_prep_and_configs_stay_outside():

@@ -35,30 +35,10 @@ def test_video_cut_off_before_its_meta_file_is_not_prepared(tmp_path):
     assert len(layout.read_video(tmp_path, "000").frames) == 3
 
 
-def test_first_video_cut_off_is_not_taken_for_deepfakebench(tmp_path):
-    prepared_tree.write_video(tmp_path, "000", meta=False)
-    (tmp_path / "meta").mkdir()
-    (tmp_path / "meta" / "000.started").touch()
-    assert layout.read_video(tmp_path, "000") is None
-
-
-def test_deepfakebench_tree_without_meta_is_read(tmp_path):
-    prepared_tree.write_video(tmp_path, "000", meta=False)
-    video = layout.read_video(tmp_path, "000")
-    assert (len(video.frames), video.num_frames, video.geometry) == (3, -1, None)
-
-
 def test_video_without_a_face_has_no_frames(tmp_path):
     prepared_tree.write_meta(tmp_path, "000", ())
     video = layout.read_video(tmp_path, "000")
     assert (video.frames, video.num_frames) == ([], 11)
-
-
-def test_prepared_videos(tmp_path):
-    prepared_tree.write_video(tmp_path, "002")
-    prepared_tree.write_meta(tmp_path, "001", ())
-    assert layout.prepared_videos(tmp_path) == ["001", "002"]
-    assert layout.prepared_videos(tmp_path / "nowhere") == []
 
 
 def test_frames_that_the_meta_file_does_not_list(tmp_path):
@@ -77,7 +57,7 @@ def test_frame_without_landmarks(tmp_path):
 
 @pytest.mark.parametrize(("name", "message"), [("a.png", "expected a frame number"), ("0009.png", "same frame")])
 def test_odd_file_names(tmp_path, name, message):
-    prepared_tree.write_video(tmp_path, "000", meta=False)
+    prepared_tree.write_video(tmp_path, "000")
     (tmp_path / "frames" / "000" / name).write_bytes(b"")
     with pytest.raises(PreparedDataError, match=message):
         layout.read_video(tmp_path, "000")

@@ -405,6 +405,7 @@ def test_order_and_fields_of_what_is_found(tmp_path):
         "target_identity": "ff:001",
         "compression": "c23",
         "perturbation": "",
+        "attributes": [1, None, 0, None, 1, None, 1, 1, 1, 1, 1, 1, 1],
     }
     assert found[0].fields["video_id"] == "000" and found[0].fields["pair_id"] == ""
     assert found[3].publishes_masks and found[3].mask == str(
@@ -414,10 +415,28 @@ def test_order_and_fields_of_what_is_found(tmp_path):
 
 def test_embedded_set_is_not_taken_for_faceforensics(tmp_path):
     root = write_tree(tmp_path / "toy", methods=("ToySwap",), num_frames=1)
-    for config in ("c23", "toy"):
-        found, _ = downloads.find(root, config, catalog.Options())
-        assert {e.fields["dataset"] for e in found} == {"toy"}
-        assert found[0].fields["target_identity"] == "toy:000"
+    found, _ = downloads.find(root, "c23", catalog.Options())
+    assert {e.fields["dataset"] for e in found} == {"toy"}
+    assert found[0].fields["target_identity"] == "toy:000"
+    (root / "manipulated_sequences/FaceSwap").mkdir()
+    with pytest.raises(catalog.DownloadError, match="FaceSwap and ToySwap, of two data sets"):
+        downloads.find(root, "c23", catalog.Options())
+    found, _ = downloads.find(root, "c23", catalog.Options(methods=("ToySwap",)))
+    assert {e.fields["dataset"] for e in found} == {"toy"}
+
+
+def test_second_run_leaves_the_order_of_the_records(tmp_path):
+    # By name, toy_neural would come before toy_swap: the builder takes videos in the catalog's order.
+    pairs = {"train": [["000", "001"]], "val": [], "test": []}
+    root = write_tree(tmp_path / "toy", pairs=pairs, methods=("ToySwap", "ToyNeural"), num_frames=1)
+    flags = ["--methods=ToySwap,ToyNeural", "--landmarks=sidecar", "--size=32", "--workers=1"]
+    texts = []
+    for _ in range(2):
+        assert prepare.main(["--layout=faceforensics", f"--root={root}", *flags]) == 0
+        texts.append((root / "catalog/faceforensics-c23.jsonl").read_text())
+    assert texts[0] == texts[1]
+    methods = [json.loads(line)["fields"]["method"] for line in texts[0].splitlines()]
+    assert methods == ["real"] * 2 + ["toy_swap"] * 2 + ["toy_neural"] * 2
 
 
 @pytest.mark.real_data

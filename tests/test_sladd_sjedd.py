@@ -7,7 +7,7 @@ import pytest
 import tiny_images
 from hypothesis import strategies as st
 
-from data_prep import build
+from data_prep import attributes, build
 from data_prep.catalog import DownloadError, Options
 from data_prep.sjedd import downloads as sjedd
 from data_prep.sjedd import labels
@@ -85,18 +85,19 @@ def test_sladd_refuses(tmp_path):
     ("key", "fake", "known"),
     [
         ("1000000000", False, {name: 0 for name in schema.ATTRIBUTES}),
-        ("0101011111", True, {"identity": 1, "expression": 0, "eye": 1, "eyebrow": 1, "nose": 1, "skin": 1}),
-        ("0110001100", True, {"identity": 0, "expression": 1, "eye": 0, "lip": 1, "mouth": 1, "nose": 0}),
-        ("0100110000", True, {"identity": 0, "expression": 0, "eye": 1, "eyebrow": 0, "mouth": 0}),
+        ("0101011111", True, {"identity": 1, "expression": 0, "eye": 1, "eyebrow": 1, "skin": 1, "physical": 1}),
+        ("0110001100", True, {"identity": 0, "expression": 1, "eye": 0, "mouth": 1, "nose": 0, "physical": 1}),
+        ("0100110000", True, {"identity": 0, "expression": 0, "eye": 1, "eyebrow": 0, "physical": 1}),
         ("0100101100", True, {"lip": 1, "mouth": 1, "eye": 0}),
         ("0100100010", True, {"nose": 1, "mouth": 0}),
-        ("120110111101", True, {"age": None, "expression": 0, "gender": 1, "eyebrow": 1, "nose": 0, "skin": 1}),
+        ("120110111101", True, {"age": None, "expression": 0, "gender": 1, "nose": 0, "skin": 1, "physical": None}),
+        ("000000000000", False, {name: 0 for name in schema.ATTRIBUTES}),
     ],
 )
 def test_label_strings_are_integers(key, fake, known):
-    found, attributes = labels.read_label(key)
-    assert found == fake and len(attributes) == 12
-    named = dict(zip(schema.ATTRIBUTES, attributes))
+    found, values = labels.read_label(key)
+    assert found == fake and len(values) == 13
+    named = dict(zip(schema.ATTRIBUTES, values))
     assert {name: named[name] for name in known} == known and named["fake"] == fake
     if len(key) == 10 and fake:
         assert named["age"] is named["gender"] is named["pose"] is None
@@ -124,7 +125,7 @@ def test_sjedd_lists(tmp_path):
         ("train", "deepfakes", [0]),
         ("train", "unknown", [0]),
     ]
-    assert entries[1].fields["attributes"] == [1, None, 0, None, 1, None, 1, 1, 1, 1, 1, 1]
+    assert entries[1].fields["attributes"] == [1, None, 0, None, 1, None, 1, 1, 1, 1, 1, 1, 1]
     assert entries[1].fields["source_identity"] == "ff:001" and entries[0].fields["target_identity"] == "ff:000"
     tiny_images.prepare_crops(tmp_path, tmp_path / "prepared", "sjedd", "list")
     build.build("sjedd", "list", tmp_path / "prepared", tmp_path / "built")
@@ -161,13 +162,13 @@ def test_sjedd_list_of_no_split(tmp_path):
 @hypothesis.given(
     st.text("ab/ 01._-", max_size=20),
     st.sampled_from(["", " 0", " 1"]),
-    st.sampled_from(["0", "1", *labels.FF_KEYS, "120110111101"]),
+    st.sampled_from(["0", "1", *attributes.KINDS, "120110111101"]),
 )
 def test_any_listed_path_is_read_back(middle, flag, label):
     path = f"x{middle}x/1.png"
     hypothesis.assume(not {"..", ".", ""} & set(path.split("/")))
-    parts, fake, attributes = sjedd.parse_line(f"{path}{flag} {label}", "here")
-    assert parts == path.split("/") and (fake, attributes) == labels.read_label(label)
+    parts, *read = sjedd.parse_line(f"{path}{flag} {label}", "here")
+    assert parts == path.split("/") and tuple(read) == labels.read_label(label)
 
 
 def _sjedd_root(root):

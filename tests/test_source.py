@@ -27,7 +27,7 @@ def data_dir(tmp_path_factory):
     prepared_tree.write_video(prepared_tree.fake_unit(partial, "FaceSwap"), "000_001", frames=(1, 8), seed=1)
     prepared_tree.write_video(prepared_tree.fake_unit(partial, "FaceSwap"), "003_002")
     prepared_tree.write_video(prepared_tree.real_unit(partial), "006")
-    build.build("faceforensics", "c23_partial", partial, folder / "built")
+    build.build("faceforensics", "c23_partial", prepared_tree.write_catalog(partial), folder / "built")
     return folder / "built"
 
 
@@ -175,7 +175,7 @@ def test_set_that_is_not_built_gives_the_command(data_dir, tmp_path):
 
 def _copy(data_dir, tmp_path):
     shutil.copytree(data_dir, tmp_path / "built")
-    return tmp_path / "built", tmp_path / "built" / "faceforensics" / "toy" / "1.1.0"
+    return tmp_path / "built", tmp_path / "built" / "faceforensics" / "toy" / "1.2.0"
 
 
 def test_missing_index_or_records_give_the_command(data_dir, tmp_path):

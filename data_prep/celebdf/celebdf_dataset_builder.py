@@ -17,8 +17,8 @@ _VERSIONS = {"v1": "Celeb-DF-v1", "v2": "Celeb-DF-v2", "pp": "Celeb-DF++, all me
 class Builder(prepared.PreparedBuilder):
     """Frames or clips of Celeb-DF; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "Attributes are 13."}
     BUILDER_CONFIGS: ClassVar = prepared.with_clips(
         [
             *(PreparedConfig(name=name, description=f"{what}.") for name, what in _VERSIONS.items()),

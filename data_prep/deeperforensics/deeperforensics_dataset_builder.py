@@ -14,8 +14,8 @@ from data_prep.deeperforensics import downloads
 class Builder(prepared.PreparedBuilder):
     """Frames or clips of DeeperForensics-1.0, a config for each variant; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "Attributes are 13."}
     BUILDER_CONFIGS: ClassVar = prepared.with_clips(
         [
             prepared.PreparedConfig(

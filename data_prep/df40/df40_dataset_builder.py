@@ -22,8 +22,8 @@ def _description(config):
 class Builder(prepared.PreparedBuilder):
     """Frames or clips of DF40; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "Attributes are 13."}
     BUILDER_CONFIGS: ClassVar = prepared.with_clips(
         [PreparedConfig(name=name, description=_description(name)) for name in downloads.CONFIGS]
     )

@@ -72,8 +72,11 @@ def make_configs():
 class Builder(records.FrameBuilder):
     """Frames of a DeepfakeBench download; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "First release.",
+        "1.1.0": "Attributes are 13, and written for FaceForensics++.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "manual_dir is DeepfakeBench's folder: dataset_json/ or preprocessing/dataset_json/ in it, and rgb/, "
         "datasets/rgb/ or *_lmdb/."
@@ -194,9 +197,9 @@ def encode_frame(store, video, number, path, side):
         "align_matrix": features.NO_MATRIX,
         "frame_index": number,
         "num_frames_video": -1,
-        "attributes": features.NO_ATTRIBUTES,
         "source_path": path,
         **video.fields,
+        "attributes": features.attribute_values(video.fields.get("attributes")),
     }
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from data_prep import catalog
+from data_prep import attributes, catalog
 from data_prep.df40 import names as df40_names
 from data_prep.dfb import stems
 from data_prep.layout import PreparedDataError
@@ -183,6 +183,7 @@ def make_fields(meaning, method, stem, path, compression):
         source=person.source if person else "",
         compression=compression,
         perturbation=perturbation,
+        attributes=attributes.of_method(method) if meaning.dataset == "faceforensics" else None,
     )
 
 

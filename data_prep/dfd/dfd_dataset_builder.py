@@ -20,8 +20,8 @@ _RULES = {
 class Builder(prepared.PreparedBuilder):
     """Frames or clips of DeepFakeDetection; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "Attributes are 13."}
     BUILDER_CONFIGS: ClassVar = prepared.with_clips(
         [
             prepared.PreparedConfig(name=f"{compression}{rule}", description=f"{compression}, {what}.")

@@ -14,7 +14,7 @@ from data_prep.prepared import PreparedConfig
 class Builder(prepared.PreparedBuilder):
     """Images of DiFF; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "Attributes are 13."}
     # No clips: each image is a video of its own.
     BUILDER_CONFIGS: ClassVar = [PreparedConfig(name="list", description="The images of the user's lists.")]

@@ -4,13 +4,13 @@ import json
 import pathlib
 import re
 
-from data_prep import catalog
+from data_prep import attributes, catalog
 from data_prep.catalog import DownloadError, Entry, Problem
 
-CONFIGS = ("c23", "c40", "raw", "toy", "toy_c40")
+CONFIGS = ("c23", "c40", "raw")
 DEFAULT_CONFIG = "c23"
-# Files of the root, or of --lists, that go with the crops, since the builder reads them.
-LISTS = ("train.json", "val.json", "test.json", "conversion_dict.json")
+# Files of the root, or of --lists, that go with the crops: the builder asks them whether all is there.
+LISTS = ("train.json", "val.json", "test.json")
 # Split list -> TFDS split.
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 # Folder under manipulated_sequences -> method in data/schema.py. The order is that of the work.
@@ -37,11 +37,11 @@ def find(root, config, options):
     """The videos of FaceForensics++ (Roessler et al., ICCV 2019) in its official layout.
 
     A pair [a, b] of a split list puts the reals a and b and the fakes a_b and b_a of every method into that split. The
-    embedded set has the same layout and other methods.
+    embedded set has the same layout and other methods, by which it is told.
 
     Args:
       root: folder with original_sequences/, manipulated_sequences/ and {train,val,test}.json.
-      config: "c23", "c40" or "raw" (a folder c0 is taken for it); "toy" and "toy_c40", the embedded set.
+      config: the compression, "c23", "c40" or "raw" (a folder c0 is taken for it).
       options: `catalog.Options`; methods are folders under manipulated_sequences or names of the schema, splits those
         of TFDS or of the lists.
 
@@ -50,52 +50,53 @@ def find(root, config, options):
       unknown_method, compression_alias).
 
     Raises:
-      DownloadError: the root, a list or a method's folder is missing or malformed, listed videos are missing, or there
-        is no video.
+      DownloadError: the root, a list or a method's folder is missing or malformed, listed videos are missing, there is
+        no video, or the embedded set's methods are beside those of FaceForensics++.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
         raise DownloadError(f"no folder {root} [missing_root]")
-    compression = {"toy": "c23", "toy_c40": "c40"}.get(config, config)
     splits = _asked_splits(options.splits)
     if not (root / _REAL_FOLDER).is_dir() and not (root / _FAKE_FOLDER).is_dir():
         nested = root / "FaceForensics++"
         hint = f"; did you mean --root '{nested}'?" if nested.is_dir() else ""
         raise DownloadError(f"no {_REAL_FOLDER}/ and no {_FAKE_FOLDER}/ in {root} [missing_root]{hint}")
     problems = []
-    known = TOY_FOLDERS if config.startswith("toy") else METHOD_FOLDERS | TOY_FOLDERS
+    known = METHOD_FOLDERS | TOY_FOLDERS
     folders = _method_folders(root, known, options.methods, problems)
-    # The embedded set is prepared by its compression too: its people are not those of FaceForensics++.
-    is_toy = bool(folders) and all(folder in TOY_FOLDERS for folder in folders)
+    # The embedded set's people are not those of FaceForensics++.
+    is_toy = bool(folders) and folders[-1] in TOY_FOLDERS
+    if is_toy and folders[0] in METHOD_FOLDERS:
+        raise DownloadError(f"{root / _FAKE_FOLDER} holds {folders[0]} and {folders[-1]}, of two data sets: keep one")
     lists_root = root if options.lists is None else pathlib.Path(options.lists)
-    lists = _read_split_lists(lists_root, splits)
+    lists = read_split_lists(lists_root, splits)
     youtube = _read_youtube_ids(lists_root / "conversion_dict.json", lists)
     split_of = {name: split for split, pairs in lists.items() for name in _names(pairs)}
     mask_root = root if options.mask_root is None else pathlib.Path(options.mask_root)
     entries, missing = [], []
     for folder in (_REAL_FOLDER, *(f"{_FAKE_FOLDER}/{name}" for name in folders)):
         method = "real" if folder == _REAL_FOLDER else known[pathlib.PurePosixPath(folder).name]
-        source = _compression_folder(root, folder, compression, problems)
+        source = _compression_folder(root, folder, config, problems)
         present = _stems(source, method, split_of, lists, root, problems)
         for stem in sorted(n for n, s in split_of.items() if s in splits and ("_" in n) == (method != "real")):
             if stem not in present:
-                missing.append(f"{folder}/{compression}/videos/{stem}.mp4")
+                missing.append(f"{folder}/{config}/videos/{stem}.mp4")
                 continue
             entries.append(
                 Entry(
                     kind="video",
                     path=present[stem].relative_to(root).as_posix(),
-                    unit=f"{folder}/{compression}",
+                    unit=f"{folder}/{config}",
                     stem=stem,
                     split=SPLITS[split_of[stem]],
-                    fields=_fields(stem, method, compression, is_toy, youtube),
+                    fields=_fields(stem, method, config, is_toy, youtube),
                     mask=_mask(mask_root, folder, stem, method, problems),
                     publishes_masks=True,
                     root=str(root.resolve()),
                 )
             )
     if not entries:
-        raise DownloadError(f"no video of the lists in {root} at compression {compression} (of {len(missing)} listed)")
+        raise DownloadError(f"no video of the lists in {root} at compression {config} (of {len(missing)} listed)")
     catalog.missing_files(missing, options, root, problems)
     order = list(SPLITS.values())
     entries.sort(key=lambda entry: order.index(entry.split))  # stable: reals first, then by method and name
@@ -114,6 +115,7 @@ def _fields(stem, method, compression, is_toy, youtube):
         source=f"{space}:{source or target}",
         target=f"{space}:{target}",
         compression=compression,
+        attributes=attributes.of_method(method),
     )
 
 
@@ -128,8 +130,19 @@ def _asked_splits(asked):
     return tuple(lists[name] for name in asked)
 
 
-def _read_split_lists(root, splits):
-    """Split -> list of (id, id), for every list that is there; those asked for must be."""
+def read_split_lists(root, splits=tuple(SPLITS)):
+    """The official split lists.
+
+    Args:
+      root: Path with train.json, val.json and test.json, each a list of [id, id] strings. splits: lists that must be
+        there; others are read where they are.
+
+    Returns:
+      {"train" | "val" | "test": list of (id, id)}.
+
+    Raises:
+      DownloadError: a list is missing or malformed, or an id stands in two lists.
+    """
     lists, owner = {}, {}
     for split in SPLITS:
         path = root / f"{split}.json"

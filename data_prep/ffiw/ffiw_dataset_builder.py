@@ -13,8 +13,8 @@ from data_prep import prepared
 class Builder(prepared.PreparedBuilder):
     """Frames or clips of FFIW-10K; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "Attributes are 13."}
     BUILDER_CONFIGS: ClassVar = prepared.with_clips(
         [prepared.PreparedConfig(name="default", description="The splits that are there.")]
     )

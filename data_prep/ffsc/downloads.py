@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 
-from data_prep import listing
+from data_prep import attributes, listing
 from data_prep.catalog import DownloadError, Entry, Problem, make_fields, missing_files, nearest
 
 ATTRIBUTE_OF = {
@@ -169,11 +169,6 @@ def parse_line(line, where):
     return "/".join(parts[at[0] :]), match["label"]
 
 
-def attributes(code):
-    """[12] of 0, 1, None (unknown, digit 2) from a code."""
-    return [None if digit == "2" else int(digit) for digit in code]
-
-
 def folder_code(folder):
     """The code of a folder, "Real" or a method's, or None where it is neither."""
     return CODES["real"] if folder == REAL else CODES.get(_EXPRESSIONS.get(folder) or ATTRIBUTE_OF.get(folder))
@@ -240,7 +235,7 @@ def _entry(root, unit, stem, images, reals, notes):
         group_id=clips[0] if clips else "",
         target=clips[0] if clips else "",
         source=clips[-1] if clips else "",
-        attributes=attributes(code),
+        attributes=attributes.of_code(code),
     )
     folder = first.rsplit("/", 1)[0]
     frames = tuple((image["frame"], path) for image, path, _ in images)

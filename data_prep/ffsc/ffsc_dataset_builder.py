@@ -15,8 +15,11 @@ from data_prep.prepared import PreparedConfig
 class Builder(prepared.PreparedBuilder):
     """Images of FFSC; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "First release.",
+        "1.1.0": "Attributes are 13, physical inconsistency is unknown of fakes.",
+    }
     BUILDER_CONFIGS: ClassVar = prepared.with_clips(
         [
             PreparedConfig(name="default", description="All of FFSC."),

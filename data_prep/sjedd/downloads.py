@@ -45,11 +45,10 @@ def find(root, config, options):
 def parse_line(line, where):
     """(path parts, method hint, attributes) of `<path> <label>` or `<path> <flag> <label>`.
 
-    The path may hold blanks. The label has 1 digit (1 is fake), 10 (`labels.FF_KEYS`) or 12 (`schema.ATTRIBUTES`, 2 is
-    unknown).
+    The path may hold blanks. The label has 1 digit (1 is fake), 10 (`attributes.KINDS`) or 12 (of FFSC, 2 is unknown).
 
     Returns:
-      (list of folders and file, whether it is fake, [12] of 0, 1, None, or None for a label of 1 digit).
+      (list of folders and file, whether it is fake, [13] of 0, 1, None, or None for a label of 1 digit).
 
     Raises:
       DownloadError: another form or label.

@@ -14,8 +14,8 @@ from data_prep.prepared import PreparedConfig
 class Builder(prepared.PreparedBuilder):
     """Frames or clips in SJEDD's own layout; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "Attributes are 13, with physical inconsistency."}
     BUILDER_CONFIGS: ClassVar = prepared.with_clips(
         [
             PreparedConfig(name="list", description="Images of SJEDD's label lists."),

@@ -14,8 +14,8 @@ from data_prep.prepared import PreparedConfig
 class Builder(prepared.PreparedBuilder):
     """Frames or clips of WildDeepfake; see the README beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "Attributes are 13."}
     BUILDER_CONFIGS: ClassVar = prepared.with_clips(
         [PreparedConfig(name="default", description="Face sequences in the owners' train and test.")]
     )
