@@ -52,8 +52,8 @@ def load_config(name, args, seed):
     config = importlib.import_module(f"configs.ablations.{name}").get_config(args.method).unlock()
     config.data.data_dir = args.data_dir
     config.seed = seed
-    if config.init.path:
-        config.init.path = str(pathlib.Path(args.out) / "backbone.safetensors")
+    if config.init.backbone != "random":
+        config.init.backbone = str(pathlib.Path(args.out) / "backbone.safetensors")
     return config.lock()
 
 

@@ -188,21 +188,18 @@ def step_programs(batch_size):
     import jax
 
     from benchmarks import train_step as bench
-    from msddf_jax.train_step import init_state, load_detector, make_train_step, to_device_images
+    from msddf_jax.train_step import init_state, make_train_step
 
     config = bench.make_config("L/14", batch_size, "bfloat16")
-    detector = load_detector(config.detector)
-    extra = {"progress": 0.5, **config.synth}
-    synthesize = lambda key, batch: detector.synthesize(key, to_device_images(batch), **extra)
-    augment = lambda key, batch: detector.augment(key, batch, **config.augment)
     batch = jax.eval_shape(lambda: bench.make_batch(config))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    made = jax.eval_shape(synthesize, key, batch)
     state = jax.eval_shape(lambda: init_state(config))
+    parts = bench.parts(config)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    made = jax.eval_shape(parts["synthesis"], state, key, batch)
     programs = {
-        "synthesis": (synthesize, (key, batch)),
-        "augmentation": (augment, (key, made)),
-        "step": (make_train_step(config), (state, batch)),
+        "synthesis": (parts["synthesis"], (state, key, batch)),
+        "augmentation": (parts["augmentation"], (key, made)),
+        "step": (make_train_step(config), (state, (batch,))),
     }
     return programs, made["label"].shape[0]
 

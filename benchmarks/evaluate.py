@@ -22,7 +22,7 @@ from msddf_jax import evaluate, sharding
 from msddf_jax.data import methods, schema
 from msddf_jax.detectors import baseline
 from msddf_jax.evaluators import detection
-from msddf_jax.train_step import to_device_images
+from msddf_jax.hooks import to_device_images
 
 VARIANT, FRAMES_OF_A_VIDEO = "Mu/8", 32
 

@@ -25,7 +25,7 @@ import PIL.Image
 
 from benchmarks.timing import report
 from configs import msddf as msddf_config
-from msddf_jax import checkpoint, inference
+from msddf_jax import checkpoint, detector
 from msddf_jax.data import schema
 
 
@@ -33,10 +33,10 @@ def write_workdir(workdir, variant):
     """A workdir as training leaves one, with weights from NumPy."""
     config = msddf_config.get_config().unlock()
     config.model.variant, config.data.image_size, config.dtype = variant, 224, "float32"
-    config.init.path = ""
+    config.init.backbone = "random"
     rng = np.random.default_rng(0)
     draw = lambda leaf: jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32))
-    weights = jax.tree.map(draw, inference.weight_shapes(config))
+    weights = jax.tree.map(draw, detector.weight_shapes(config))
     checkpoint.save_config(workdir, config.lock())
     checkpoint.save_best(workdir, 0, weights, {"val/video_auc": 0.5})
 

@@ -17,10 +17,11 @@ import numpy as np
 
 from benchmarks.timing import medians, report
 from configs import msddf as msddf_config
-from msddf_jax import optim, trees
+from msddf_jax import hooks, optim, trees
 from msddf_jax.data import schema
 from msddf_jax.models import clip
-from msddf_jax.train_step import init_state, load_detector, make_train_step, to_device_images
+from msddf_jax.synth import compose
+from msddf_jax.train_step import init_state, make_cast, make_train_step
 
 
 def make_config(variant, batch_size, dtype):
@@ -29,7 +30,7 @@ def make_config(variant, batch_size, dtype):
     config.model.variant = variant
     config.data.batch_size = batch_size
     config.dtype = dtype
-    config.init.path = ""
+    config.init.backbone = "random"
     return config
 
 
@@ -39,7 +40,8 @@ def make_batch(config):
     rows, size = config.data.batch_size, config.data.image_size
     angle = np.linspace(0, 2 * np.pi, schema.NUM_LANDMARKS, endpoint=False)
     face = size / 2 + size / 4 * np.stack([np.cos(angle), np.sin(angle)], -1)
-    label = np.tile([0] * config.data.group[0] + [1] * config.data.group[1], rows // sum(config.data.group))
+    group = schema.make_group(config.data.group)
+    label = np.tile([0] * group.real + [1] * group.fakes, rows // group.rows)
     return {
         "image": rng.integers(0, 256, (rows, size, size, 3), np.uint8),
         "mask": np.zeros((rows, size, size, 1), np.uint8),
@@ -49,6 +51,9 @@ def make_batch(config):
         "label": label.astype(np.int32),
         "method": label.astype(np.int32),
         "identity": np.zeros(rows, np.int32),
+        "attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.uint8),
+        "has_attributes": np.zeros((rows, len(schema.ATTRIBUTES)), bool),
+        "group": np.arange(rows, dtype=np.int32) // group.rows,
         "_mask": np.ones(rows, bool),
     }
 
@@ -62,27 +67,47 @@ def vit_flops(variant, image_size, rows):
     return 2.0 * rows * (size.depth * block + patches)
 
 
+def make_context(config, cast, state):
+    """The context of a hook half-way through training."""
+    variables = {name: {"params": tree, **state.model_state[name]} for name, tree in state.params.items()}
+    return hooks.Context(config, cast.modules, variables, step=jnp.int32(config.steps // 2), key=state.key)
+
+
+def parts(config):
+    """{part: function} of a step: "rows" and "synthesis" of (state, key, batch), "augmentation" of (key, rows).
+
+    "synthesis" are the rows without augmentation, at their own size.
+    """
+    cast, plain = make_cast(config), config.copy_and_resolve_references()
+    with plain.unlocked():
+        plain.augment.update({f"{name}_prob": 0.0 for name in ("blur", "downscale", "noise", "tone", "jpeg")})
+        plain.augment.image_size = config.data.image_size
+
+    def rows_of(chosen):
+        images = hooks.to_device_images
+        return lambda state, key, batch: cast.hooks.make_rows(key, images(batch), make_context(chosen, cast, state))
+
+    augment = lambda key, rows: compose.augment(key, rows, **config.augment)
+    return {"rows": rows_of(config), "synthesis": rows_of(plain), "augmentation": augment}
+
+
 def measure(variant, batch_size, dtype, runs):
     """One row of the table."""
     config = make_config(variant, batch_size, dtype)
-    detector = load_detector(config.detector)
+    cast = make_cast(config)
     state = jax.jit(lambda: init_state(config))()
     batch = jax.device_put(make_batch(config))
-    key = jax.random.key(0)
-    extra = {"progress": 0.5, **config.synth}
-    synth = jax.jit(lambda b: detector.synthesize(key, to_device_images(b), **extra))
-    made = synth(batch)
-    augment = jax.jit(lambda b: detector.augment(key, b, **config.augment))
-    ready = augment(made)
-    trained = optim.trainable_names(state.params, config.optim.groups)
-    model = detector.Model(**config.model.to_dict(), dtype=jnp.dtype(config.dtype))
+    key, made_of = jax.random.key(0), parts(config)
+    synthesis, augment = jax.jit(made_of["synthesis"]), jax.jit(made_of["augmentation"])
+    made = synthesis(state, key, batch)
+    ready = jax.jit(made_of["rows"])(state, key, batch)
+    trained = optim.trainable_names(state.params, cast.groups)
+    model = cast.modules["detector"]
 
     def loss(trainable, frozen, b):
         params = trees.merge(trainable, jax.lax.stop_gradient(frozen))
         out = model.apply({"params": params["detector"]}, b, train=True, rngs={"dropout": key})
-        return sum(
-            jnp.sum(v * m) for v, m in detector.losses(out, b, key=key, progress=0.5, **config.loss_args).values()
-        )
+        return sum(jnp.sum(v * m) for v, m in cast.hooks.losses(out, b, make_context(config, cast, state)).values())
 
     trainable, frozen = trees.split(state.params, trained)
     forward = jax.jit(lambda b: loss(trainable, frozen, b))
@@ -90,11 +115,11 @@ def measure(variant, batch_size, dtype, runs):
     step = jax.jit(make_train_step(config))
     times = medians(
         {
-            "synth": lambda: synth(batch),
-            "augment": lambda: augment(made),
+            "synth": lambda: synthesis(state, key, batch),
+            "augment": lambda: augment(key, made),
             "forward": lambda: forward(ready),
             "both": lambda: both(ready),
-            "step": lambda: step(state, batch),
+            "step": lambda: step(state, (batch,)),
         },
         runs=runs,
     )
