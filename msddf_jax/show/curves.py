@@ -90,7 +90,7 @@ def draw_calibration(scores, labels, calibrated=None, num_bins=15):
     """Reliability diagram: the share of fakes among the scores of each bin, which should be the mean score.
 
     Args:
-      scores, labels: [V]. calibrated: float [V], the scores after temperature scaling, or None.
+      scores, labels: [V]. calibrated: float [V], the probabilities of a calibration, or None.
 
     Returns:
       SVG text; the size of a point grows with the number of scores in its bin.
@@ -100,8 +100,7 @@ def draw_calibration(scores, labels, calibrated=None, num_bins=15):
     for i, (name, values) in enumerate((("as scored", scores), ("calibrated", calibrated))):
         if values is None:
             continue
-        _, mean, share = calibration.reliability(values, labels, num_bins)
-        counts = np.bincount(calibration.score_bins(np.asarray(values), num_bins), minlength=num_bins)
+        mean, share, counts = calibration.reliability(values, labels, num_bins)
         there = counts > 0
         style = _style(i)
         label = f"{name}, ECE {100 * calibration.ece(values, labels, num_bins):.1f} %"
