@@ -300,15 +300,15 @@ def test_video_scores_against_numpy(rows):
 
 
 def test_with_a_calibration_by_hand():
-    part = {"temperature": 2.0, "threshold": 0.65}
+    part = {"slope": 0.5, "threshold": 0.65}
     calibration = {**part, "aggregate": "mean", "frame": {**part, "threshold": 0.25}}
     keys = ["r1", "r2", "f1", "f2", "f3"]
     result = metrics.detection_metrics(SCORES, LABELS, keys, calibration=calibration)
     assert result["video_accuracy_val"] == pytest.approx(3 / 5)  # .6 and .3 are missed
     assert result["video_balanced_accuracy_val"] == pytest.approx((1 + 1 / 3) / 2)
     assert result["frame_accuracy_val"] == pytest.approx(4 / 5)
-    # sigmoid(logit(s) / 2) = sqrt(s) / (sqrt(s) + sqrt(1 - s))
-    scaled = np.sqrt(SCORES) / (np.sqrt(SCORES) + np.sqrt(1 - SCORES))
+    # sigmoid((logit(s) - logit(1/4)) / 2) = sqrt(3 s) / (sqrt(3 s) + sqrt(1 - s))
+    scaled = np.sqrt(3 * SCORES) / (np.sqrt(3 * SCORES) + np.sqrt(1 - SCORES))
     assert result["frame_brier_calibrated"] == pytest.approx(sk.brier_score_loss(LABELS, scaled))
     assert result["frame_brier"] == pytest.approx(sk.brier_score_loss(LABELS, SCORES))
     assert result["frame_auc"] == pytest.approx(5 / 6)

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
-from msddf_jax.statistics import calibration
+from msddf_jax.statistics import calibration, weighted
 
 _REAL, _FAKE, _GREY = "#1f77b4", "#d62728", "#666666"
 # Okabe and Ito's colours, which the common kinds of colour blindness keep apart.
@@ -100,7 +100,8 @@ def draw_calibration(scores, labels, calibrated=None, num_bins=15):
     for i, (name, values) in enumerate((("as scored", scores), ("calibrated", calibrated))):
         if values is None:
             continue
-        mean, share, counts = calibration.reliability(values, labels, num_bins)
+        _, mean, share = calibration.reliability(values, labels, num_bins)
+        counts = np.bincount(weighted.score_bins(np.asarray(values), num_bins), minlength=num_bins)
         there = counts > 0
         style = _style(i)
         label = f"{name}, ECE {100 * calibration.ece(values, labels, num_bins):.1f} %"

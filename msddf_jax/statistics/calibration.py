@@ -39,16 +39,18 @@ def ece(scores, labels, num_bins=weighted.BINS) -> float:
 
 
 def reliability(scores, labels, num_bins=weighted.BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a reliability diagram shows: (mean score, share of fakes, number of examples), each float64 [num_bins].
+    """What a reliability diagram shows: (gap, mean score, share of fakes), each float64 [num_bins].
 
-    The first two are NaN in a bin without examples. Args, Raises: as `ece`.
+    gap: (mean score - share of fakes) x the bin's share of the examples. NaN in a bin without examples.
+    Args, Raises: as `ece`.
     """
     scores, labels = check_probabilities(scores, labels, "ece")
     which = weighted.score_bins(scores, num_bins)
     count = np.bincount(which, minlength=num_bins).astype(np.float64)
-    total = np.where(count > 0, count, np.nan)
-    mean, share = (np.bincount(which, weights=values, minlength=num_bins) / total for values in (scores, labels))
-    return mean, share, count
+    count[count == 0] = np.nan
+    mean = np.bincount(which, weights=scores, minlength=num_bins) / count
+    share = np.bincount(which, weights=labels, minlength=num_bins) / count
+    return (mean - share) * count / scores.size, mean, share
 
 
 def brier(scores, labels) -> float:

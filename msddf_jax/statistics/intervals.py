@@ -232,10 +232,7 @@ def resampled_metrics(scores, labels, videos, weights, *, calibration=None):
     """
     scores, labels = check_probabilities(scores, labels, "a bootstrap")
     examples = weighted.Examples(scores, labels, videos, weights)
-    defined = bool(labels.any() and not labels.all())
-    return metrics.weighted_metrics(
-        examples, calibration=calibration, defined=defined, max_thresholds=MAX_THRESHOLDS
-    )
+    return metrics.weighted_metrics(examples, calibration=calibration, max_thresholds=MAX_THRESHOLDS)
 
 
 def delong_covariance(scores, labels):

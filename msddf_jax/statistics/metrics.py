@@ -181,26 +181,20 @@ def level_metrics(scores, labels, *, name="the set", calibration=None):
       ValueError: as `accuracy`.
     """
     scores, labels = check_probabilities(scores, labels, "accuracy")
-    return _level_metrics(scores, labels, _defined(labels, name), calibration)
+    _warn_undefined(labels, name)
+    return _level_metrics(scores, labels, calibration)
 
 
-def weighted_metrics(examples, *, calibration=None, defined=True, max_thresholds=None) -> dict[str, np.ndarray]:
-    """Every metric of this module on every draw of `weighted.Examples`, unchecked.
+def weighted_metrics(examples, *, calibration=None, max_thresholds=None) -> dict[str, np.ndarray]:
+    """Every metric of this module on every draw of `weighted.Examples`: {metric: float64 [R]}, unchecked.
 
-    Args:
-      examples: scores in [0, 1]. calibration: of this level, or None. defined: whether both classes are there; else
-        those in `RANKED` are NaN. max_thresholds: as `weighted.curves`.
-
-    Returns:
-      {metric: float64 [R]}.
+    Args: calibration: as `level_metrics`. max_thresholds: as `weighted.curves`.
     """
     values = {name: np.full(len(examples.weights), np.nan) for name in RANKED}
-    if defined:
-        parts = [
-            {name: formula(*curve) for name, formula in _OF_CURVES.items()}
-            for curve in weighted.curves(examples, max_thresholds)
-        ]
-        values |= {name: np.concatenate([part[name] for part in parts]) for name in _OF_CURVES}
+    if examples.labels.any() and not examples.labels.all():
+        curves = weighted.curves(examples, max_thresholds)
+        parts = [[formula(*curve) for formula in _OF_CURVES.values()] for curve in curves]
+        values |= {name: np.concatenate(part) for name, *part in zip(_OF_CURVES, *parts, strict=True)}
     spread = lambda e: (np.abs(weighted.bin_gaps(e, weighted.BINS)).sum(1), weighted.brier(e))
     values["accuracy"], values["balanced_accuracy"] = weighted.accuracies(examples, schema.THRESHOLD)
     values["ece"], values["brier"] = spread(examples)
@@ -211,14 +205,14 @@ def weighted_metrics(examples, *, calibration=None, defined=True, max_thresholds
     return values
 
 
-def _defined(labels, name):
-    return both_classes(labels, f"{name}: every metric but accuracy, ECE and Brier score")
+def _warn_undefined(labels, name):
+    both_classes(labels, f"{name}: every metric but accuracy, ECE and Brier score")
 
 
-def _level_metrics(scores, labels, defined, calibration):
-    values = weighted_metrics(weighted.once(scores, labels), calibration=calibration, defined=defined)
-    values = {name: float(value[0]) for name, value in values.items()}
-    return values | {"num_real": float(np.sum(labels == 0)), "num_fake": float(np.sum(labels == 1))}
+def _level_metrics(scores, labels, calibration):
+    values = weighted_metrics(weighted.once(scores, labels), calibration=calibration)
+    counts = {"num_real": float(np.sum(labels == 0)), "num_fake": float(np.sum(labels == 1))}
+    return {name: float(value[0]) for name, value in values.items()} | counts
 
 
 def detection_metrics(scores, labels, video_keys, *, name="the set", aggregate="mean", calibration=None):
@@ -239,9 +233,9 @@ def detection_metrics(scores, labels, video_keys, *, name="the set", aggregate="
     videos = group_videos(scores, labels, video_keys, aggregate)
     result = {}
     levels = {"frame": check_probabilities(scores, labels, "accuracy"), "video": videos[:2]}
-    defined = _defined(levels["frame"][1], name)
+    _warn_undefined(levels["frame"][1], name)
     for level, (s, y) in levels.items():
-        values = _level_metrics(s, y, defined, of_level(calibration, level))
+        values = _level_metrics(s, y, of_level(calibration, level))
         result |= {f"{level}_{metric}": value for metric, value in values.items()}
     return result
 
