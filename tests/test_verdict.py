@@ -20,7 +20,13 @@ def make_calibration(slope, threshold, frame=None, **changes):
     """As `calibration.fit_calibration` and `evaluate` write it."""
     part = lambda s, t: {"slope": s, "offset": float(-s * verdict.logit(t)), "threshold": t}
     about = {"fitted_on": "val", "split": "validation", "aggregate": "mean", "step": 7, "weights": "best"}
-    return {**part(slope, threshold), **about, "num_videos": 8, "frame": part(*(frame or (slope, threshold))), **changes}
+    return {
+        **part(slope, threshold),
+        **about,
+        "num_videos": 8,
+        "frame": part(*(frame or (slope, threshold))),
+        **changes,
+    }
 
 
 def test_the_case_that_contradicted_itself():
@@ -79,8 +85,8 @@ def test_levels_and_aggregates():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=7), st.sampled_from(["mean", "median", "max", "top3"]))
 def test_the_score_is_that_of_the_evaluation_to_the_bit(scores, aggregate):
-    videos, _, _ = metrics.group_videos(np.float32([*scores, 0.5]), [1] * len(scores) + [0], ["b"] * len(scores) + ["a"],
-                                        aggregate)  # fmt: skip
+    keys, labels = ["b"] * len(scores) + ["a"], [1] * len(scores) + [0]
+    videos, _, _ = metrics.group_videos(np.float32([*scores, 0.5]), labels, keys, aggregate)
     assert verdict.judge(scores, None, aggregate).score == videos[1]
 
 

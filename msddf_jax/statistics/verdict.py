@@ -2,7 +2,7 @@
 
 A calibration is a slope and an offset on the logit of a score, probability = sigmoid(slope * logit(score) + offset),
 whose offset makes the threshold probability one half. It is fitted by `calibration`; this module reads and applies it,
-and loads no more than NumPy: every command that scores starts with it.
+and loads little: every command that scores starts with it.
 """
 
 import json
@@ -10,6 +10,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from msddf_jax.data import schema
 from msddf_jax.statistics.scores import aggregate_scores
@@ -21,13 +22,13 @@ SMALLEST = 1e-7
 
 class Verdict(NamedTuple):
     """score: of the file, in [0, 1]. probability: of fake; the score itself without a calibration. label: "fake" where
-    probability > 1/2, which is score > threshold, else "real". fitted_on: what calibrated it, or None."""
+    probability > 1/2, which is score > threshold, else "real". calibration: {"fitted_on", "threshold"}, or None."""
 
     score: float
     probability: float
     label: str
     threshold: float
-    fitted_on: str | None
+    calibration: dict | None
 
 
 def judge(frame_scores, calibration=None, aggregate="mean", level="video") -> Verdict:
@@ -38,28 +39,26 @@ def judge(frame_scores, calibration=None, aggregate="mean", level="video") -> Ve
       aggregate: of the frames, as `scores.group_videos`. level: "video" or "frame", whose calibration holds.
 
     Raises:
-      ValueError: no score, one outside [0, 1], an unknown aggregate or level, a calibration of another aggregate.
+      ValueError: no score, one outside [0, 1], an unknown aggregate or level, a calibration of videos by another
+        aggregate.
     """
     if level not in ("video", "frame"):
         raise ValueError(f"level is {level!r}, allowed: 'video', 'frame'")
     scores = np.asarray(frame_scores, np.float64)
     if scores.ndim != 1 or not scores.size or not np.all((scores >= 0.0) & (scores <= 1.0)):
         raise ValueError(f"expected scores [N] in [0, 1] of at least one frame, got {frame_scores}")
-    check_aggregate_of(calibration, aggregate)
+    if level == "video":
+        check_aggregate_of(calibration, aggregate)
     part = of_level(calibration, level)
+    threshold = schema.THRESHOLD if part is None else float(part["threshold"])
     score = aggregate_scores(scores, aggregate)
     return Verdict(
         score=score,
         probability=float(apply_calibration(score, part)),
-        label=schema.LABELS[int(score > threshold_of(part))],
-        threshold=threshold_of(part),
-        fitted_on=None if calibration is None else calibration["fitted_on"],
+        label=schema.LABELS[int(score > threshold)],
+        threshold=threshold,
+        calibration=None if part is None else {"fitted_on": calibration["fitted_on"], "threshold": threshold},
     )
-
-
-def threshold_of(part) -> float:
-    """The score above which a level's calibration, or none, calls fake."""
-    return schema.THRESHOLD if part is None else float(part["threshold"])
 
 
 def apply_calibration(scores, part) -> np.ndarray:
@@ -146,6 +145,14 @@ def calibration_of(workdir, *, step, weights, aggregate) -> tuple[dict | None, s
         if found[name] != wanted:
             return None, f"{FILE} is of {name} {found[name]!r}, and these scores are of {name} {wanted!r}"
     return found, ""
+
+
+def find_calibration(workdir, model, aggregate) -> dict | None:
+    """As `calibration_of`, of an `inference.Inference`; None with one line in the log that says why."""
+    found, why = calibration_of(workdir, step=model.step, weights=model.origin, aggregate=aggregate)
+    if found is None:
+        logging.warning("not calibrated: %s. A probability is the score itself, fake above %g", why, schema.THRESHOLD)
+    return found
 
 
 def top_faces(frames, outputs) -> dict[int, dict]:

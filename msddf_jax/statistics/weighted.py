@@ -61,7 +61,7 @@ def score_bins(scores, num_bins) -> np.ndarray:
 
 
 def bin_gaps(examples, num_bins) -> np.ndarray:
-    """[R, bins]: mean score less share of fakes of each bin, times the bin's share of the examples; 0 if it is empty."""
+    """[R, bins]: mean score less share of fakes of each bin, times the bin's share of examples; 0 in an empty one."""
     inside = score_bins(examples.scores, num_bins) == np.arange(num_bins)[:, None]
     *gaps, total = sums(examples, *(inside * (examples.scores - examples.labels)), np.ones(examples.scores.size))
     return np.stack(gaps, axis=1) / total[:, None]
