@@ -6,10 +6,9 @@ Figures come from `results.json` and `scores/*.csv` (msddf_jax.evaluate), `stres
 `embedding/` and `faithfulness/`, as far as they are there; what is not is named with the command that makes it.
 """
 
-import csv
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from absl import app, flags
 
 from msddf_jax import checkpoint, command
 from msddf_jax.data import schema, source
+from msddf_jax.evaluators import detection
 from msddf_jax.inference import load_for_inference
 from msddf_jax.show import curves, page, plots
 from msddf_jax.statistics import intervals, verdict
@@ -43,7 +43,7 @@ FORGERY = (
 class Run(NamedTuple):
     """name: of the workdir, unique on the page. folder: Path. results: of results.json. scores: {eval: {column:
     array [N]}}. config, versions: dicts. aggregate: of the frames of a video. fitted: the calibration of these scores,
-    or None. stress: rows of stress.json."""
+    or None, and why_none. stress: rows of stress.json."""
 
     name: str
     folder: pathlib.Path
@@ -52,7 +52,8 @@ class Run(NamedTuple):
     config: dict
     versions: dict
     aggregate: str
-    fitted: Any
+    fitted: dict | None
+    why_none: str
     stress: list
 
 
@@ -111,28 +112,16 @@ def _load_run(folder, name):
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run `python -m msddf_jax.evaluate --workdir {folder}` first")
     results = json.loads(path.read_text())
-    scores = {file.stem: _read_scores(file) for file in sorted((folder / "scores").glob("*.csv"))}
+    scores = {file.stem: detection.read_scores(file) for file in sorted((folder / "scores").glob("*.csv"))}
     ordered = [key for key in config.evals if key in scores] + [key for key in scores if key not in config.evals]
     versions = results["_about"]["versions"]
     stress = folder / "stress" / "stress.json"
     rows = json.loads(stress.read_text())["rows"] if stress.exists() else []
     about = results["_about"]
     aggregate = about.get("aggregate", "mean")
-    fitted, _ = verdict.calibration_of(folder, step=about["step"], weights=about["weights"], aggregate=aggregate)
-    return Run(
-        name, folder, results, {e: scores[e] for e in ordered}, config.to_dict(), versions, aggregate, fitted, rows
-    )
-
-
-def _read_scores(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError(f"{path} is empty; evaluate the workdir again")
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    for name, dtype in (("score", np.float64), ("label", np.int64), ("frame_index", np.int64)):
-        columns[name] = columns[name].astype(dtype)
-    return columns
+    fitted = verdict.calibration_of(folder, step=about["step"], weights=about["weights"], aggregate=aggregate)
+    scores = {name: scores[name] for name in ordered}
+    return Run(name, folder, results, scores, config.to_dict(), versions, aggregate, *fitted, rows)
 
 
 def _videos(run, name):
@@ -211,7 +200,7 @@ def _reading(runs):
         select = about.get("select")
         how = f"chosen on {select['eval']} ({select['metric']})" if select else "not chosen on a validation set"
         fitted = run.fitted
-        threshold = "not calibrated"
+        threshold = f"not calibrated ({run.why_none})"
         if fitted is not None:
             threshold = (
                 f"threshold {fitted['threshold']:.3f} and slope {fitted['slope']:.2f} fitted on "

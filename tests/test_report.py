@@ -12,12 +12,13 @@ from tiny import tiny_config
 from msddf_jax import checkpoint, report
 
 ABOUT = {"step": 7, "weights": "best", "select": {"eval": "val", "metric": "video_auc"}, "versions": {"jax": "1.2.3"}}
+SWAP = 7  # index of toy_swap among the methods
 # Two videos a class, two frames each: video scores 0.2, 0.6 (real) and 0.5, 0.9 (fake), AUC 3 / 4.
 ROWS = [
-    *(("toy/c23/real/000", "real", i, 0, s) for i, s in enumerate((0.1, 0.3))),
-    *(("toy/c23/real/001", "real", i, 0, s) for i, s in enumerate((0.6, 0.6))),
-    *(("toy/c23/toy_swap/a", "toy_swap", i, 1, s) for i, s in enumerate((0.4, 0.6))),
-    *(("toy/c23/toy_swap/b", "toy_swap", i, 1, s) for i, s in enumerate((0.9, 0.9))),
+    *(("toy/c23/real/000", 0, i, 0, s) for i, s in enumerate((0.1, 0.3))),
+    *(("toy/c23/real/001", 0, i, 0, s) for i, s in enumerate((0.6, 0.6))),
+    *(("toy/c23/toy_swap/a", SWAP, i, 1, s) for i, s in enumerate((0.25, 0.75))),
+    *(("toy/c23/toy_swap/b", SWAP, i, 1, s) for i, s in enumerate((0.9, 0.9))),
 ]
 
 
@@ -76,7 +77,9 @@ def test_the_calibration_is_that_of_the_scores(tmp_path):
     assert "threshold 0.700 and slope 2.00 fitted on val (8 videos)" in text
     (folder / "calibration.json").write_text(json.dumps(make_calibration(2.0, 0.7, step=8)))
     text = report.write_report([folder], tmp_path / "report.html", mistakes=0).read_text()
-    assert "not calibrated" in text and "slope" not in text
+    assert (
+        "not calibrated (calibration.json is of step 8, and these scores are of step 7)" in text and "slope" not in text
+    )
 
 
 def test_what_is_said_of_the_forgeries_has_a_table(tmp_path):
