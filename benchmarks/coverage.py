@@ -31,7 +31,7 @@ import numpy as np
 from scipy.stats import norm
 
 from benchmarks.timing import report
-from msddf_jax.statistics import calibration, intervals, metrics
+from msddf_jax.statistics import intervals, metrics, weighted
 
 COLUMNS = (
     "eer",
@@ -98,7 +98,7 @@ def truths(setting):
     reals, fakes, fpr, tpr = reals * step, fakes * step, 1 - tnr, 1 - fnr
     share = setting.num_fake / (setting.num_real + setting.num_fake)
     half = np.searchsorted(logits, 0.0)
-    bins = calibration.score_bins(scores)
+    bins = weighted.score_bins(scores, weighted.BINS)
     gaps = np.bincount(bins, weights=share * fakes * (scores - 1) + (1 - share) * reals * scores)
     called = share * tpr + (1 - share) * fpr
     return {

@@ -99,18 +99,18 @@ reliably.</li>
 """
 
 
-def make_asgi_app(model, reader, store, limits, calibration):
+def make_asgi_app(model, reader, store, limits, calibration, aggregate):
     """The page and what it asks of the server, as an ASGI application.
 
     Args:
       model: `inference.Inference`. reader: `uploads.Reader`. store: `uploads.Store`; Gradio must have been told of its
-        folder before (`prepare_gradio`). limits: `uploads.Limits`. calibration: of `calibration.load_calibration`.
+        folder before (`prepare_gradio`). limits: `uploads.Limits`. calibration, aggregate: as `show.verdict.judge`.
     """
     import fastapi
     import gradio
 
     def check(path):
-        return None, _answer(model, reader, store, calibration, path)
+        return None, _answer(model, reader, store, calibration, aggregate, path)
 
     with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
         gradio.HTML(
@@ -140,7 +140,7 @@ def make_asgi_app(model, reader, store, limits, calibration):
     return _gate(mounted, store, limits)
 
 
-def _answer(model, reader, store, calibration, path):
+def _answer(model, reader, store, calibration, aggregate, path):
     """HTML for the upload at `path`, which is removed."""
     from msddf_jax.show import verdict
 
@@ -148,7 +148,8 @@ def _answer(model, reader, store, calibration, path):
     try:
         if token is None:
             raise uploads.UploadError("upload_missing", "The upload is no longer there: please upload the file again.")
-        return verdict.render_verdict(verdict.judge(model, reader.read(store.path(token)), calibration))
+        found = reader.read(store.path(token))
+        return verdict.render_verdict(verdict.judge(model, found, calibration, aggregate))
     except uploads.UploadError as error:
         return verdict.render_error(error)
     except Exception:
@@ -314,8 +315,9 @@ def serve(model, calibration, *, host, port, limits, num_frames=32, make_models=
     """Runs the page until it is interrupted; prints its address once it can be opened.
 
     Args:
-      model: `inference.Inference`. calibration: of `calibration.load_calibration`. host, port: to listen on; port 0
-        takes a free one. limits: `uploads.Limits`. num_frames: sampled from a video. make_models: as `uploads.Reader`.
+      model: `inference.Inference`. calibration: of these weights and of config.aggregate, or None. host, port: to
+        listen on; port 0 takes a free one. limits: `uploads.Limits`. num_frames: sampled from a video. make_models: as
+        `uploads.Reader`.
 
     Raises:
       OSError: host and port cannot be listened on. Whatever `uploads.Reader` raises. ImportError: no Gradio.
@@ -330,7 +332,8 @@ def serve(model, calibration, *, host, port, limits, num_frames=32, make_models=
         settings = {"size": data.image_size, "preset": data.preset, "num_frames": num_frames}
         reader = stack.enter_context(contextlib.closing(uploads.Reader(limits, make_models, **settings)))
         store = uploads.Store(folder)
-        application = make_asgi_app(model, reader, store, limits, calibration)
+        aggregate = model.config.get("aggregate", "mean")
+        application = make_asgi_app(model, reader, store, limits, calibration, aggregate)
         _warm_up(model, num_frames)
         stop = threading.Event()
         stack.callback(stop.set)
@@ -406,7 +409,7 @@ def main(argv):
         logging.error("the page needs Gradio: pip install msddf_jax[app]")
         return 1
     from msddf_jax import inference
-    from msddf_jax.statistics.calibration import load_calibration
+    from msddf_jax.statistics import verdict
 
     limits = uploads.Limits(max_bytes=values.max_megabytes * 2**20, max_video_seconds=values.max_video_seconds)
     if not is_loopback(values.host):
@@ -418,7 +421,7 @@ def main(argv):
     try:
         program_cache = inference.use_compilation_cache(values.compilation_cache) or None
         model = inference.load_for_inference(values.workdir, program_cache)
-        calibration = load_calibration(values.workdir)
+        calibration = verdict.find_calibration(values.workdir, model, model.config.get("aggregate", "mean"))
         serve(
             model,
             calibration,

@@ -10,7 +10,7 @@ from msddf_jax.data import pipeline, schema, source
 from msddf_jax.evaluators import detection, localization
 from msddf_jax.inference import load_for_inference
 from msddf_jax.statistics import calibration as calibrate
-from msddf_jax.statistics import intervals, tables
+from msddf_jax.statistics import intervals, tables, verdict
 from msddf_jax.statistics.scores import AGGREGATES, check_aggregate
 from msddf_jax.statistics.tables import format_table
 
@@ -18,7 +18,7 @@ __all__ = ["evaluate_set", "evaluate_workdir", "format_table", "score_set", "val
 
 
 def validation_eval(config):
-    """(name of the eval whose scores may give threshold and temperature, "") or (None, why there is none)."""
+    """(name of the eval whose scores may give threshold and slope, "") or (None, why there is none)."""
     if config.select is None:
         return None, "config.select names no eval"
     name = config.select.eval
@@ -70,7 +70,7 @@ def evaluate_workdir(
     """Evaluate the workdir's chosen weights on every set of its config.
 
     Writes `results.json`, `results.csv`, `results.tex`, `scores/<eval>.csv`, and, where `config.select` names a
-    validation set, `calibration.json`: that set is scored first, and its threshold and temperature hold for all.
+    validation set, `calibration.json`: that set is scored first, and its threshold and slope hold for all.
 
     Args:
       workdir: of a training run. eval_sets: {name: opened source}, or None to open them. data_dir: where built
@@ -101,8 +101,10 @@ def evaluate_workdir(
     results, ends = {}, {}
     calibration = None
     if chosen is not None and chosen not in eval_sets:
-        calibration = _stored_calibration(workdir, model, aggregate)
-        why_none = f"{chosen} was not evaluated, and {calibrate.FILE} is of other weights or not there"
+        calibration, why_none = verdict.calibration_of(
+            workdir, step=model.step, weights=model.origin, aggregate=aggregate
+        )
+        why_none = f"{chosen} was not evaluated, and {why_none}"
     with jax.set_mesh(mesh):
         weights = jax.device_put(model.params, sharding.replicated(mesh))
         for name in sorted(eval_sets, key=lambda name: name != chosen):
@@ -153,19 +155,10 @@ def _calibrate(workdir, model, scores, aggregate):
         calibration |= {"step": model.step, "weights": model.origin}
     if jax.process_index() == 0:
         if calibration is not None:
-            checkpoint.write_json(workdir / calibrate.FILE, calibration)
+            checkpoint.write_json(workdir / verdict.FILE, calibration)
         else:
             # That of earlier weights does not fit these.
-            (workdir / calibrate.FILE).unlink(missing_ok=True)
-    return calibration
-
-
-def _stored_calibration(workdir, model, aggregate):
-    """The workdir's calibration where it is of these weights and this aggregate, else None."""
-    calibration = calibrate.load_calibration(workdir)
-    wanted = (model.step, model.origin, aggregate)
-    if calibration is None or tuple(calibration[k] for k in ("step", "weights", "aggregate")) != wanted:
-        return None
+            (workdir / verdict.FILE).unlink(missing_ok=True)
     return calibration
 
 
@@ -180,7 +173,7 @@ def _report(workdir, results):
     calibration = about["calibration"]
     if calibration is not None:
         print(
-            f"calibration: temperature {calibration['temperature']:.3g}, threshold {calibration['threshold']:.3g} of "
+            f"calibration: slope {calibration['slope']:.3g}, threshold {calibration['threshold']:.3g} of "
             f"video scores, fitted on {calibration['fitted_on']} ({calibration['num_videos']} videos)"
         )
     else:

@@ -20,22 +20,27 @@ from msddf_jax import inference, predict, saliency
 from msddf_jax.faces import detect, extract, fetch
 from msddf_jax.faces import landmarks as face_landmarks
 from msddf_jax.show import plots
+from msddf_jax.statistics import verdict
 
 
-def explain_files(model, paths, out, *, methods=None, landmarks="mediapipe", num_frames=4, batch_size=8):
+def explain_files(
+    model, paths, out, *, calibration=None, methods=None, landmarks="mediapipe", num_frames=4, batch_size=8
+) -> list[dict]:
     """Explains every file named or found, in order; prints and writes one JSON line each.
 
     Args:
       model: `inference.Inference`. paths: files, and folders to search through. out: folder for the results; an
         `explanations.jsonl` in it is replaced.
+      calibration: of these weights (`verdict.calibration_of`), or None.
       methods: names of `saliency.METHODS`, None for all that the detector has.
       landmarks: "mediapipe", or "sidecar": `<stem>.landmarks.npy` beside each file.
       num_frames: frames sampled evenly from a video; every face of them is explained. batch_size: faces at once.
 
     Returns:
-      the lines, as dicts: file, faces ({frame_index, box in the frame, score, peak {method: [x, y]}, picture below
-      `out`}), peak in shares of the crop's sides, from its left and top, null where the map is constant; drops
-      ({frame_index, code, detail}); or file, error {code, message}.
+      the lines, as dicts: file, calibration ({fitted_on, threshold} or null), faces ({frame_index, box in the frame,
+      score, probability and label of this face alone, peak {method: [x, y]}, picture below `out`}), peak in shares of
+      the crop's sides, from its left and top, null where the map is constant; drops ({frame_index, code, detail}); or
+      file, error {code, message}.
 
     Raises:
       ValueError: a method that the detector has not. fetch.ModelFileError, ImportError: the face models cannot be had.
@@ -56,7 +61,9 @@ def explain_files(model, paths, out, *, methods=None, landmarks="mediapipe", num
             record = {"file": str(path)}
             if item.frames:
                 maps = explain_crops(explain_fn, model.params, [face.image for face in item.frames], batch_size)
-                record["faces"] = _draw(path, item, maps, out, pathlib.Path("pictures") / names[path])
+                judged = [verdict.judge([score], calibration, level="frame") for score in maps["score"]]
+                record["calibration"] = judged[0].calibration
+                record["faces"] = _draw(path, item, maps, judged, out, pathlib.Path("pictures") / names[path])
                 record["drops"] = [dataclasses.asdict(drop) for drop in item.drops]
             else:
                 record["error"] = {"code": item.drops[0].code, "message": item.drops[0].detail}
@@ -97,7 +104,7 @@ def peak_of(heat):
     return [round((column + 0.5) / heat.shape[1], 4), round((row + 0.5) / heat.shape[0], 4)]
 
 
-def _draw(path, item, maps, out, folder):
+def _draw(path, item, maps, judged, out, folder):
     """Writes the pictures of one file; returns what its line says of each face."""
     (out / folder).mkdir(parents=True, exist_ok=True)
     for old in (out / folder).glob("maps_*.png"):
@@ -106,16 +113,17 @@ def _draw(path, item, maps, out, folder):
     for i, face in enumerate(item.frames):
         number = sum(other.frame_index == face.frame_index for other in item.frames[:i])
         own = {name: heat[i] for name, heat in maps.items() if name != "score"}
-        score = float(maps["score"][i])
         text = title if item.info is None else f"{title}, frame {face.frame_index}"
         captions = {saliency.METHODS[name]: heat for name, heat in own.items()}
         name = folder / f"maps_{face.frame_index:06d}_{number}.png"
-        PIL.Image.fromarray(plots.draw_maps(face.image, captions, text, score=score)).save(out / name)
+        PIL.Image.fromarray(plots.draw_maps(face.image, captions, text, score=judged[i].score)).save(out / name)
         faces.append(
             {
                 "frame_index": int(face.frame_index),
                 "box": [round(float(v), 1) for v in face.bbox],
-                "score": round(score, 6),
+                "score": judged[i].score,
+                "probability": judged[i].probability,
+                "label": judged[i].label,
                 "peak": {method: peak_of(heat) for method, heat in own.items()},
                 "picture": name.as_posix(),
             }
@@ -150,10 +158,12 @@ def main(argv):
     if "verbosity" in values and not values["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
+        model = inference.load_for_inference(values.workdir)
         records = explain_files(
-            inference.load_for_inference(values.workdir),
+            model,
             argv[1:],
             values.out,
+            calibration=verdict.find_calibration(values.workdir, model, model.config.get("aggregate", "mean")),
             methods=values.methods,
             landmarks=values.landmarks,
             num_frames=values.num_frames,

@@ -176,7 +176,7 @@ def describe(workdir, model, config, flat, outputs, tower):
         results=read("results.json"),
         versions={"training": read("versions.json"), "export": checkpoint.versions()},
         num_parameters=sum(value.size for name, value in flat.items() if name.startswith("params/")),
-        has_map="map" in outputs,
+        outputs=tuple(outputs),
         tower=tower,
     )
 

@@ -86,8 +86,8 @@ def make_score_fn(config) -> Callable:
     return jax.jit(detector.make_score(config), compiler_options=cpu.scoring_options())
 
 
-def score_crops(model, crops, batch_size=32):
-    """Scores and maps of face crops.
+def score_crops(model, crops, batch_size=32) -> list[dict]:
+    """What the detector says of each of some face crops.
 
     Batches are padded to `batch_size`, so that the model compiles once; fewer crops than that to a power of two, so
     that a single image does not cost a whole batch.
@@ -96,19 +96,20 @@ def score_crops(model, crops, batch_size=32):
       model: `Inference`. crops: uint8 RGB [S, S, 3] each. batch_size: at most at once.
 
     Returns:
-      (list of N floats, P(fake), list of N maps float32 [g, g] in [0, 1], or None each where the detector has none).
+      list of N dicts: "score", a float, P(fake); and where the detector has them "map", float32 [g, g] in [0, 1],
+      "type" [6], probabilities of `schema.FORGERY_TYPES`, "regions" [5], of `schema.FACE_PARTS`, "strength", a float.
       A score may be NaN where the weights are.
     """
     size = batch_size if len(crops) >= batch_size else min(batch_size, 1 << max(len(crops) - 1, 0).bit_length())
-    scores, maps = [], []
+    rows = []
     for start in range(0, len(crops), size):
         batch = np.stack(crops[start : start + size])
         count = len(batch)
         batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
         out = model.predict_fn(model.params, {"image": batch})
-        scores += np.asarray(out["score"], np.float32)[:count].tolist()
-        maps += list(np.asarray(out["map"], np.float32)[:count]) if "map" in out else [None] * count
-    return scores, maps
+        out = {name: np.asarray(value, np.float32) for name, value in out.items()}
+        rows += [{k: v[i].item() if v.ndim == 1 else v[i] for k, v in out.items()} for i in range(count)]
+    return rows
 
 
 def use_compilation_cache(folder):

@@ -4,12 +4,23 @@ import json
 import math
 import re
 
-# (regex of `config.init.path`, whose weights, their licence); what no row covers is unknown.
+from msddf_jax.data import schema
+
+# (regex of a file in `config.init`, whose weights, their licence); what no row covers is unknown.
 BASE_LICENCES = (
-    (r"", "none: training started from random weights", "no base weights, so no licence of theirs applies"),
+    (r"(random)?", "none: training started from random weights", "no base weights, so no licence of theirs applies"),
     (r"(.*/)?openai/clip-vit-[^/]+(/.*)?", "OpenAI's CLIP", "MIT (the licence of OpenAI's CLIP repository)"),
 )
 FIGURES = ("video_auc", "video_eer", "video_ap", "frame_auc", "frame_eer")
+# Of what the detector says of a forgery, where it was measured on held-out ones; in percent but for the error.
+FORGERY_FIGURES = ("forgery_type_accuracy", "forgery_region_f1", "forgery_strength_mae")
+# What `model.stablehlo` returns beside the score, where the detector has it.
+_OUTPUTS = {
+    "map": "`map` [b, g, g], P(manipulated) on a grid",
+    "type": "`type` [b, {}], the probabilities of {}",
+    "regions": "`regions` [b, {}], the probabilities that each was manipulated: {}",
+    "strength": "`strength` [b], of the blend",
+}
 
 _FILES = """\
 | file | what |
@@ -24,7 +35,7 @@ _FILES = """\
 
 _USE = """\
 `model.stablehlo` takes uint8 RGB face crops `[b, {size}, {size}, 3]`, any number b of them, and returns
-`score` [b]{map}. Conversion to float, resizing to the model's own {model_size} pixels and normalisation
+`score` [b]{outputs}. Conversion to float, resizing to the model's own {model_size} pixels and normalisation
 are inside. Crops of another size are refused: they are {size} x {size}, aligned as in training (preset `{preset}` of
 `msddf_jax.faces`), and the score of anything else means little. It needs jax and flatbuffers, nothing of this project:
 
@@ -50,7 +61,7 @@ the training data**: faces, manipulations, compression and the share of fakes th
 - Not for decisions about people without a human check of other evidence."""
 
 
-def write_card(config, *, step, origin, choice, results, versions, num_parameters, has_map, tower):
+def write_card(config, *, step, origin, choice, results, versions, num_parameters, outputs, tower) -> str:
     """The model card of an export, as Markdown.
 
     Args:
@@ -58,14 +69,14 @@ def write_card(config, *, step, origin, choice, results, versions, num_parameter
       choice: what `best/` says of its weights, {"step", "<eval>/<metric>": value} or {"converted_from", "sha256"}; None
         for weights that no validation chose.
       results: of `results.json`, or None. versions: {"training", "export"}: each {name: version} or None.
-      num_parameters: of the detector. has_map: whether the detector has a manipulation map.
+      num_parameters: of the detector. outputs: names of what `model.stablehlo` returns.
       tower: fields of transformers' CLIPVisionConfig, or None without such a backbone.
     """
     name = " ".join([config["detector"], *([config["model"]["variant"]] if "variant" in config["model"] else [])])
     size = config["data"]["image_size"]
     use = _USE.format(
         size=size,
-        map=" and `map` [b, g, g], P(manipulated) on a grid" if has_map else "",
+        outputs=_outputs(outputs),
         model_size=config["model"].get("image_size", size),
         preset=config["data"].get("preset", "dfb"),
         jax=versions["export"]["jax"],
@@ -86,6 +97,12 @@ def write_card(config, *, step, origin, choice, results, versions, num_parameter
         "## Config\n\n```json\n" + json.dumps(config, indent=2, sort_keys=True) + "\n```",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _outputs(names):
+    words = {"type": schema.FORGERY_TYPES, "regions": schema.FACE_PARTS}
+    there = [name for name in _OUTPUTS if name in names]
+    return "".join(f"; {_OUTPUTS[n].format(len(words.get(n, ())), ', '.join(words.get(n, ())))}" for n in there)
 
 
 def _backbone(tower, config):
@@ -110,8 +127,9 @@ def _data(config):
     synth = config.get("synth") or {}
     recipe = synth.get("recipe", "none")
     made = "none are made in training" if recipe == "none" else f"made in training by the recipe `{recipe}`"
-    group = tuple(config["data"].get("group", ()))
-    only = " Of the data set, real images alone are used." if len(group) == 2 and group[1] == 0 else ""
+    group = config["data"].get("group")
+    reals_alone = isinstance(group, dict) and group.get("fake") == 0
+    only = " Of the data set, real images alone are used." if reals_alone else ""
     return (
         f"Trained on `{train['name']}`, split `{train['split']}`, {_methods(train)}; further forgeries: {made}.{only} "
         "The data has a licence of its own, which may restrict the use of weights trained on it."
@@ -160,28 +178,46 @@ def _results(config, results, step, origin):
         where = [settings.get("name", "unknown"), settings.get("split", "unknown")]
         values = [_percent(results.get(f"{name}/{figure}")) for figure in FIGURES]
         lines.append("| " + " | ".join([name, *where, _methods(settings) if settings else "unknown", *values]) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_forgery(results)])
+
+
+def _forgery(results):
+    """Lines of a table of type, regions and strength; none where they were not measured."""
+    there = [figure for figure in FORGERY_FIGURES if any(key.endswith(f"/{figure}") for key in results)]
+    names = dict.fromkeys(key.split("/")[0] for key in results if key.split("/")[-1] in there)
+    if not there:
+        return []
+    lines = ["", "What is said of forgeries made as in training, of videos that were not in training:\n"]
+    lines += ["| eval | " + " | ".join(there) + " |", "| --- " * (1 + len(there)) + "|"]
+    for name in names:
+        values = [results.get(f"{name}/{figure}") for figure in there]
+        error = lambda value: "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+        cells = [error(v) if figure.endswith("mae") else _percent(v) for figure, v in zip(there, values, strict=True)]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return lines
 
 
 def _percent(value):
     return "-" if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
 
 
-def base_weights(path):
-    """(whose they are, their licence) of the weights at `config.init.path`; "unknown" where that is not known."""
+def base_weights(path) -> tuple[str, str]:
+    """(whose they are, their licence) of a file in `config.init`, or of "random"; "unknown" where that is not known."""
+    file = re.split("[@#]", path)[0].removeprefix("hf://").removeprefix("hf-hub:")
     for pattern, whose, licence in BASE_LICENCES:
-        if re.fullmatch(pattern, path.removeprefix("hf://").removeprefix("hf-hub:")):
+        if re.fullmatch(pattern, file):
             return whose, licence
     return f"`{path}`", "unknown: ask whoever published them"
 
 
 def _licence(config, choice):
     if choice and "converted_from" in choice:
-        whose, licence = f"a published file of format {choice['converted_from']}", "unknown: ask whoever published it"
+        of = {"": (f"a published file of format {choice['converted_from']}", "unknown: ask whoever published it")}
     else:
-        whose, licence = base_weights((config.get("init") or {}).get("path") or "")
-    return (
-        f"Base weights: {whose}. Their licence: {licence}. The licence of these weights is for whoever publishes "
+        of = {f" of {tree}": base_weights(file) for tree, file in (config.get("init") or {"the detector": ""}).items()}
+    lines = [f"Base weights{tree}: {whose}. Their licence: {licence}." for tree, (whose, licence) in of.items()]
+    return " ".join(lines) + (
+        " The licence of these weights is for whoever publishes "
         "them to state; it cannot be wider than those of the base weights and of the training data. The code of "
         "msddf_jax is Apache-2.0."
     )

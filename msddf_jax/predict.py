@@ -25,9 +25,9 @@ from tqdm import tqdm
 # Not `metrics`, which loads scikit-learn, and `plots`, which loads matplotlib, only when it is needed: a quarter of the
 # time that a start takes.
 from msddf_jax import inference
-from msddf_jax.data import schema
 from msddf_jax.faces import detect, extract, fetch, video
 from msddf_jax.faces import landmarks as face_landmarks
+from msddf_jax.statistics import scores, verdict
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -48,20 +48,27 @@ class OutputError(RuntimeError):
     """The results cannot be written: a full disk, a folder without permission."""
 
 
-def predict_files(model, paths, out, *, landmarks="mediapipe", num_frames=32, batch_size=32, max_overlays=8):
+def predict_files(
+    model, paths, out, *, calibration=None, aggregate="mean", landmarks="mediapipe", num_frames=32, batch_size=32,
+    max_overlays=8,
+) -> list[dict]:  # fmt: skip
     """Scores every file named or found, in order; prints and writes one JSON line each.
 
     Args:
       model: `inference.Inference`.
       paths: files, and folders to search through (hidden names are left out).
       out: folder for the results; a `predictions.jsonl` in it is replaced.
+      calibration: of these weights and this aggregate (`verdict.calibration_of`), or None.
+      aggregate: how the scores of a video's frames become one, as `scores.group_videos`.
       landmarks: "mediapipe", or "sidecar": `<stem>.landmarks.npy` beside each file, needs no face models.
       num_frames: frames sampled evenly from a video. batch_size: faces scored at once.
       max_overlays: overlays a file at most, evenly spread over its faces.
 
     Returns:
-      the lines, as dicts. Scored: file, kind (video, image), score (mean over frames of the largest face
-      score of each), label ("fake" where score > threshold), threshold, frames_sampled, frames_used,
+      the lines, as dicts. Scored: file, kind (video, image), score (the aggregate over frames of the largest
+      face score of each), probability (of fake; the score where calibration is null), label ("fake" where
+      score > threshold, which is probability > 1/2), threshold, aggregate, calibration ({fitted_on, threshold}
+      or null), forgery (where the detector tells: `verdict.describe_forgery`), frames_sampled, frames_used,
       faces_found, frame_indices, frame_scores, faces ({frame_index, box in the frame, score}), drops
       ({frame_index, code, detail}), warning (only where the file is cut short), timeline, overlays (paths
       below `out`).
@@ -70,8 +77,10 @@ def predict_files(model, paths, out, *, landmarks="mediapipe", num_frames=32, ba
 
     Raises:
       fetch.ModelFileError, ImportError: the face models cannot be had. OutputError: the results cannot be
-      written; lines that are written stay whole.
+      written; lines that are written stay whole. ValueError: an unknown aggregate, a calibration of another.
     """
+    scores.check_aggregate(aggregate)
+    verdict.check_aggregate_of(calibration, aggregate)
     out = pathlib.Path(out)
     found = find_files(paths, skip=out / "pictures")
     usable = [path for path, error in found if error is None]
@@ -92,20 +101,19 @@ def predict_files(model, paths, out, *, landmarks="mediapipe", num_frames=32, ba
         bar = stack.enter_context(tqdm(total=len(found), desc="predict", unit="file"))
         for chunk in _chunks(extract_all(found, settings), batch_size):
             crops = [face.image for _, item in chunk for face in item.frames]
-            scores, maps = inference.score_crops(model, crops, batch_size)
+            outputs = inference.score_crops(model, crops, batch_size)
             for path, item in chunk:
-                own = slice(0, len(item.frames))
-                record = {"file": str(path), **_summarize(item, scores[own]), **about}
+                own, outputs = outputs[: len(item.frames)], outputs[len(item.frames) :]
+                record = {"file": str(path), **_summarize(item, own, calibration, aggregate), **about}
                 try:
                     if "score" in record:
                         folder = pathlib.Path("pictures") / names[path]
-                        record |= _draw(record, item, maps[own], out, folder, max_overlays)
+                        record |= _draw(record, item, own, out, folder, max_overlays)
                 except OutputError:
                     tqdm.write(json.dumps(record), file=sys.stdout)  # the score is not lost with its pictures
                     raise
                 _write_line(lines, record)
                 records.append(record)
-                scores, maps = scores[own.stop :], maps[own.stop :]
                 bar.update()
     return records
 
@@ -210,46 +218,51 @@ def _chunks(items, batch_size):
         yield chunk
 
 
-def _summarize(item, scores):
+def _summarize(item, outputs, calibration, aggregate):
     """What one line says of one file, but for the pictures and the model."""
     drops = [{"frame_index": d.frame_index, "code": d.code, "detail": d.detail} for d in item.drops]
     if not item.frames:
         return {"error": _no_frames(drops)}
-    if not np.isfinite(scores).all():
-        bad = item.frames[int(np.argmin(np.isfinite(scores)))].frame_index
+    finite = np.isfinite([output["score"] for output in outputs])
+    if not finite.all():
+        bad = item.frames[int(np.argmin(finite))].frame_index
         return {
             "error": {
                 "code": "score_not_finite",
                 "message": f"the model's score of frame {bad} is not finite",
             }
         }
-    faces, found = collections.defaultdict(list), collections.Counter()
-    for face, score in zip(item.frames, scores, strict=True):
-        faces[face.frame_index].append(round(score, 6))
-        found[face.frame_index] = face.num_faces
-    sampled = {d["frame_index"] for d in drops if d["frame_index"] >= 0} | set(faces)
-    frame_scores = [max(values) for values in faces.values()]
-    score = round(float(np.mean(frame_scores)), 6)
+    found = collections.Counter({face.frame_index: face.num_faces for face in item.frames})
+    top = verdict.top_faces([face.frame_index for face in item.frames], outputs)
+    sampled = {d["frame_index"] for d in drops if d["frame_index"] >= 0} | set(top)
+    frame_scores = [output["score"] for output in top.values()]
+    kind = "image" if item.info is None else "video"
+    judged = verdict.judge(frame_scores, calibration, aggregate, "frame" if kind == "image" else "video")
+    forgery = verdict.describe_forgery(top.values())
     cut_short = next((d["detail"] for d in drops if d["code"] == "truncated"), None)
     return {
-        "kind": "image" if item.info is None else "video",
-        "score": score,
-        "label": "fake" if score > schema.THRESHOLD else "real",
-        "threshold": schema.THRESHOLD,
+        "kind": kind,
+        "score": judged.score,
+        "probability": judged.probability,
+        "label": judged.label,
+        "threshold": judged.threshold,
+        "aggregate": aggregate,
+        "calibration": judged.calibration,
+        **({"forgery": forgery} if forgery else {}),
         "frames_sampled": len(sampled),
-        "frames_used": len(faces),
+        "frames_used": len(top),
         # Where a face was found and gave no landmarks, at least that one.
         "faces_found": found.total()
         + sum(d["code"] == "no_landmarks" and d["frame_index"] not in found for d in drops),
-        "frame_indices": list(faces),
+        "frame_indices": list(top),
         "frame_scores": frame_scores,
         "faces": [
             {
                 "frame_index": face.frame_index,
                 "box": [round(float(v), 1) for v in face.bbox],
-                "score": round(s, 6),
+                "score": output["score"],
             }
-            for face, s in zip(item.frames, scores, strict=True)
+            for face, output in zip(item.frames, outputs, strict=True)
         ],
         "drops": drops,
         **({} if cut_short is None else {"warning": f"cut short: {cut_short}"}),
@@ -266,7 +279,7 @@ def _no_frames(drops):
     }
 
 
-def _draw(record, item, maps, out, folder, max_overlays):
+def _draw(record, item, outputs, out, folder, max_overlays):
     """Draws the pictures of one file into `out / folder`; returns their paths below `out` for its line."""
     from msddf_jax.show import plots  # not above: see the imports
 
@@ -287,14 +300,14 @@ def _draw(record, item, maps, out, folder, max_overlays):
         )
         pictures["timeline"] = _write_png(out, folder / "timeline.png", image)
     pictures["overlays"] = []
-    with_map = [i for i, heat in enumerate(maps) if heat is not None]
+    with_map = [i for i, output in enumerate(outputs) if "map" in output]
     chosen = video.sample_indices(len(with_map), max_overlays) if max_overlays else []
     for i in (with_map[j] for j in chosen):
         face, score = item.frames[i], record["faces"][i]["score"]
         same_frame = [k for k in range(len(item.frames)) if item.frames[k].frame_index == face.frame_index]
         number = same_frame.index(i)
         text = title if item.info is None else f"{title}, frame {face.frame_index}"
-        image = plots.draw_overlay(face.image, maps[i], text, score=score)
+        image = plots.draw_overlay(face.image, outputs[i]["map"], text, score=score)
         name = folder / f"overlay_{face.frame_index:06d}_{number}.png"
         pictures["overlays"].append(_write_png(out, name, image))
     return pictures
@@ -348,6 +361,8 @@ def define_flags(values=flags.FLAGS):
         "Find faces with YuNet and MediaPipe, or read <stem>.landmarks.npy beside each file.",
         **keys,
     )
+    ways = f"{', '.join(scores.AGGREGATES)} (top3); the config's by default."
+    flags.DEFINE_string("aggregate", None, f"Score of a video from its frames': {ways}", **keys)
     flags.DEFINE_integer("num_frames", 32, "Frames sampled evenly from a video.", lower_bound=1, **keys)
     flags.DEFINE_integer("batch_size", 32, "Faces scored at once.", lower_bound=1, **keys)
     flags.DEFINE_string(
@@ -383,10 +398,14 @@ def main(argv):
     _import_ahead(values.landmarks)
     program_cache = inference.use_compilation_cache(values.compilation_cache) or None
     try:
+        model = inference.load_for_inference(values.workdir, program_cache)
+        aggregate = values.aggregate or model.config.get("aggregate", "mean")
         records = predict_files(
-            inference.load_for_inference(values.workdir, program_cache),
+            model,
             argv[1:],
             values.out,
+            calibration=verdict.find_calibration(values.workdir, model, aggregate),
+            aggregate=aggregate,
             landmarks=values.landmarks,
             num_frames=values.num_frames,
             batch_size=values.batch_size,

@@ -6,10 +6,9 @@ Figures come from `results.json` and `scores/*.csv` (msddf_jax.evaluate), `stres
 `embedding/` and `faithfulness/`, as far as they are there; what is not is named with the command that makes it.
 """
 
-import csv
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,9 +16,10 @@ from absl import app, flags
 
 from msddf_jax import checkpoint, command
 from msddf_jax.data import schema, source
+from msddf_jax.evaluators import detection
 from msddf_jax.inference import load_for_inference
 from msddf_jax.show import curves, page, plots
-from msddf_jax.statistics import calibration, intervals
+from msddf_jax.statistics import intervals, verdict
 from msddf_jax.statistics.scores import group_videos
 
 # Columns of the table of one workdir: title, metric, higher is better.
@@ -32,12 +32,18 @@ COLUMNS = (
     ("ECE", "video_ece"),
     ("frame AUC", "frame_auc"),
 )
-_FRAMES_OF_MISTAKE = 8
+# Of the table of what a detector says of held-out forgeries: title, figure of `results.json`, digits, factor.
+FORGERY = (
+    ("type, accuracy %", "forgery_type_accuracy", 1, 100),
+    ("regions, F1 %", "forgery_region_f1", 1, 100),
+    ("strength, mean absolute error", "forgery_strength_mae", 3, 1),
+)
 
 
 class Run(NamedTuple):
     """name: of the workdir, unique on the page. folder: Path. results: of results.json. scores: {eval: {column:
-    array [N]}}. config, versions: dicts. fitted: calibration, or None. stress: rows of stress.json."""
+    array [N]}}. config, versions: dicts. aggregate: of the frames of a video. fitted: the calibration of these scores,
+    or None, and why_none. stress: rows of stress.json."""
 
     name: str
     folder: pathlib.Path
@@ -45,11 +51,13 @@ class Run(NamedTuple):
     scores: dict
     config: dict
     versions: dict
-    fitted: Any
+    aggregate: str
+    fitted: dict | None
+    why_none: str
     stress: list
 
 
-def write_report(workdirs, out, *, mistakes=6, data_dir=None):
+def write_report(workdirs, out, *, mistakes=6, data_dir=None) -> pathlib.Path:
     """Write the page, and its tables beside it.
 
     Args:
@@ -69,7 +77,7 @@ def write_report(workdirs, out, *, mistakes=6, data_dir=None):
     if not evals:
         raise ValueError(f"no eval is in all of {', '.join(str(run.folder) for run in runs)}")
     out = pathlib.Path(out)
-    tables = [_main_table(run) for run in runs]
+    tables = [table for run in runs for table in (_main_table(run), _forgery_table(run)) if table.rows]
     if len(runs) > 1:
         tables.insert(0, _comparison(runs, evals))
     drawn = _draw_mistakes(runs[0], evals, mistakes, data_dir) if mistakes else {}
@@ -104,31 +112,27 @@ def _load_run(folder, name):
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run `python -m msddf_jax.evaluate --workdir {folder}` first")
     results = json.loads(path.read_text())
-    scores = {file.stem: _read_scores(file) for file in sorted((folder / "scores").glob("*.csv"))}
+    scores = {file.stem: detection.read_scores(file) for file in sorted((folder / "scores").glob("*.csv"))}
     ordered = [key for key in config.evals if key in scores] + [key for key in scores if key not in config.evals]
     versions = results["_about"]["versions"]
     stress = folder / "stress" / "stress.json"
     rows = json.loads(stress.read_text())["rows"] if stress.exists() else []
-    fitted = calibration.load_calibration(folder)
-    return Run(name, folder, results, {e: scores[e] for e in ordered}, config.to_dict(), versions, fitted, rows)
-
-
-def _read_scores(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError(f"{path} is empty; evaluate the workdir again")
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    for name, dtype in (("score", np.float64), ("label", np.int64), ("frame_index", np.int64)):
-        columns[name] = columns[name].astype(dtype)
-    return columns
+    about = results["_about"]
+    aggregate = about.get("aggregate", "mean")
+    fitted = verdict.calibration_of(folder, step=about["step"], weights=about["weights"], aggregate=aggregate)
+    scores = {name: scores[name] for name in ordered}
+    return Run(name, folder, results, scores, config.to_dict(), versions, aggregate, *fitted, rows)
 
 
 def _videos(run, name):
     """(scores, labels, keys) of the videos of an eval."""
     columns = run.scores[name]
-    aggregate = run.results["_about"].get("aggregate", "mean")
-    return group_videos(columns["score"], columns["label"], columns["video_key"], aggregate)
+    return group_videos(columns["score"], columns["label"], columns["video_key"], run.aggregate)
+
+
+def _judge(run, scores):
+    """The verdicts on videos of these scores [V]."""
+    return [verdict.judge([score], run.fitted, run.aggregate) for score in scores]
 
 
 def _main_table(run):
@@ -142,6 +146,19 @@ def _main_table(run):
     header = ["test set", "videos, real + fake", *(title for title, _ in there)]
     note = "Percent; in brackets 95 % intervals by bootstrap over videos, none where all draws agree."
     return page.Table(run.name, header, rows, note)
+
+
+def _forgery_table(run):
+    """What is said of type, regions and strength of held-out forgeries; without rows where nothing is."""
+    there = [row for row in FORGERY if any(f"{name}/{row[1]}" in run.results for name in run.scores)]
+    rows = []
+    for name in run.scores:
+        values = [run.results.get(f"{name}/{figure}") for _, figure, _, _ in there]
+        if any(value is not None for value in values):
+            cells = zip(values, there, strict=True)
+            rows.append([name, *("-" if v is None else f"{factor * v:.{n}f}" for v, (_, _, n, factor) in cells)])
+    note = "Of forgeries made as in training, of videos that were not in training."
+    return page.Table(f"{run.name}: type, regions and strength", ["test set", *(row[0] for row in there)], rows, note)
 
 
 def _comparison(runs, evals):
@@ -183,10 +200,10 @@ def _reading(runs):
         select = about.get("select")
         how = f"chosen on {select['eval']} ({select['metric']})" if select else "not chosen on a validation set"
         fitted = run.fitted
-        threshold = "no threshold or temperature was fitted"
+        threshold = f"not calibrated ({run.why_none})"
         if fitted is not None:
             threshold = (
-                f"threshold {fitted['threshold']:.3f} and temperature {fitted['temperature']:.2f} fitted on "
+                f"threshold {fitted['threshold']:.3f} and slope {fitted['slope']:.2f} fitted on "
                 f"{fitted['fitted_on']} ({fitted['num_videos']} videos)"
             )
         lines.append(f"{run.name}: weights of step {about['step']} ({about['weights']}), {how}; {threshold}.")
@@ -201,10 +218,11 @@ def _curves(runs, name):
     ]
     for run in runs:
         scores, labels, _ = _videos(run, name)
-        threshold = schema.THRESHOLD if run.fitted is None else run.fitted["threshold"]
         whose = f", {run.name}" if len(runs) > 1 else ""
-        figures.append((curves.draw_histogram(scores, labels, threshold), f"scores on {name}{whose}"))
-        fitted = None if run.fitted is None else calibration.apply_temperature(scores, run.fitted["temperature"])
+        figures.append(
+            (curves.draw_histogram(scores, labels, _judge(run, scores)[0].threshold), f"scores on {name}{whose}")
+        )
+        fitted = None if run.fitted is None else verdict.apply_calibration(scores, run.fitted)
         figures.append((curves.draw_calibration(scores, labels, fitted), f"calibration on {name}{whose}"))
     return page.details(name, page.figures(figures), opened=name == next(iter(runs[0].scores)))
 
@@ -240,13 +258,14 @@ def _draw_mistakes(run, evals, number, data_dir):
         settings = model.config.evals[name].to_dict()
         eval_set = source.open_source(data_dir=data_dir or model.config.data.data_dir, **settings)
         scores, labels, keys = _videos(run, name)
-        wrong = np.abs(scores - labels)
-        worst = [i for i in np.argsort(-wrong, kind="stable")[:number] if wrong[i] > schema.THRESHOLD]
-        drawn[name] = [_draw_mistake(model, eval_set, run.scores[name], keys[i], scores[i], labels[i]) for i in worst]
+        judged = _judge(run, scores)
+        wrong = [i for i in range(len(scores)) if judged[i].label != schema.LABELS[labels[i]]]
+        worst = sorted(wrong, key=lambda i: -abs(judged[i].probability - labels[i]))[:number]
+        drawn[name] = [_draw_mistake(model, eval_set, run.scores[name], keys[i], judged[i], labels[i]) for i in worst]
     return drawn
 
 
-def _draw_mistake(model, eval_set, columns, key, score, label):
+def _draw_mistake(model, eval_set, columns, key, judged, label):
     """The frame of a video whose score is the most wrong, with the manipulation map where the detector has one."""
     own = columns["video_key"] == key
     frames, frame_scores = columns["frame_index"][own], columns["score"][own]
@@ -264,7 +283,8 @@ def _draw_mistake(model, eval_set, columns, key, score, label):
     out = jax.device_get(model.predict_fn(model.params, {"image": image[None]}))
     if "map" in out:
         image = plots.draw_overlay(image, np.asarray(out["map"][0], np.float32), video, score=float(out["score"][0]))
-    return f"{key}: {schema.LABELS[label]}, P(fake) {score:.2f}, frame {frame}", image
+    what = f"{schema.LABELS[label]}, called {judged.label}, P(fake) {judged.probability:.2f}"
+    return f"{key}: {what}, frame {frame}", image
 
 
 def _mistakes(drawn, number):
@@ -272,7 +292,7 @@ def _mistakes(drawn, number):
         yield page.paragraphs("Not drawn (--mistakes=0).")
     for name, pictures in drawn.items():
         if not pictures:
-            yield page.paragraphs(f"{name}: no video on the wrong side of {schema.THRESHOLD}.")
+            yield page.paragraphs(f"{name}: every video is called what it is.")
         else:
             yield page.details(name, page.pictures(pictures), opened=False)
 

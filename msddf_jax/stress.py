@@ -61,7 +61,7 @@ def stress_workdir(
             attacks += attack.attacks(attack.make_logit_fn(other.config), put(other.params), origin)
         scorer = robustness.Scorer(
             model.predict_fn, weights, mesh, batch_size or config.data.eval_batch_size, config.data.image_size,
-            config.data.num_threads, seed,
+            config.data.num_threads, seed, config.get("aggregate", "mean"),
         )  # fmt: skip
         for name, opened in sets.items():
             rows += robustness.stress_set(workdir / "stress", name, opened, grids, scorer, about=about, attacks=attacks)

@@ -101,13 +101,13 @@ if __name__ == "__main__":
 
     from msddf_jax import app, inference
     from msddf_jax.show import uploads
-    from msddf_jax.statistics import calibration
+    from msddf_jax.statistics import verdict
 
     folder = sys.argv[1]
     refuse_network(pathlib.Path(tempfile.gettempdir()) / "network.txt")
     app.serve(
         inference.load_for_inference(folder),
-        calibration.load_calibration(folder),
+        verdict.load_calibration(folder),
         host="127.0.0.1",
         port=0,
         limits=uploads.Limits(**json.loads(sys.argv[2])),

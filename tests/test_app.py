@@ -16,13 +16,13 @@ import httpx
 from absl import flags
 from app_server import fake_face_models, make_workdir, running_app
 from hostile_files import MARKER, clip, hostile_files, picture
+from test_verdict import make_calibration
 
 from msddf_jax import app, inference
 from msddf_jax.faces import extract
 from msddf_jax.show import uploads, verdict
 
-_LEVEL = {"temperature": 2.0, "threshold": 0.25}
-CALIBRATION = {**_LEVEL, "fitted_on": "toy_val", "num_videos": 8, "frame": _LEVEL}
+CALIBRATION = make_calibration(0.5, 0.25, fitted_on="toy_val")
 MEGABYTES = 2
 CLIENT = httpx.Client(timeout=120, trust_env=False)
 
@@ -245,21 +245,28 @@ def test_a_verdict_by_hand(workdir):
         None, lambda params, batch: {"score": np.full(len(batch["image"]), 0.2)}, None, 1, "best"
     )
     plain = verdict.judge(model, found, None)
-    assert (plain["score"], plain["threshold"], plain["fake"], plain["probability"]) == (
-        pytest.approx(0.2),
-        0.5,
-        False,
-        None,
-    )
+    assert plain["judged"] == (pytest.approx(0.2), pytest.approx(0.2), "real", 0.5, None)
     html = verdict.render_verdict(plain)
     assert "not calibrated" in html and "score 0.20 of 1" in html and "makes no maps" in html
-    # logit(0.2) = -ln 4; halved, -ln 2: one third. The threshold is of scores before calibration.
+    assert "says of the forgery" not in html
+    # Odds of 1/4 over those of the threshold, 1/9: 9/4; to the power of 1/2, 3/2: three fifths.
     # An image is one frame: the calibration of frames holds for it.
-    fitted = {**CALIBRATION, "temperature": 1.0, "frame": {"temperature": 2.0, "threshold": 0.1}}
+    fitted = make_calibration(1.0, 0.6, frame=(0.5, 0.1))
     calibrated = verdict.judge(model, found, fitted)
-    assert calibrated["probability"] == pytest.approx(1 / 3) and calibrated["fake"]
-    assert calibrated["probability_threshold"] == pytest.approx(0.25)
-    assert "probability of fake 33" in verdict.render_verdict(calibrated)
+    assert calibrated["judged"].probability == pytest.approx(0.6) and calibrated["judged"].label == "fake"
+    html = verdict.render_verdict(calibrated)
+    assert "probability of fake 60" in html and "<b>fake</b>" in html and "fake above 0.50" in html
+
+
+def test_what_the_detector_says_of_the_forgery_is_shown():
+    out = {"type": np.eye(6)[1], "regions": np.full(5, 0.25), "strength": np.float64(0.4), "score": np.float64(0.2)}
+    predict = lambda params, batch: {k: np.broadcast_to(v, (len(batch["image"]), *v.shape)) for k, v in out.items()}
+    detect, landmark = fake_face_models()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    found = extract.extract_faces_image(noise, size=64, detector=detect, landmarker=landmark)
+    html = verdict.render_verdict(verdict.judge(inference.Inference(None, predict, None, 1, "best"), found, None))
+    assert "type poisson (100&thinsp;%); left eye 25&thinsp;%, right eye 25&thinsp;%" in html
+    assert "whole face 25&thinsp;%; strength 0.40." in html
 
 
 def test_a_score_that_is_not_finite_is_an_error():

@@ -1,4 +1,4 @@
-"""ECE, Brier, temperature and threshold against hand computations, scikit-learn and simulations."""
+"""ECE, Brier, slope and threshold against hand computations, scikit-learn and simulations."""
 
 import json
 
@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn import metrics as sk
 
-from msddf_jax.statistics import calibration
+from msddf_jax.statistics import calibration, verdict
 
 rows_of_both = st.lists(
     st.tuples(st.integers(0, 20).map(lambda v: v / 20), st.integers(0, 1)), min_size=2, max_size=40
@@ -55,54 +55,46 @@ def test_ece_by_loops_and_brier_and_nll_by_scikit_learn(rows):
     assert calibration.nll(scores, labels) == pytest.approx(sk.log_loss(labels, clipped))
 
 
-@pytest.mark.parametrize("function", [calibration.ece, calibration.brier, calibration.nll, calibration.fit_temperature])
+@pytest.mark.parametrize(
+    "function", [calibration.ece, calibration.brier, calibration.nll, lambda s, y: calibration.fit_slope(s, y, 0.5)]
+)
 def test_logits_are_refused(function):
     with pytest.raises(ValueError, match=r"score 1 is 2\.5"):
         function([0.1, 2.5], [0, 1])
 
 
-def test_apply_temperature_by_hand():
-    np.testing.assert_allclose(calibration.apply_temperature([0.5, 0.8, 0.2], 2.0), [0.5, 2 / 3, 1 / 3])
-    np.testing.assert_allclose(calibration.apply_temperature([0.3, 0.9], 1.0), [0.3, 0.9])
-    assert np.all(np.isfinite(calibration.apply_temperature([0.0, 1.0], 0.1)))
-    for wrong in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="above 0"):
-            calibration.apply_temperature([0.5], wrong)
-    with pytest.raises(ValueError, match="probabilities"):
-        calibration.apply_temperature([1.5], 2.0)
-
-
 @pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
-def test_temperature_that_made_the_scores_is_found(true):
+def test_slope_that_made_the_scores_is_found(true):
+    """Where the odds are even at 0.7: the threshold is found there, and the slope that makes the rest."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=20_000) * 1.5
     labels = rng.random(20_000) < expit(logits)
-    scores = expit(logits * true)  # overconfident by `true`
-    found = calibration.fit_temperature(scores, labels)
+    scores = expit(logits / true + np.log(0.7 / 0.3))
+    found = calibration.fit_slope(scores, labels, 0.7)
     assert found == pytest.approx(true, rel=0.05)
-    scaled = calibration.apply_temperature(scores, found)
+    scaled = verdict.apply_calibration(scores, {"slope": found, "threshold": 0.7})
     assert calibration.ece(scaled, labels) < 0.02
     assert calibration.nll(scaled, labels) <= calibration.nll(scores, labels)
 
 
-def test_temperature_equals_another_optimiser():
+def test_slope_equals_another_optimiser():
     rng = np.random.default_rng(1)
     scores, labels = rng.random(60), rng.random(60) < 0.4
     scores = np.where(labels, np.sqrt(scores), scores**2)
-    nll = lambda t: calibration.nll(calibration.apply_temperature(scores, float(np.exp(t[0]))), labels)
+    nll = lambda t: sk.log_loss(labels, expit(np.exp(t[0]) * (np.log(scores / (1 - scores)) - np.log(0.6 / 0.4))))
     other = float(np.exp(minimize(nll, [0.0], method="Nelder-Mead", options={"xatol": 1e-6}).x[0]))
-    assert calibration.fit_temperature(scores, labels) == pytest.approx(other, rel=1e-3)
+    assert calibration.fit_slope(scores, labels, 0.6) == pytest.approx(other, rel=1e-3)
 
 
-def test_temperature_that_the_scores_cannot_tell():
-    with pytest.warns(UserWarning, match="do not tell a temperature"):
-        assert calibration.fit_temperature([0.1, 0.9], [0, 1]) == 1.0
-    with pytest.warns(UserWarning, match="do not tell a temperature"):
-        assert calibration.fit_temperature([0.5, 0.5], [0, 1]) == 1.0
+def test_slope_that_the_scores_cannot_tell():
+    with pytest.warns(UserWarning, match="their side of 0.7: they do not tell a slope"):
+        assert calibration.fit_slope([0.1, 0.6, 0.9], [0, 0, 1], 0.7) == 1.0
+    with pytest.warns(UserWarning, match="do not tell a slope"):
+        assert calibration.fit_slope([0.5, 0.5], [0, 1], 0.5) == 1.0
     with pytest.warns(UserWarning, match="end of the range"):
-        assert calibration.fit_temperature([0.1, 0.9], [1, 0]) == pytest.approx(calibration.TEMPERATURES[1], rel=0.01)
+        assert calibration.fit_slope([0.1, 0.9], [1, 0], 0.5) == pytest.approx(calibration.SLOPES[0], rel=0.01)
     with pytest.raises(ValueError, match="one class only"):
-        calibration.fit_temperature([0.1, 0.9], [1, 1])
+        calibration.fit_slope([0.1, 0.9], [1, 1], 0.5)
 
 
 def test_best_threshold_by_hand():
@@ -140,19 +132,13 @@ def test_a_calibration_of_videos_and_frames():
     # Videos: reals .2 .3, fakes .5 .1 .9; frames: fakes .6 .4 .1 .9.
     assert found["threshold"] == pytest.approx(0.4) and found["frame"]["threshold"] == pytest.approx(0.35)
     for part in (found, found["frame"]):
-        assert part["nll_after"] <= part["nll_before"] + 1e-9
+        assert part["offset"] == pytest.approx(-part["slope"] * np.log(part["threshold"] / (1 - part["threshold"])))
+    # No other slope through the same threshold is likelier.
+    scores, labels = [0.2, 0.3, 0.5, 0.1, 0.9], [0, 0, 1, 1, 1]
+    for other in (0.8, 1.25):
+        part = {**found, "slope": other * found["slope"]}
+        assert found["nll_after"] < calibration.nll(verdict.apply_calibration(scores, part), labels)
     json.dumps(found, allow_nan=False)
-
-
-def test_a_calibration_is_read_back(tmp_path):
-    assert calibration.load_calibration(tmp_path) is None
-    found = _fit()
-    (tmp_path / calibration.FILE).write_text(json.dumps(found))
-    assert calibration.load_calibration(tmp_path) == found
-    assert calibration.of_level(found, "frame") == found["frame"] and calibration.of_level(None, "frame") is None
-    (tmp_path / calibration.FILE).write_text("{}")
-    with pytest.raises(ValueError, match="lacks temperature or threshold"):
-        calibration.load_calibration(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["test", "all", "train"])

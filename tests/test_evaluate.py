@@ -12,7 +12,7 @@ import pytest
 from msddf_jax import compare, evaluate
 from msddf_jax.data import methods, schema
 from msddf_jax.inference import Inference
-from msddf_jax.statistics import calibration
+from msddf_jax.statistics import verdict
 
 SIZE, FRAMES = 16, 2
 
@@ -115,16 +115,16 @@ def test_what_is_written(run, capsys):
 
 def test_the_calibration_is_of_the_validation_set_and_applies_to_all(run):
     folder, results = run(make_config(**SELECT))
-    fitted = calibration.load_calibration(folder)
+    fitted = verdict.load_calibration(folder)
     assert (fitted["fitted_on"], fitted["split"], fitted["step"], fitted["num_videos"]) == ("val", "validation", 7, 40)
-    assert results["_about"]["calibration"] == fitted and fitted["nll_after"] <= fitted["nll_before"]
+    assert results["_about"]["calibration"] == fitted and fitted["slope"] > 0
     assert results["test/video_balanced_accuracy_val"] is not None and "test/frame_ece_calibrated" in results
     assert results["val/video_balanced_accuracy_val"] >= results["val/video_balanced_accuracy"]
     # Only the test set again: the stored calibration is of these weights.
     _, again = run(make_config(**SELECT), sets={"test": make_set(1)})
     assert again["test/video_accuracy_val"] == results["test/video_accuracy_val"]
     _, other = run(make_config(**SELECT), sets={"test": make_set(1)}, aggregate="max")
-    assert "test/video_accuracy_val" not in other and "other weights" in other["_about"]["no_calibration"]
+    assert "test/video_accuracy_val" not in other and "is of aggregate 'mean'" in other["_about"]["no_calibration"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_calibration_is_of_the_validation_set_and_applies_to_all(run):
 )
 def test_no_calibration_without_a_validation_set(run, capsys, select, why):
     folder, results = run(make_config(**select))
-    assert not (folder / calibration.FILE).exists() and results["_about"]["calibration"] is None
+    assert not (folder / verdict.FILE).exists() and results["_about"]["calibration"] is None
     assert not [key for key in results if key.endswith(("_val", "_calibrated"))]
     assert why in results["_about"]["no_calibration"]
     assert f"no calibration: {results['_about']['no_calibration']}" in capsys.readouterr().out
@@ -142,7 +142,7 @@ def test_sets_of_one_class_are_null(run):
     sets = {"val": make_set(0, methods=("real",)), "test": make_set(1, methods=("toy_swap",))}
     with pytest.warns(UserWarning, match="undefined"):
         folder, results = run(make_config(**SELECT), sets=sets)
-    assert "NaN" not in (folder / "results.json").read_text() and not (folder / calibration.FILE).exists()
+    assert "NaN" not in (folder / "results.json").read_text() and not (folder / verdict.FILE).exists()
     assert results["test/video_auc"] is None and results["_intervals"]["val/frame_auc"] == [None, None]
     assert results["val/video_accuracy"] > 0 and "one class only" in results["_about"]["no_calibration"]
 

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 import test_predict
 import tiny
+from test_verdict import make_calibration
 
 from msddf_jax import explain, inference, saliency
 from msddf_jax.train_step import ema_weights, init_state
@@ -26,7 +27,9 @@ def test_a_video_an_image_and_what_cannot_be_read(model, tmp_path, capsys):
     clip = test_predict.write_clip(tmp_path / "in" / "clip", [60, 120, 180], missing=[1])
     image = test_predict.write_image(tmp_path / "in" / "face.png", 200)
     paths, out = [clip, image, tmp_path / "nothing.png"], tmp_path / "out"
-    records = explain.explain_files(model, paths, out, landmarks="sidecar", num_frames=3, batch_size=2)
+    records = explain.explain_files(
+        model, paths, out, landmarks="sidecar", num_frames=3, batch_size=2, calibration=make_calibration(3.0, 0.99)
+    )
     lines = (out / "explanations.jsonl").read_text().splitlines()
     assert (
         [json.loads(line) for line in lines]
@@ -37,7 +40,9 @@ def test_a_video_an_image_and_what_cannot_be_read(model, tmp_path, capsys):
     assert missing["error"]["code"] == "not_found" and "faces" not in missing
     assert [face["frame_index"] for face in video["faces"]] == [0, 2] and video["drops"][0]["frame_index"] == 1
     assert [face["picture"] for face in video["faces"]] == [f"pictures/clip.mp4/maps_{i:06d}_0.png" for i in (0, 2)]
+    assert video["calibration"] == {"fitted_on": "val", "threshold": 0.99}
     for face in video["faces"] + still["faces"]:
+        assert face["label"] == "real" and face["probability"] < 0.5
         assert set(face["peak"]) == {"gradcam", "rollout", "map"} and 0 < face["score"] < 1
         with PIL.Image.open(out / face["picture"]) as picture:
             assert picture.size[0] == 810

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, norm, t
 
 from benchmarks import coverage
-from msddf_jax.statistics import calibration, intervals, metrics
+from msddf_jax.statistics import calibration, intervals, metrics, weighted
 
-CALIBRATION = {"temperature": 1.7, "threshold": 0.42, "aggregate": "mean"}
+CALIBRATION = {"slope": 0.6, "threshold": 0.42, "aggregate": "mean"}
 
 videos_of_both = st.lists(
     st.tuples(st.lists(st.integers(0, 12).map(lambda v: v / 12), min_size=1, max_size=4), st.integers(0, 1)),
@@ -158,7 +158,7 @@ def test_ece_interval_is_of_resampled_frames_written_out():
         repeat = np.repeat(np.arange(len(scores)), row[videos])
         gaps.append(np.nan_to_num(calibration.reliability(scores[repeat], labels[repeat])[0]))
     whole = np.nan_to_num(calibration.reliability(scores, labels)[0])
-    bins = calibration.score_bins(scores)
+    bins = weighted.score_bins(scores, weighted.BINS)
     filled = np.array([len(set(videos[bins == k])) for k in range(15)])
     wider = np.sqrt([2.0 if n < 2 else n / (n - 1) for n in filled])
     assert found == pytest.approx(intervals.ece_interval(whole + (gaps - whole) * wider, whole), abs=1e-9)

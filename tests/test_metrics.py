@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from sklearn import metrics as sk
 from sklearn.exceptions import UndefinedMetricWarning
 
-from msddf_jax.statistics import metrics
+from msddf_jax.statistics import metrics, weighted
 
 # Two reals and three fakes. Pairs (fake > real): .8 beats both, .6 beats both, .3 beats .2 alone: 5 of 6.
 SCORES = np.array([0.2, 0.5, 0.8, 0.6, 0.3])
@@ -152,6 +152,23 @@ def test_against_scikit_learn_and_a_root_finder(rows):
     slanted = np.linspace(0, 1, len(fpr)) * 1e-9 + fpr * (1 - 1e-9)
     root = brentq(lambda x: 1 - x - np.interp(x, slanted, tpr), 0, 1, xtol=1e-12)
     assert value == pytest.approx(root, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(both_classes, st.randoms(use_true_random=False))
+def test_weighted_examples_against_scikit_learn(rows, random):
+    scores, labels = _arrays(rows)
+    weights = np.array([[random.randint(1, 4) for _ in rows] for _ in range(3)])
+    found = metrics.weighted_metrics(weighted.Examples(scores, labels, np.arange(labels.size), weights))
+    for i, weight in enumerate(weights):
+        for name, expected in {
+            "auc": sk.roc_auc_score(labels, scores, sample_weight=weight),
+            "ap": sk.average_precision_score(labels, scores, sample_weight=weight),
+            "accuracy": sk.accuracy_score(labels, scores > 0.5, sample_weight=weight),
+            "balanced_accuracy": sk.balanced_accuracy_score(labels, scores > 0.5, sample_weight=weight),
+            "brier": sk.brier_score_loss(labels, scores, sample_weight=weight),
+        }.items():
+            assert found[name][i] == pytest.approx(expected), name
 
 
 @settings(max_examples=15, deadline=None)
@@ -300,15 +317,15 @@ def test_video_scores_against_numpy(rows):
 
 
 def test_with_a_calibration_by_hand():
-    part = {"temperature": 2.0, "threshold": 0.65}
+    part = {"slope": 0.5, "threshold": 0.65}
     calibration = {**part, "aggregate": "mean", "frame": {**part, "threshold": 0.25}}
     keys = ["r1", "r2", "f1", "f2", "f3"]
     result = metrics.detection_metrics(SCORES, LABELS, keys, calibration=calibration)
     assert result["video_accuracy_val"] == pytest.approx(3 / 5)  # .6 and .3 are missed
     assert result["video_balanced_accuracy_val"] == pytest.approx((1 + 1 / 3) / 2)
     assert result["frame_accuracy_val"] == pytest.approx(4 / 5)
-    # sigmoid(logit(s) / 2) = sqrt(s) / (sqrt(s) + sqrt(1 - s))
-    scaled = np.sqrt(SCORES) / (np.sqrt(SCORES) + np.sqrt(1 - SCORES))
+    # sigmoid((logit(s) - logit(1/4)) / 2) = sqrt(3 s) / (sqrt(3 s) + sqrt(1 - s))
+    scaled = np.sqrt(3 * SCORES) / (np.sqrt(3 * SCORES) + np.sqrt(1 - SCORES))
     assert result["frame_brier_calibrated"] == pytest.approx(sk.brier_score_loss(LABELS, scaled))
     assert result["frame_brier"] == pytest.approx(sk.brier_score_loss(LABELS, SCORES))
     assert result["frame_auc"] == pytest.approx(5 / 6)

@@ -8,11 +8,17 @@ import numpy as np
 import PIL.Image
 import pytest
 from absl import flags
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ml_collections import ConfigDict
+from test_verdict import make_calibration
 
 from msddf_jax import inference, predict
-from msddf_jax.faces import align, fetch, video
+from msddf_jax.data import schema
+from msddf_jax.faces import align, extract, fetch, video
 from msddf_jax.faces.landmarks import to_dlib_order
+from msddf_jax.show import verdict as shown
+from msddf_jax.statistics import metrics, verdict
 
 SIZE = 32
 batches = []
@@ -81,6 +87,8 @@ def test_a_video_gives_one_line_and_its_pictures(tmp_path, capsys):
     assert bright / dark == pytest.approx(230 / 40, rel=0.05)
     assert record["score"] == pytest.approx(np.mean(record["frame_scores"]), abs=1e-6)
     assert record["label"] == ("fake" if record["score"] > 0.5 else "real") and record["threshold"] == 0.5
+    assert record["probability"] == record["score"] and record["calibration"] is None
+    assert "forgery" not in record
     assert (record["frames_sampled"], record["frames_used"], record["faces_found"]) == (5, 4, 4)
     assert [(d["frame_index"], d["code"]) for d in record["drops"]] == [(8, "no_face")]
     assert (record["config"], record["step"], record["weights"]) == ("msddf Ti/16", 400, "best")
@@ -102,6 +110,69 @@ def test_an_image_and_a_map_less_model(tmp_path):
     assert record["score"] == record["frame_scores"][0] == record["faces"][0]["score"]
     assert "timeline" not in record and record["overlays"] == []
     assert len(record["faces"][0]["box"]) == 4
+
+
+def test_a_calibrated_verdict_by_another_aggregate(tmp_path):
+    clip = write_clip(tmp_path / "clip", [40] * 3 + [230] * 3)
+    fitted = make_calibration(2.0, 0.95, aggregate="max")
+    [record] = run([clip], tmp_path / "out", num_frames=6, calibration=fitted, aggregate="max")
+    assert record["score"] == max(record["frame_scores"]) > 0.5 and record["aggregate"] == "max"
+    assert record["label"] == "real" and record["probability"] < 0.5
+    assert record["calibration"] == {"fitted_on": "val", "threshold": 0.95}
+    with pytest.raises(ValueError, match="by 'max', these are by 'mean'"):
+        run([clip], tmp_path / "out", calibration=fitted)
+    with pytest.raises(ValueError, match="aggregate is 'min'"):
+        run([clip], tmp_path / "out", aggregate="min")
+
+
+def told(params, batch):
+    """`brightness`, with a type, regions and a strength."""
+    score = brightness(params, batch)["score"]
+    kind = np.full((len(score), 6), 0.1)
+    kind[:, schema.FORGERY_TYPES.index("self_blend")] = 0.5
+    return {"score": score, "type": kind, "regions": np.outer(score, np.linspace(0.2, 1, 5)), "strength": score / 2}
+
+
+def test_type_regions_and_strength_are_told(tmp_path):
+    clip = write_clip(tmp_path / "clip", [40] * 3 + [230] * 3)
+    [record] = predict.predict_files(make_model(told), [clip], tmp_path / "out", landmarks="sidecar", num_frames=6)
+    found = record["forgery"]
+    assert found["type"] == "self_blend" and found["type_probability"] == pytest.approx(0.5)
+    assert list(found["regions"]) == list(schema.FACE_PARTS)
+    assert found["regions"]["whole_face"] == pytest.approx(record["score"], rel=1e-5)
+    assert found["strength"] == pytest.approx(record["score"] / 2, rel=1e-5)
+
+
+def as_extraction(scores):
+    """A video of one face a frame, whose brightness is the score."""
+    crops = [np.full((4, 4, 3), round(255 * score), np.uint8) for score in scores]
+    info = video.VideoInfo(len(crops), 4, 4, 25.0)
+    faces = [extract.FaceFrame(i, crop, None, np.zeros(4), np.eye(3), None, 1) for i, crop in enumerate(crops)]
+    return extract.Extraction(faces, [], info, len(crops))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=6),
+    st.one_of(st.none(), st.tuples(st.floats(0.05, 20), st.floats(0, 1))),
+    st.sampled_from(["mean", "median", "max", "top2"]),
+)
+def test_every_command_gives_the_same_verdict(scores, fitted, aggregate):
+    found = as_extraction(scores)
+    score = lambda params, batch: {"score": batch["image"].mean((1, 2, 3)) / 255}
+    model = inference.Inference(None, score, None, 1, "best")
+    calibration = None if fitted is None else make_calibration(*fitted, aggregate=aggregate)
+    outputs = inference.score_crops(model, [face.image for face in found.frames])
+    line = predict._summarize(found, outputs, calibration, aggregate)
+    page = shown.judge(model, found, calibration, aggregate)["judged"]
+    assert (line["score"], line["probability"], line["label"]) == page[:3]
+    assert (line["label"] == "fake") == (line["probability"] > 0.5)
+    frames = np.float32([output["score"] for output in outputs])
+    keys, labels = ["fake"] * len(frames) + ["real"], [1] * len(frames) + [0]
+    values = metrics.detection_metrics([*frames, 0.0], labels, keys, aggregate=aggregate, calibration=calibration)
+    # The one real, of score 0, is above no threshold: all depends on the fake.
+    right = values["video_accuracy" if calibration is None else "video_accuracy_val"]
+    assert (line["label"] == "fake") == (right == 1.0)
 
 
 def test_same_names_do_not_collide(tmp_path):
@@ -276,11 +347,32 @@ def test_exit_codes_and_messages(tmp_path, monkeypatch, capsys):
     sidecar = "--landmarks=sidecar"
     assert call_main(monkeypatch, [bad, good], "w", tmp_path / "out", sidecar) == 0
     assert "1 of 2 files scored" in capsys.readouterr().err
+    assert read_lines(tmp_path / "out")[1]["calibration"] is None
     assert call_main(monkeypatch, [bad], "w", tmp_path / "out", sidecar) == 1
     assert read_lines(tmp_path / "out")[0]["error"]["code"] == "not_found"
     assert call_main(monkeypatch, [], "w", tmp_path / "out", sidecar) == 1
     (tmp_path / "file").write_text("")
     assert call_main(monkeypatch, [good], "w", tmp_path / "file" / "out", sidecar) == 1
+
+
+def test_the_command_reads_the_calibration_of_the_workdir(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(verdict.logging, "warning", lambda text, *args: lines.append(text % args))
+    monkeypatch.setattr(inference, "load_for_inference", lambda workdir, cache: make_model())
+    good, path = write_image(tmp_path / "good.png", 200), tmp_path / "calibration.json"
+    settings = (monkeypatch, [good], tmp_path, tmp_path / "out", "--landmarks=sidecar")
+    for step, aggregate, why in ((400, "mean", None), (5, "mean", "of step 5"), (400, "max", "of aggregate 'max'")):
+        lines.clear()
+        path.write_text(json.dumps(make_calibration(2.0, 0.9, step=step, aggregate=aggregate)))
+        assert call_main(*settings) == 0
+        [record] = read_lines(tmp_path / "out")
+        assert record["calibration"] == ({"fitted_on": "val", "threshold": 0.9} if why is None else None)
+        assert record["label"] == ("real" if record["score"] <= record["threshold"] else "fake")
+        assert (not lines) if why is None else (len(lines) == 1 and why in lines[0] and "\n" not in lines[0])
+    assert call_main(*settings, "--aggregate=max") == 0 and read_lines(tmp_path / "out")[0]["calibration"] is not None
+    assert call_main(*settings, "--aggregate=min") == 1
+    path.write_text(json.dumps({"temperature": 2.0, "threshold": 0.9}))
+    assert call_main(*settings) == 1
 
 
 def test_no_model_is_one_line_and_exit_code_1(tmp_path, monkeypatch):

@@ -6,17 +6,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from test_verdict import make_calibration
 from tiny import tiny_config
 
 from msddf_jax import checkpoint, report
 
 ABOUT = {"step": 7, "weights": "best", "select": {"eval": "val", "metric": "video_auc"}, "versions": {"jax": "1.2.3"}}
+SWAP = 7  # index of toy_swap among the methods
 # Two videos a class, two frames each: video scores 0.2, 0.6 (real) and 0.5, 0.9 (fake), AUC 3 / 4.
 ROWS = [
-    *(("toy/c23/real/000", "real", i, 0, s) for i, s in enumerate((0.1, 0.3))),
-    *(("toy/c23/real/001", "real", i, 0, s) for i, s in enumerate((0.6, 0.6))),
-    *(("toy/c23/toy_swap/a", "toy_swap", i, 1, s) for i, s in enumerate((0.4, 0.6))),
-    *(("toy/c23/toy_swap/b", "toy_swap", i, 1, s) for i, s in enumerate((0.9, 0.9))),
+    *(("toy/c23/real/000", 0, i, 0, s) for i, s in enumerate((0.1, 0.3))),
+    *(("toy/c23/real/001", 0, i, 0, s) for i, s in enumerate((0.6, 0.6))),
+    *(("toy/c23/toy_swap/a", SWAP, i, 1, s) for i, s in enumerate((0.25, 0.75))),
+    *(("toy/c23/toy_swap/b", SWAP, i, 1, s) for i, s in enumerate((0.9, 0.9))),
 ]
 
 
@@ -68,6 +70,34 @@ def test_robustness_comes_from_the_stress_test(tmp_path):
     assert 'alt="first: JPEG (jpeg)"' in text and "has not been stressed" not in text
 
 
+def test_the_calibration_is_that_of_the_scores(tmp_path):
+    folder = _workdir(tmp_path / "run")
+    (folder / "calibration.json").write_text(json.dumps(make_calibration(2.0, 0.7)))
+    text = report.write_report([folder], tmp_path / "report.html", mistakes=0).read_text()
+    assert "threshold 0.700 and slope 2.00 fitted on val (8 videos)" in text
+    (folder / "calibration.json").write_text(json.dumps(make_calibration(2.0, 0.7, step=8)))
+    text = report.write_report([folder], tmp_path / "report.html", mistakes=0).read_text()
+    assert (
+        "not calibrated (calibration.json is of step 8, and these scores are of step 7)" in text and "slope" not in text
+    )
+
+
+def test_what_is_said_of_the_forgeries_has_a_table(tmp_path):
+    folder = _workdir(tmp_path / "run")
+    assert (
+        "type, regions and strength" not in report.write_report([folder], tmp_path / "a.html", mistakes=0).read_text()
+    )
+    results = json.loads((folder / "results.json").read_text())
+    results |= {"first/forgery_type_accuracy": 0.625, "first/forgery_strength_mae": 0.0815}
+    (folder / "results.json").write_text(json.dumps(results | {"second/forgery_type_accuracy": None}))
+    report.write_report([folder], tmp_path / "report.html", mistakes=0)
+    with open(tmp_path / "report_tables" / "run_type_regions_and_strength.csv", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["test set", "type, accuracy %", "strength, mean absolute error"],
+            ["first", "62.5", "0.082"],
+        ]
+
+
 def test_what_cannot_be_reported_is_named(tmp_path):
     folder = _workdir(tmp_path / "run")
     with pytest.raises(ValueError, match="the same workdir twice"):
@@ -90,5 +120,9 @@ def test_the_worst_mistakes_are_the_worst(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "load_for_inference", lambda folder: SimpleNamespace(config=config))
     monkeypatch.setattr(report.source, "open_source", lambda **_: None)
     report._draw_mistakes(run, ["first"], 3, None)
-    # Real 001 is off by 0.6; fake a, off by exactly 0.5, is on neither side.
-    assert drawn == ["toy/c23/real/001"]
+    # Real 001 is off by 0.6; fake a, exactly 0.5, is called real, as every command calls it.
+    assert drawn == ["toy/c23/real/001", "toy/c23/toy_swap/a"]
+    # Above 0.65 is fake: real 001 is right, fake a is more wrong than before.
+    drawn.clear()
+    report._draw_mistakes(run._replace(fitted=make_calibration(1.0, 0.65)), ["first"], 3, None)
+    assert drawn == ["toy/c23/toy_swap/a"]

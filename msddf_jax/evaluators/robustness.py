@@ -34,6 +34,7 @@ class Scorer(NamedTuple):
 
     predict_fn(weights, {"image": uint8 [B, H, W, 3]}) -> {"score": [B]}; weights: its first argument, on the mesh.
     mesh: device mesh. batch_size, image_size, num_threads: of `pipeline.eval_batches`. seed: of everything drawn.
+    aggregate: of the frames of a video, as `scores.group_videos`.
     """
 
     predict_fn: Any
@@ -43,6 +44,7 @@ class Scorer(NamedTuple):
     image_size: int
     num_threads: int = 4
     seed: int = 0
+    aggregate: str = "mean"
 
 
 def grid_rows(grid, eval_set, attacks=()):
@@ -167,6 +169,7 @@ def stress_set(folder, name, eval_set, grids, scorer, *, about, attacks=()):
     settings = {
         **about, "eval": name, "source": eval_set.name, "records": pipeline.fingerprint(eval_set),
         "num_records": len(eval_set), "seed": scorer.seed, "batch_size": scorer.batch_size,
+        "aggregate": scorer.aggregate,
     }  # fmt: skip
     table = [(grid, row) for grid in grids for row in grid_rows(grid, eval_set, attacks)]
     cells = [(g, row, i) for g, row in table for i in range(len(row.levels)) if row.changes(row.levels[i], size)]
@@ -179,7 +182,11 @@ def stress_set(folder, name, eval_set, grids, scorer, *, about, attacks=()):
         if values is None:
             scores = score_level(scorer, eval_set, row, row.levels[i], f"{name} {row.name} {_text(row.levels[i])}")
             values = metrics.detection_metrics(
-                scores["score"], scores["label"], scores["video_key"], name=f"{name}/{row.name}"
+                scores["score"],
+                scores["label"],
+                scores["video_key"],
+                name=f"{name}/{row.name}",
+                aggregate=scorer.aggregate,
             )
             values = {key: float(value) if np.isfinite(value) else None for key, value in values.items()}
             if jax.process_index() == 0:

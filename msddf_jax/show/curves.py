@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
-from msddf_jax.statistics import calibration
+from msddf_jax.statistics import calibration, weighted
 
 _REAL, _FAKE, _GREY = "#1f77b4", "#d62728", "#666666"
 # Okabe and Ito's colours, which the common kinds of colour blindness keep apart.
@@ -90,7 +90,7 @@ def draw_calibration(scores, labels, calibrated=None, num_bins=15):
     """Reliability diagram: the share of fakes among the scores of each bin, which should be the mean score.
 
     Args:
-      scores, labels: [V]. calibrated: float [V], the scores after temperature scaling, or None.
+      scores, labels: [V]. calibrated: float [V], the probabilities of a calibration, or None.
 
     Returns:
       SVG text; the size of a point grows with the number of scores in its bin.
@@ -101,7 +101,7 @@ def draw_calibration(scores, labels, calibrated=None, num_bins=15):
         if values is None:
             continue
         _, mean, share = calibration.reliability(values, labels, num_bins)
-        counts = np.bincount(calibration.score_bins(np.asarray(values), num_bins), minlength=num_bins)
+        counts = np.bincount(weighted.score_bins(np.asarray(values), num_bins), minlength=num_bins)
         there = counts > 0
         style = _style(i)
         label = f"{name}, ECE {100 * calibration.ece(values, labels, num_bins):.1f} %"

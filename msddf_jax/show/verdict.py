@@ -8,55 +8,45 @@ import numpy as np
 import PIL.Image
 
 from msddf_jax import inference
-from msddf_jax.data import schema
 from msddf_jax.show import plots, uploads
-from msddf_jax.statistics.calibration import apply_temperature, of_level
+from msddf_jax.statistics import verdict as verdicts
 
 # Faces that are shown, evenly spread.
 MAX_SHOWN = 6
 
 
-def judge(model, found, calibration):
+def judge(model, found, calibration, aggregate="mean") -> dict:
     """The verdict on one upload.
 
     Args:
-      model: `inference.Inference`. found: `extract.Extraction` with frames. calibration: of
-        `calibration.load_calibration`.
+      model: `inference.Inference`. found: `extract.Extraction` with frames. calibration: of these weights and this
+        aggregate, or None. aggregate: of the highest face scores of the frames, as `scores.group_videos`.
 
     Returns:
-      dict: kind (image, video), score (mean over frames of the highest face score), threshold, fake (score >
-      threshold), probability and probability_threshold (after calibration) or None, fitted_on, frames (frame
-      number -> score), missing (frame numbers without score), fps, cut_short (str), faces: list of {frame, image,
-      map, score}.
+      dict: kind (image, video), judged (`verdict.Verdict`), forgery (`verdict.describe_forgery`), frames (frame number
+      -> score), missing (frame numbers without score), fps, cut_short (str), faces: list of {frame, image, score, map
+      or None}.
 
     Raises:
-      uploads.UploadError: score_not_finite.
+      uploads.UploadError: score_not_finite. ValueError: as `verdict.judge`.
     """
-    scores, maps = inference.score_crops(model, [face.image for face in found.frames])
-    if not np.isfinite(scores).all():
+    outputs = inference.score_crops(model, [face.image for face in found.frames])
+    if not np.isfinite([output["score"] for output in outputs]).all():
         raise uploads.UploadError("score_not_finite", "The model gave no number for this file.")
-    frames = {}
-    for face, score in zip(found.frames, scores, strict=True):
-        frames[face.frame_index] = max(score, frames.get(face.frame_index, 0.0))
-    score, kind = float(np.mean(list(frames.values()))), "image" if found.info is None else "video"
-    part = of_level(calibration, "frame" if kind == "image" else "video")
-    threshold = schema.THRESHOLD if part is None else part["threshold"]
-    fitted = lambda value: None if part is None else float(apply_temperature(value, part["temperature"]))
+    top = verdicts.top_faces([face.frame_index for face in found.frames], outputs)
+    frames, kind = {frame: output["score"] for frame, output in top.items()}, "image" if found.info is None else "video"
+    level = "frame" if kind == "image" else "video"
     return {
         "kind": kind,
-        "score": score,
-        "threshold": threshold,
-        "fake": score > threshold,
-        "probability": fitted(score),
-        "probability_threshold": fitted(threshold),
-        "fitted_on": None if part is None else calibration["fitted_on"],
+        "judged": verdicts.judge(list(frames.values()), calibration, aggregate, level),
+        "forgery": verdicts.describe_forgery(top.values()),
         "frames": frames,
         "missing": sorted({drop.frame_index for drop in found.drops if drop.frame_index >= 0} - set(frames)),
         "fps": 0.0 if found.info is None else found.info.fps,
         "cut_short": next((drop.detail for drop in found.drops if drop.code == "truncated"), ""),
         "faces": [
-            {"frame": face.frame_index, "image": face.image, "map": heat, "score": value}
-            for face, heat, value in zip(found.frames, maps, scores, strict=True)
+            {"frame": face.frame_index, "image": face.image, "score": output["score"], "map": output.get("map")}
+            for face, output in zip(found.frames, outputs, strict=True)
         ],
     }
 
@@ -79,19 +69,17 @@ def render_verdict(verdict):
 
 
 def _render_headline(verdict):
-    word, tone = ("fake", "fake") if verdict["fake"] else ("real", "real")
-    shown = verdict["score"] if verdict["probability"] is None else verdict["probability"]
-    mark = verdict["threshold"] if verdict["probability"] is None else verdict["probability_threshold"]
-    if verdict["probability"] is None:
-        figure = f"score {verdict['score']:.2f} of 1"
+    judged = verdict["judged"]
+    if judged.calibration is None:
+        figure = f"score {judged.score:.2f} of 1"
         note = (
             "This model is <b>not calibrated</b>: the score orders files, but it is not a probability. "
             "0.9 does not mean nine in ten."
         )
     else:
-        figure = f"probability of fake {100 * verdict['probability']:.0f}&thinsp;%"
-        fitted_on = html.escape(str(verdict["fitted_on"]))
-        note = f"Calibrated on {fitted_on}; the score before calibration is {verdict['score']:.2f}."
+        figure = f"probability of fake {100 * judged.probability:.0f}&thinsp;%"
+        fitted_on = html.escape(str(judged.calibration["fitted_on"]))
+        note = f"Calibrated on {fitted_on}; the score before calibration is {judged.score:.2f}."
     if verdict["kind"] == "video":
         total = len(verdict["frames"]) + len(verdict["missing"])
         looked = f"{len(verdict['frames'])} of {total} sampled frames have a face that could be scored"
@@ -102,22 +90,36 @@ def _render_headline(verdict):
     if verdict["cut_short"]:
         warning = f'<p class="msddf-warning">The video is cut short: {html.escape(verdict["cut_short"])}.</p>'
     return (
-        f'<div class="msddf-card msddf-{tone}" role="status">'
+        f'<div class="msddf-card msddf-{judged.label}" role="status">'
         f'<div class="msddf-big">The detector calls this {"video" if verdict["kind"] == "video" else "image"} '
-        f'<b>{word}</b></div><div class="msddf-figure">{figure}</div>'
-        f'<div class="msddf-bar"><div class="msddf-fill" style="width:{100 * shown:.1f}%"></div>'
-        f'<div class="msddf-mark" style="left:{100 * mark:.1f}%"></div></div>'
-        f'<div class="msddf-scale"><span>0 real</span><span>fake above {mark:.2f}</span><span>1 fake</span></div>'
-        f"<p>{note}</p><p>{looked}.</p>{warning}</div>"
+        f'<b>{judged.label}</b></div><div class="msddf-figure">{figure}</div>'
+        f'<div class="msddf-bar"><div class="msddf-fill" style="width:{100 * judged.probability:.1f}%"></div>'
+        # With a calibration or without one, the two verdicts meet at one half.
+        '<div class="msddf-mark" style="left:50%"></div></div>'
+        '<div class="msddf-scale"><span>0 real</span><span>fake above 0.50</span><span>1 fake</span></div>'
+        f"<p>{note}</p>{_render_forgery(verdict['forgery'])}<p>{looked}.</p>{warning}</div>"
     )
+
+
+def _render_forgery(forgery):
+    """A line of what the detector says of type, regions and strength; "" where it has no such heads."""
+    parts, words = [], lambda name: name.replace("_", " ")
+    if "type" in forgery:
+        parts.append(f"type {words(forgery['type'])} ({100 * forgery['type_probability']:.0f}&thinsp;%)")
+    if "regions" in forgery:
+        parts.append(", ".join(f"{words(name)} {100 * p:.0f}&thinsp;%" for name, p in forgery["regions"].items()))
+    if "strength" in forgery:
+        parts.append(f"strength {forgery['strength']:.2f}")
+    return f"<p>What the detector says of the forgery: {'; '.join(parts)}.</p>" if parts else ""
 
 
 def _render_timeline(verdict):
     """Not a picture, as `plots.draw_timeline`, whose text nobody can read at the width of a phone."""
+    threshold = verdict["judged"].threshold
     last = max([*verdict["frames"], *verdict["missing"], 1])
     place = lambda frame: f"left:{100 * frame / last:.2f}%"
     dots = [
-        f'<i class="{"above" if score > verdict["threshold"] else "below"}" title="frame {frame}: {score:.2f}" '
+        f'<i class="{"above" if score > threshold else "below"}" title="frame {frame}: {score:.2f}" '
         f'style="{place(frame)};bottom:{100 * score:.2f}%"></i>'
         for frame, score in verdict["frames"].items()
     ]
@@ -125,7 +127,7 @@ def _render_timeline(verdict):
              for frame in verdict["missing"]]  # fmt: skip
     scores, fps = verdict["frames"].values(), verdict["fps"]
     end = f"{last / fps:.1f} s" if fps > 0 else f"frame {last}"
-    what = "Score of each frame" + ("" if verdict["probability"] is None else ", before calibration")
+    what = "Score of each frame" + ("" if verdict["judged"].calibration is None else ", before calibration")
     label = f"{what}: {len(scores)} frames from {min(scores):.2f} to {max(scores):.2f}"
     keys = [("#d62728", "called fake"), ("#1f77b4", "called real")]
     keys += [("#888", f"no face ({len(verdict['missing'])})")] if verdict["missing"] else []
@@ -133,9 +135,9 @@ def _render_timeline(verdict):
     return (
         f'<h3>Over time</h3><div class="msddf-scale"><span>1 fake</span><span>{what}</span></div>'
         f'<div class="msddf-chart" role="img" aria-label="{label}">'
-        f'<hr style="bottom:{100 * verdict["threshold"]:.2f}%">{"".join(dots)}</div>'
+        f'<hr style="bottom:{100 * threshold:.2f}%">{"".join(dots)}</div>'
         f'<div class="msddf-scale"><span>0 real, at 0 s</span><span>{end}</span></div>'
-        f'<div class="msddf-key">{key}<span>dashed: threshold {verdict["threshold"]:.2f}</span></div>'
+        f'<div class="msddf-key">{key}<span>dashed: threshold {threshold:.2f}</span></div>'
     )
 
 

@@ -1,26 +1,22 @@
-"""Do probabilities mean what they say: ECE, Brier score, and a temperature fitted on validation scores.
+"""Do probabilities mean what they say: ECE, Brier score, and a slope and an offset fitted on validation scores.
 
 A score is P(fake) in [0, 1]; calibration is with respect to the share of fakes of the set at hand.
 """
 
-import json
-import pathlib
 import warnings
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import expit
 
 from msddf_jax.data import schema
+from msddf_jax.statistics import weighted
 from msddf_jax.statistics.scores import both_classes, check_probabilities, check_scores, group_videos
+from msddf_jax.statistics.verdict import apply_calibration, logit
 
-FILE = "calibration.json"
-TEMPERATURES = (0.05, 20.0)
-# Scores are float32 sigmoids: nearer to 0 or 1 than this they are rounding.
-_SMALLEST = 1e-7
+SLOPES = (0.05, 20.0)
 
 
-def ece(scores, labels, num_bins=15):
+def ece(scores, labels, num_bins=weighted.BINS) -> float:
     """Expected calibration error of P(fake): the gap between mean score and share of fakes, by bins.
 
     Bins are equal in width, [k / n, (k + 1) / n), the last with 1; a bin counts by its share of the examples.
@@ -37,20 +33,19 @@ def ece(scores, labels, num_bins=15):
     Source: Naeini et al., AAAI 2015, on P(fake) and not on the confidence of the predicted class.
     """
     scores, labels = check_probabilities(scores, labels, "ece")
-    gap, _, _ = reliability(scores, labels, num_bins)
-    return float(np.nansum(np.abs(gap)))
+    if num_bins < 1:
+        raise ValueError(f"num_bins is {num_bins}, expected at least 1")
+    return float(np.abs(weighted.bin_gaps(weighted.once(scores, labels), num_bins)).sum())
 
 
-def reliability(scores, labels, num_bins=15):
+def reliability(scores, labels, num_bins=weighted.BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a reliability diagram shows: (gap, mean score, share of fakes), each float64 [num_bins].
 
     gap: (mean score - share of fakes) x the bin's share of the examples. NaN in a bin without examples.
     Args, Raises: as `ece`.
     """
     scores, labels = check_probabilities(scores, labels, "ece")
-    if num_bins < 1:
-        raise ValueError(f"num_bins is {num_bins}, expected at least 1")
-    which = score_bins(scores, num_bins)
+    which = weighted.score_bins(scores, num_bins)
     count = np.bincount(which, minlength=num_bins).astype(np.float64)
     count[count == 0] = np.nan
     mean = np.bincount(which, weights=scores, minlength=num_bins) / count
@@ -58,74 +53,57 @@ def reliability(scores, labels, num_bins=15):
     return (mean - share) * count / scores.size, mean, share
 
 
-def score_bins(scores, num_bins=15):
-    """int64 [N]: the bin of each score, equal in width over [0, 1]."""
-    return np.minimum((scores * num_bins).astype(np.int64), num_bins - 1)
-
-
-def brier(scores, labels):
+def brier(scores, labels) -> float:
     """Brier score: the mean of (score - label)^2; 0.25 for a score that is always 0.5.
 
     Args, Raises: as `ece`. Returns: float in [0, 1], also where one class is absent.
     Source: `sklearn.metrics.brier_score_loss`.
     """
     scores, labels = check_probabilities(scores, labels, "brier")
-    return float(np.mean((scores - labels) ** 2))
+    return float(weighted.brier(weighted.once(scores, labels))[0])
 
 
-def nll(scores, labels):
+def nll(scores, labels) -> float:
     """Mean negative log-likelihood in nats, scores kept 1e-7 away from 0 and 1. Args, Raises: as `ece`."""
     scores, labels = check_probabilities(scores, labels, "nll")
-    return _nll(_logit(scores), labels)
+    return _nll(logit(scores), labels)
 
 
-def apply_temperature(scores, temperature):
-    """sigmoid(logit(score) / temperature): float64, the shape of scores (float in [0, 1]); 0.5 stays 0.5.
+def fit_slope(scores, labels, threshold) -> float:
+    """The slope in `SLOPES` under which scores have the smallest NLL, the threshold being probability one half.
 
-    Raises: ValueError for a temperature that is not above 0, or a score outside [0, 1].
-    """
-    scores = np.asarray(scores, np.float64)
-    if not (np.isfinite(temperature) and temperature > 0.0):
-        raise ValueError(f"the temperature is {temperature}, expected one above 0")
-    if not np.all((scores >= 0.0) & (scores <= 1.0)):
-        raise ValueError("a temperature is applied to probabilities in [0, 1]")
-    return expit(_logit(scores) / temperature)
-
-
-def fit_temperature(scores, labels):
-    """The temperature in `TEMPERATURES` under which the scores have the smallest NLL.
-
-    Args: scores, labels: as `ece`; both classes.
+    Args: scores, labels: as `ece`; both classes. threshold: in [0, 1].
 
     Returns:
-      float. 1.0 with a warning where every score is on its side of 0.5: the NLL then falls without end as T goes to 0,
-      and such a set says nothing about T. A value at the end of the range comes with a warning too.
+      float. 1.0 with a warning where every score is on its side of the threshold: the NLL then falls without end as the
+      slope grows, and such a set says nothing about it. A value at the end of the range comes with a warning too.
 
     Raises:
       ValueError: as `ece`, or one class only.
 
-    Source: Guo et al., ICML 2017, for two classes.
+    Source: Platt, 1999, with the offset given by the threshold; the slope is 1 / temperature of Guo et al., ICML 2017.
     """
-    scores, labels = check_probabilities(scores, labels, "a temperature")
+    scores, labels = check_probabilities(scores, labels, "a slope")
     if labels.all() or not labels.any():
-        raise ValueError("a temperature cannot be fitted to one class only")
-    logits = _logit(scores)
-    if np.all(logits * (2 * labels - 1) >= 0.0):
+        raise ValueError("a slope cannot be fitted to one class only")
+    distances = logit(scores) - logit(threshold)
+    if np.all(distances * (2 * labels - 1) >= 0.0):
         warnings.warn(
-            f"all {labels.size} validation scores are on their side of 0.5: they do not tell a temperature, 1 is kept",
+            f"all {labels.size} validation scores are on their side of {threshold:.3g}: they do not tell a slope, 1 is "
+            "kept",
             stacklevel=2,
         )
         return 1.0
-    low, high = np.log(TEMPERATURES)
-    # The NLL is convex in 1 / T, so it has one minimum in log T too.
-    found = minimize_scalar(lambda t: _nll(logits / np.exp(t), labels), bounds=(low, high), method="bounded")
-    temperature = float(np.exp(found.x))
+    low, high = np.log(SLOPES)
+    # The NLL is convex in the slope, so it has one minimum in its logarithm too.
+    found = minimize_scalar(lambda t: _nll(distances * np.exp(t), labels), bounds=(low, high), method="bounded")
+    slope = float(np.exp(found.x))
     if min(found.x - low, high - found.x) < 1e-3:
-        warnings.warn(f"the temperature {temperature:.3g} is at the end of the range {TEMPERATURES}", stacklevel=2)
-    return temperature
+        warnings.warn(f"the slope {slope:.3g} is at the end of the range {SLOPES}", stacklevel=2)
+    return slope
 
 
-def best_threshold(scores, labels):
+def best_threshold(scores, labels) -> float:
     """The threshold of the highest balanced accuracy, a score strictly above it being called fake.
 
     Args:
@@ -156,17 +134,19 @@ def best_threshold(scores, labels):
     return float(best[np.argmin(np.abs(best - schema.THRESHOLD))])
 
 
-def fit_calibration(scores, labels, video_keys, *, fitted_on, split, aggregate="mean"):
-    """Temperature and threshold of videos and of frames, from the scores of a validation set.
+def fit_calibration(scores, labels, video_keys, *, fitted_on, split, aggregate="mean") -> dict | None:
+    """Slope, offset and threshold of videos and of frames, from the scores of a validation set.
 
-    The threshold maximises balanced accuracy (`best_threshold`) and is of scores before the temperature.
+    The threshold maximises balanced accuracy (`best_threshold`), the slope minimises the NLL (`fit_slope`), the offset
+    makes the threshold probability one half. Where the set's shares of real and fake are far apart, that may cost
+    likelihood: nll_after is then above nll_before.
 
     Args:
       scores, labels, video_keys: one a frame, as `scores.group_videos`. fitted_on: name of the eval. split: of it.
       aggregate: as `scores.group_videos`.
 
     Returns:
-      dict for `calibration.json`: temperature, threshold, num_videos, nll_before, nll_after of video scores;
+      dict for `calibration.json`: slope, offset, threshold, num_videos, nll_before, nll_after of video scores;
       fitted_on, split, aggregate; and "frame" with the same of frame scores (num_frames). None with a warning where
       the set has one class only.
 
@@ -188,53 +168,21 @@ def fit_calibration(scores, labels, video_keys, *, fitted_on, split, aggregate="
     }
 
 
-def check_split(name, split):
-    """Raise ValueError where a split may not choose a threshold or a temperature: any but a validation split."""
+def check_split(name, split) -> None:
+    """Raise ValueError where a split may not choose a threshold or a slope: any but a validation split."""
     if not split.startswith("val"):
         raise ValueError(
-            f"config.select names {name!r}, whose split is {split!r}: a threshold or a temperature fitted there makes "
-            "its figures meaningless. Name an eval of a validation split."
+            f"config.select names {name!r}, whose split is {split!r}: a threshold or a slope fitted there makes its "
+            "figures meaningless. Name an eval of a validation split."
         )
 
 
-def of_level(calibration, level):
-    """The part of a calibration for level "video" or "frame": a dict with temperature and threshold, or None."""
-    if calibration is None:
-        return None
-    return calibration["frame"] if level == "frame" else calibration
-
-
-def load_calibration(workdir):
-    """The calibration of a workdir as `fit_calibration` gives it, or None where it has none.
-
-    Raises: ValueError where the file is not a calibration.
-    """
-    path = pathlib.Path(workdir) / FILE
-    if not path.exists():
-        return None
-    value = json.loads(path.read_text())
-    for part in (value, value.get("frame", {})):
-        if not {"temperature", "threshold"} <= set(part):
-            raise ValueError(f"{path} lacks temperature or threshold; write it again: python -m msddf_jax.evaluate")
-        temperature, threshold = float(part["temperature"]), float(part["threshold"])
-        if not (0.0 < temperature < np.inf and 0.0 <= threshold <= 1.0):
-            raise ValueError(f"{path}: temperature {temperature} or threshold {threshold} is out of range")
-    return value
-
-
 def _fit_level(scores, labels):
-    temperature = fit_temperature(scores, labels)
-    return {
-        "temperature": temperature,
-        "threshold": best_threshold(scores, labels),
-        "nll_before": nll(scores, labels),
-        "nll_after": nll(apply_temperature(scores, temperature), labels),
-    }
-
-
-def _logit(scores):
-    scores = np.clip(scores, _SMALLEST, 1.0 - _SMALLEST)
-    return np.log(scores) - np.log1p(-scores)
+    threshold = best_threshold(scores, labels)
+    slope = fit_slope(scores, labels, threshold)
+    part = {"slope": slope, "offset": float(-slope * logit(threshold)), "threshold": threshold}
+    part["nll_before"] = nll(scores, labels)
+    return part | {"nll_after": nll(apply_calibration(scores, part), labels)}
 
 
 def _nll(logits, labels):

@@ -12,9 +12,9 @@ from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import norm, rankdata
 
 from msddf_jax.data import schema
-from msddf_jax.statistics import calibration as calibrate
-from msddf_jax.statistics import metrics
+from msddf_jax.statistics import metrics, weighted
 from msddf_jax.statistics.scores import check_probabilities, check_scores, group_videos
+from msddf_jax.statistics.verdict import apply_calibration, of_level
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -26,9 +26,6 @@ MAX_THRESHOLDS = 4096
 MAX_JACKKNIFE = 500
 # Where fewer videos than this are expected beyond a TNR's or TPR's threshold, its lower end is 0.
 MIN_BEYOND = 2.0
-_BINS = 15
-# Elements of one temporary array [resamples, thresholds], float64.
-_CHUNK = 1 << 20
 
 
 class PairedTest(NamedTuple):
@@ -70,7 +67,7 @@ def bootstrap_intervals(
     scores, labels = check_probabilities(scores, labels, "a bootstrap")
     videos, video_labels, names = group_videos(scores, labels, video_keys, aggregate)
     plan = _plan(video_labels, resamples, level, seed)
-    frame, video = (calibrate.of_level(calibration, kind) for kind in ("frame", "video"))
+    frame, video = (of_level(calibration, kind) for kind in ("frame", "video"))
     values = _level_intervals(scores, labels, np.searchsorted(names, np.asarray(video_keys)), plan, frame)
     result = {f"frame_{metric}": interval for metric, interval in values.items()}
     # Videos of one frame each: the same figures, but for another calibration.
@@ -86,7 +83,7 @@ def _level_intervals(scores, labels, videos, plan, calibration):
     if plan.defined:
         result["ece"] = _ece_of_plan(scores, labels, videos, plan)
         if calibration is not None:
-            scaled = calibrate.apply_temperature(scores, calibration["temperature"])
+            scaled = apply_calibration(scores, calibration)
             result["ece_calibrated"] = _ece_of_plan(scaled, labels, videos, plan)
     fakes = len(np.unique(videos[labels == 1]))
     for name in _unknown_below(plan.weights.shape[1] - fakes, fakes):
@@ -112,11 +109,8 @@ def auc_interval(scores, labels, *, resamples=RESAMPLES, level=LEVEL, seed=0):
     plan = _plan(labels, resamples, level, seed)
     if labels.all() or not labels.any():
         return np.nan, np.nan
-    fakes, reals = labels == 1, labels == 0
-    # Who beats whom is settled once; a resample only counts its members.
-    wins = (np.sign(scores[fakes][:, None] - scores[reals]) + 1.0) / 2.0
-    ours, theirs = (plan.weights[:, keep].astype(np.float64) for keep in (fakes, reals))
-    return plan.interval(np.einsum("rn,rn->r", ours @ wins, theirs) / (ours.sum(1) * theirs.sum(1)))
+    examples = weighted.Examples(scores, labels, np.arange(labels.size), plan.weights)
+    return plan.interval(np.concatenate([weighted.auc(*curve) for curve in weighted.curves(examples)]))
 
 
 def bca_interval(drawn, estimate, jackknife, strata, level=LEVEL, *, student=True):
@@ -217,20 +211,13 @@ def ece_interval(drawn, gaps, level=LEVEL):
 
 def _ece_of_plan(scores, labels, videos, plan):
     """`ece_interval` of the examples of one level under the plan's resamples."""
-    gaps, filled = _gap_sums(scores, labels, videos, plan.weights.shape[1])
-    sums = plan.weights @ np.column_stack([gaps, np.bincount(videos, minlength=len(gaps))])
-    shares = sums[:, :-1] / sums[:, -1:]
+    shares = weighted.bin_gaps(weighted.Examples(scores, labels, videos, plan.weights), weighted.BINS)
     drawn, found = shares[: -len(plan.strata) - 1], shares[-1]
     # A bin with few videos varies less among resamples than among samples, as a variance of n does without n - 1.
+    bins = weighted.BINS
+    filled = np.bincount(np.unique(videos * bins + weighted.score_bins(scores, bins)) % bins, minlength=bins)
     wider = np.sqrt(np.maximum(filled, 2) / np.maximum(filled - 1, 1))
     return ece_interval(found + (drawn - found) * wider, found, plan.level)
-
-
-def _gap_sums(scores, labels, videos, count):
-    """(float [V, bins] sums of score - label of each video's examples, int [bins] videos with an example there)."""
-    which = videos * _BINS + calibrate.score_bins(scores, _BINS)
-    sums = np.bincount(which, weights=scores - labels, minlength=count * _BINS).reshape(count, _BINS)
-    return sums, np.bincount(np.unique(which) % _BINS, minlength=_BINS)
 
 
 def resampled_metrics(scores, labels, videos, weights, *, calibration=None):
@@ -244,10 +231,8 @@ def resampled_metrics(scores, labels, videos, weights, *, calibration=None):
       {metric: float64 [R]}; weights of 1 give the metrics themselves; NaN where one class is absent.
     """
     scores, labels = check_probabilities(scores, labels, "a bootstrap")
-    values = _resampled_means(scores, labels, videos, weights, calibration)
-    if labels.any() and not labels.all():
-        return _resampled_curves(scores, labels, videos, weights) | values
-    return dict.fromkeys(metrics.RANKED, np.full(len(weights), np.nan)) | values
+    examples = weighted.Examples(scores, labels, videos, weights)
+    return metrics.weighted_metrics(examples, calibration=calibration, max_thresholds=MAX_THRESHOLDS)
 
 
 def delong_covariance(scores, labels):
@@ -330,7 +315,7 @@ def permutation_test(scores_a, scores_b, labels, *, resamples=10_000, seed=0):
     fake = np.asarray(labels).astype(bool)
     first, second = rankdata(scores_a), rankdata(scores_b)
     rng = np.random.default_rng(seed)
-    size = max(1, _CHUNK // fake.size)
+    size = max(1, weighted.CHUNK // fake.size)
     extreme = 0
     for start in range(0, resamples, size):
         swap = rng.random((min(size, resamples - start), fake.size)) < 0.5
@@ -409,76 +394,3 @@ def _plan(labels, resamples, level, seed):
         strata.append(np.full(groups, value))
     whole = np.ones((1, len(labels)), np.int32)
     return _Plan(np.concatenate([drawn, *without, whole]), np.concatenate(strata), level, defined)
-
-
-def _resampled_means(scores, labels, videos, weights, calibration):
-    """Metrics that are means over examples: sums by video, then one product with the weights."""
-    count = weights.shape[1]
-    by_video = lambda values: weights @ np.bincount(videos, weights=values, minlength=count)
-    total, fakes = by_video(np.ones(len(scores))), by_video(labels)
-
-    def calls(threshold):
-        right = (scores > threshold) == (labels == 1)
-        hits, correct = by_video(right & (labels == 1)), by_video(right)
-        with np.errstate(invalid="ignore"):
-            return correct / total, (hits / fakes + (correct - hits) / (total - fakes)) / 2
-
-    def spread(values):
-        gaps, _ = _gap_sums(values, labels, videos, count)
-        return np.abs(weights @ gaps).sum(1) / total, by_video((values - labels) ** 2) / total
-
-    result = dict(zip(("accuracy", "balanced_accuracy"), calls(schema.THRESHOLD), strict=True))
-    result |= dict(zip(("ece", "brier"), spread(scores), strict=True))
-    if calibration is not None:
-        result |= dict(zip(("accuracy_val", "balanced_accuracy_val"), calls(calibration["threshold"]), strict=True))
-        scaled = calibrate.apply_temperature(scores, calibration["temperature"])
-        result |= dict(zip(("ece_calibrated", "brier_calibrated"), spread(scaled), strict=True))
-    return result
-
-
-def _resampled_curves(scores, labels, videos, weights):
-    """Metrics of the ROC curve, on the curve of every resample."""
-    thresholds = np.unique(scores)
-    if thresholds.size > MAX_THRESHOLDS:
-        thresholds = thresholds[np.linspace(0, thresholds.size - 1, MAX_THRESHOLDS).astype(np.int64)]
-    # Column 0 is the highest threshold; a score counts from the highest threshold that it reaches.
-    column = thresholds.size - np.searchsorted(thresholds, scores, side="right")
-    found = {}
-    for value in (1, 0):
-        keep = labels == value
-        rows, inside = np.unique(videos[keep], return_inverse=True)
-        table = np.zeros((rows.size, thresholds.size), np.float32)
-        np.add.at(table, (inside, column[keep]), 1.0)
-        # float32 holds whole numbers up to 2^24: the counts are exact.
-        found[value] = rows, np.cumsum(table, axis=1)
-    size = max(1, _CHUNK // thresholds.size)
-    parts = []
-    for start in range(0, len(weights), size):
-        chunk = weights[start : start + size]
-        curves = [(chunk[:, rows].astype(np.float32) @ table).astype(np.float64) for rows, table in
-                  (found[1], found[0])]  # fmt: skip
-        parts.append(_curve_metrics(*curves))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _curve_metrics(fakes, reals):
-    """Metrics of cumulated counts [R, D] of fakes and reals at or above falling thresholds."""
-    zero = np.zeros((len(fakes), 1))
-    fakes, reals = np.concatenate([zero, fakes], axis=1), np.concatenate([zero, reals], axis=1)
-    tpr, fpr = fakes / fakes[:, -1:], reals / reals[:, -1:]
-    rows = np.arange(len(tpr))
-    step = np.diff(tpr, axis=1)
-    result = {"auc": 1.0 - np.einsum("rd,rd->r", step, (fpr[:, 1:] + fpr[:, :-1]) / 2)}
-    gap = (1.0 - tpr) - fpr
-    after = np.argmax(gap <= 0.0, axis=1)
-    share = gap[rows, after - 1] / (gap[rows, after - 1] - gap[rows, after])
-    result["eer"] = fpr[rows, after - 1] + share * (fpr[rows, after] - fpr[rows, after - 1])
-    called = fakes[:, 1:] + reals[:, 1:]
-    result["ap"] = np.einsum("rd,rd->r", step, fakes[:, 1:] / np.maximum(called, 1.0))
-    for target in metrics.TNR_TARGETS:
-        first = np.argmax(tpr >= target, axis=1)
-        result[f"tnr{round(100 * target)}"] = 1.0 - fpr[rows, first]
-    for target in metrics.FPR_TARGETS:
-        last = (fpr <= target).sum(1) - 1
-        result[f"tpr_fpr{100 * target:g}"] = tpr[rows, last]
-    return result

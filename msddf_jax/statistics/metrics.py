@@ -5,26 +5,30 @@ only) is NaN with a warning, never 0; what is wrong (no scores, NaN scores, othe
 names the place.
 """
 
+import functools
+
 import numpy as np
 from sklearn import metrics as sk
 
 from msddf_jax.data import schema
-from msddf_jax.statistics.calibration import apply_temperature, brier, ece, of_level
+from msddf_jax.statistics import weighted
 from msddf_jax.statistics.scores import both_classes, check_probabilities, check_scores, group_videos
+from msddf_jax.statistics.verdict import apply_calibration, check_aggregate_of, of_level
 
 TNR_TARGETS = (0.90, 0.95, 0.99)
 FPR_TARGETS = (0.001, 0.01, 0.05)
+# Of the ROC curves that `weighted.curves` gives.
+_OF_CURVES = {
+    "auc": weighted.auc,
+    "eer": weighted.eer,
+    "ap": weighted.average_precision,
+    **{f"tnr{round(100 * t)}": functools.partial(weighted.tnr_at_tpr, target=t) for t in TNR_TARGETS},
+    **{f"tpr_fpr{100 * t:g}": functools.partial(weighted.tpr_at_fpr, target=t) for t in FPR_TARGETS},
+}
 # Without both classes these are undefined.
-RANKED = (
-    "auc",
-    "eer",
-    "ap",
-    "balanced_accuracy",
-    *(f"tnr{round(100 * target)}" for target in TNR_TARGETS),
-    *(f"tpr_fpr{100 * target:g}" for target in FPR_TARGETS),
-)
+RANKED = (*_OF_CURVES, "balanced_accuracy")
 NAMES = (*RANKED, "accuracy", "ece", "brier")
-# Also there with a calibration: at the validation set's threshold, and of scores after its temperature.
+# Also there with a calibration: at the validation set's threshold, and of the probabilities that it gives.
 CALIBRATED = ("accuracy_val", "balanced_accuracy_val", "ece_calibrated", "brier_calibrated")
 
 
@@ -42,10 +46,7 @@ def auc(scores, labels):
 
     Source: `sklearn.metrics.roc_auc_score` over all scores pooled, as DeepfakeBench and GenD do.
     """
-    scores, labels = check_scores(scores, labels)
-    if not both_classes(labels, "auc"):
-        return np.nan
-    return float(sk.roc_auc_score(labels, scores))
+    return _of_curve("auc", weighted.auc, scores, labels)
 
 
 def eer(scores, labels):
@@ -61,14 +62,7 @@ def eer(scores, labels):
 
     Source: the definition of GenD (the root of 1 - x - TPR(x) on the interpolated curve), solved exactly.
     """
-    scores, labels = check_scores(scores, labels)
-    if not both_classes(labels, "eer"):
-        return np.nan
-    fpr, tpr, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
-    gap = (1.0 - tpr) - fpr  # 1 at the first point, -1 at the last, falling at every step
-    after = int(np.argmax(gap <= 0.0))
-    share = gap[after - 1] / (gap[after - 1] - gap[after])
-    return float(fpr[after - 1] + share * (fpr[after] - fpr[after - 1]))
+    return _of_curve("eer", weighted.eer, scores, labels)
 
 
 def average_precision(scores, labels):
@@ -83,10 +77,7 @@ def average_precision(scores, labels):
     Source: `sklearn.metrics.average_precision_score`, as DeepfakeBench; GenD's "mAP" also averages over
       classes.
     """
-    scores, labels = check_scores(scores, labels)
-    if not both_classes(labels, "ap"):
-        return np.nan
-    return float(sk.average_precision_score(labels, scores))
+    return _of_curve("ap", weighted.average_precision, scores, labels)
 
 
 def accuracy(scores, labels, threshold=schema.THRESHOLD):
@@ -104,7 +95,7 @@ def accuracy(scores, labels, threshold=schema.THRESHOLD):
     Source: DeepfakeBench (`prob > 0.5`).
     """
     scores, labels = check_probabilities(scores, labels, "accuracy")
-    return float(np.mean((scores > threshold) == (labels == 1)))
+    return float(weighted.accuracies(weighted.once(scores, labels), threshold)[0][0])
 
 
 def balanced_accuracy(scores, labels, threshold=schema.THRESHOLD):
@@ -116,8 +107,7 @@ def balanced_accuracy(scores, labels, threshold=schema.THRESHOLD):
     scores, labels = check_probabilities(scores, labels, "balanced_accuracy")
     if not both_classes(labels, "balanced_accuracy"):
         return np.nan
-    called = scores > threshold
-    return float((np.mean(called[labels == 1]) + np.mean(~called[labels == 0])) / 2)
+    return float(weighted.accuracies(weighted.once(scores, labels), threshold)[1][0])
 
 
 def tnr_at_tpr(scores, labels, target):
@@ -140,14 +130,8 @@ def tnr_at_tpr(scores, labels, target):
     """
     if not 0.0 < target <= 1.0:
         raise ValueError(f"the TPR target is {target}, expected one in (0, 1]")
-    scores, labels = check_scores(scores, labels)
-    if not both_classes(labels, f"tnr{round(100 * target)}"):
-        return np.nan
-    fakes = np.sort(scores[labels == 1])[::-1]
-    # Share of fakes at or above each; a tie adds to it, which cannot move the first that reaches the target.
-    found = np.arange(1, fakes.size + 1) / fakes.size
-    threshold = fakes[np.argmax(found >= target)]
-    return float(np.mean(scores[labels == 0] < threshold))
+    formula = functools.partial(weighted.tnr_at_tpr, target=target)
+    return _of_curve(f"tnr{round(100 * target)}", formula, scores, labels)
 
 
 def tpr_at_fpr(scores, labels, target):
@@ -169,11 +153,16 @@ def tpr_at_fpr(scores, labels, target):
     """
     if not 0.0 <= target < 1.0:
         raise ValueError(f"the FPR target is {target}, expected one in [0, 1)")
+    formula = functools.partial(weighted.tpr_at_fpr, target=target)
+    return _of_curve(f"tpr_fpr{100 * target:g}", formula, scores, labels)
+
+
+def _of_curve(name, formula, scores, labels):
     scores, labels = check_scores(scores, labels)
-    if not both_classes(labels, f"tpr_fpr{100 * target:g}"):
+    if not both_classes(labels, name):
         return np.nan
-    fpr, tpr, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
-    return float(tpr[np.flatnonzero(fpr <= target)[-1]])
+    [curve] = weighted.curves(weighted.once(scores, labels))
+    return float(formula(*curve)[0])
 
 
 def level_metrics(scores, labels, *, name="the set", calibration=None):
@@ -181,7 +170,7 @@ def level_metrics(scores, labels, *, name="the set", calibration=None):
 
     Args:
       scores, labels: as `auc`. name: of the set, for the warning.
-      calibration: {"temperature", "threshold", ...} of this level, fitted on validation scores, or None.
+      calibration: {"slope", "threshold", ...} of this level, fitted on validation scores, or None.
 
     Returns:
       {metric: float}, metric in `NAMES`, with a calibration in `CALIBRATED` too, and "num_real", "num_fake", so that
@@ -192,27 +181,38 @@ def level_metrics(scores, labels, *, name="the set", calibration=None):
       ValueError: as `accuracy`.
     """
     scores, labels = check_probabilities(scores, labels, "accuracy")
-    return _level_metrics(scores, labels, _defined(labels, name), calibration)
+    _warn_undefined(labels, name)
+    return _level_metrics(scores, labels, calibration)
 
 
-def _defined(labels, name):
-    return both_classes(labels, f"{name}: every metric but accuracy, ECE and Brier score")
+def weighted_metrics(examples, *, calibration=None, max_thresholds=None) -> dict[str, np.ndarray]:
+    """Every metric of this module on every draw of `weighted.Examples`: {metric: float64 [R]}, unchecked.
 
-
-def _level_metrics(scores, labels, defined, calibration):
-    values = dict.fromkeys(RANKED, np.nan)
-    if defined:
-        values |= {"auc": auc(scores, labels), "eer": eer(scores, labels), "ap": average_precision(scores, labels)}
-        values["balanced_accuracy"] = balanced_accuracy(scores, labels)
-        values |= {f"tnr{round(100 * t)}": tnr_at_tpr(scores, labels, t) for t in TNR_TARGETS}
-        values |= {f"tpr_fpr{100 * t:g}": tpr_at_fpr(scores, labels, t) for t in FPR_TARGETS}
-    values |= {"accuracy": accuracy(scores, labels), "ece": ece(scores, labels), "brier": brier(scores, labels)}
+    Args: calibration: as `level_metrics`. max_thresholds: as `weighted.curves`.
+    """
+    values = {name: np.full(len(examples.weights), np.nan) for name in RANKED}
+    if examples.labels.any() and not examples.labels.all():
+        curves = weighted.curves(examples, max_thresholds)
+        parts = [[formula(*curve) for formula in _OF_CURVES.values()] for curve in curves]
+        values |= {name: np.concatenate(part) for name, *part in zip(_OF_CURVES, *parts, strict=True)}
+    spread = lambda e: (np.abs(weighted.bin_gaps(e, weighted.BINS)).sum(1), weighted.brier(e))
+    values["accuracy"], values["balanced_accuracy"] = weighted.accuracies(examples, schema.THRESHOLD)
+    values["ece"], values["brier"] = spread(examples)
     if calibration is not None:
-        threshold, scaled = calibration["threshold"], apply_temperature(scores, calibration["temperature"])
-        values["accuracy_val"] = accuracy(scores, labels, threshold)
-        values["balanced_accuracy_val"] = balanced_accuracy(scores, labels, threshold) if defined else np.nan
-        values |= {"ece_calibrated": ece(scaled, labels), "brier_calibrated": brier(scaled, labels)}
-    return values | {"num_real": float(np.sum(labels == 0)), "num_fake": float(np.sum(labels == 1))}
+        calls = weighted.accuracies(examples, calibration["threshold"])
+        scaled = examples._replace(scores=apply_calibration(examples.scores, calibration))
+        values |= dict(zip(CALIBRATED, (*calls, *spread(scaled)), strict=True))
+    return values
+
+
+def _warn_undefined(labels, name):
+    both_classes(labels, f"{name}: every metric but accuracy, ECE and Brier score")
+
+
+def _level_metrics(scores, labels, calibration):
+    values = weighted_metrics(weighted.once(scores, labels), calibration=calibration)
+    counts = {"num_real": float(np.sum(labels == 0)), "num_fake": float(np.sum(labels == 1))}
+    return {name: float(value[0]) for name, value in values.items()} | counts
 
 
 def detection_metrics(scores, labels, video_keys, *, name="the set", aggregate="mean", calibration=None):
@@ -229,17 +229,13 @@ def detection_metrics(scores, labels, video_keys, *, name="the set", aggregate="
     Raises:
       ValueError: as `auc`, `accuracy` and `group_videos`; a calibration of another aggregate.
     """
-    if calibration is not None and calibration["aggregate"] != aggregate:
-        raise ValueError(
-            f"the calibration is of video scores by {calibration['aggregate']!r}, these are by {aggregate!r}; "
-            "evaluate the validation set again"
-        )
+    check_aggregate_of(calibration, aggregate)
     videos = group_videos(scores, labels, video_keys, aggregate)
     result = {}
     levels = {"frame": check_probabilities(scores, labels, "accuracy"), "video": videos[:2]}
-    defined = _defined(levels["frame"][1], name)
+    _warn_undefined(levels["frame"][1], name)
     for level, (s, y) in levels.items():
-        values = _level_metrics(s, y, defined, of_level(calibration, level))
+        values = _level_metrics(s, y, of_level(calibration, level))
         result |= {f"{level}_{metric}": value for metric, value in values.items()}
     return result
 

@@ -4,7 +4,6 @@ import re
 import warnings
 
 import numpy as np
-from sklearn.exceptions import UndefinedMetricWarning
 
 # How the scores of a video's frames become one: "mean", "median", "max", or "top<k>", the mean of the k highest.
 AGGREGATES = ("mean", "median", "max", "top<k>")
@@ -44,6 +43,8 @@ def both_classes(labels, what):
     absent = "fake" if not labels.any() else "real" if labels.all() else None
     if absent is None:
         return True
+    from sklearn.exceptions import UndefinedMetricWarning  # not above: scoring one file needs none of scikit-learn
+
     warnings.warn(
         f"{what} is undefined, NaN: none of the {labels.size} examples is {absent}",
         UndefinedMetricWarning,
@@ -83,6 +84,12 @@ def group_videos(scores, labels, keys, aggregate="mean"):
             f"{first[which[frame]]}, {labels[frame]} on row {frame}; a video is real or fake as a whole"
         )
     return _aggregate(scores, which, counts, aggregate), labels[first], names
+
+
+def aggregate_scores(scores, aggregate="mean") -> float:
+    """The score of one video from those of its frames, float [N], to the bit that of `group_videos`."""
+    scores = np.asarray(scores, np.float64)
+    return float(_aggregate(scores, np.zeros(scores.size, np.int64), np.array([scores.size]), aggregate)[0])
 
 
 def check_aggregate(aggregate):
