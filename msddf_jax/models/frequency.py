@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pywt
 
-from msddf_jax.models.clip import Linear, layer_norm
 from msddf_jax.models.filters import DepthwiseConv, area_pool, luma
+from msddf_jax.models.layers import Linear, layer_norm
 
 HIGH_PASS_CUTOFF = 0.15  # cycles/pixel, initial value
 HIGH_PASS_WIDTH = 0.02  # cycles/pixel

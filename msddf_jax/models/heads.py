@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from msddf_jax.models.clip import Linear, layer_norm
 from msddf_jax.models.filters import DepthwiseConv
+from msddf_jax.models.layers import Linear, layer_norm
 
 
 def l2_normalize(x, eps=1e-12):

@@ -33,7 +33,7 @@ def split_svd(kernel, rank, xp=jnp):
 
 
 class LowRankLinear(nn.Module):
-    """Affine map x (main + u diag(s) v) + bias of the last axis; called like `clip.Linear`.
+    """Affine map x (main + u diag(s) v) + bias of the last axis; called like `layers.Linear`.
 
     Parameters, float32: `kernel` [in, out] (main) and `bias` [out], and `u` [in, rank], `s` [rank], `v` [rank, out],
     which alone are meant to be trained: the optimiser's groups say so. They start as the split of one kernel drawn by

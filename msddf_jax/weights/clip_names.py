@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from msddf_jax.models import clip, clip_text
+from msddf_jax.models import clip, clip_text, layers
 from msddf_jax.weights.table import COUNTERS, Entry, linear, norm, prefixed
 
 ATTENTION = ("query", "key", "value")
@@ -428,7 +428,7 @@ def settings(config):
 def _hf_settings(towers):
     """Of one or two towers' sections; what a section does not say has Hugging Face's default."""
     stated = {
-        (tower.get("hidden_act", "quick_gelu"), tower.get("layer_norm_eps", clip.LAYER_NORM_EPS)) for tower in towers
+        (tower.get("hidden_act", "quick_gelu"), tower.get("layer_norm_eps", layers.LAYER_NORM_EPS)) for tower in towers
     }
     activation, epsilon = min(stated)
     known = {"quick_gelu": (True, False), "gelu": (False, False), "gelu_pytorch_tanh": (False, True)}
@@ -436,4 +436,4 @@ def _hf_settings(towers):
         raise ValueError(f"expected one activation of {', '.join(known)} and one epsilon for all, got {sorted(stated)}")
     quick, tanh = known[activation]
     out = {"quick_gelu": quick} | ({"tanh_gelu": True} if tanh else {})
-    return out | ({"norm_eps": epsilon} if epsilon != clip.LAYER_NORM_EPS else {})
+    return out | ({"norm_eps": epsilon} if epsilon != layers.LAYER_NORM_EPS else {})
