@@ -171,7 +171,7 @@ def test_remat_and_bfloat16(mu):
     shapes = jax.eval_shape(half.init, jax.random.key(0), images)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))
     out = apply(half)
-    assert {name: value.dtype for name, value in out.items()} == {
+    assert {name: value.dtype for name, value in out.items() if name != "stages"} == {
         "cls": jnp.float32, "tokens": jnp.float32, "mid_tokens": jnp.bfloat16, "late_tokens": jnp.bfloat16,
         "feature": jnp.float32, "spatial": jnp.bfloat16,
     }  # fmt: skip

@@ -15,7 +15,7 @@ NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__in
 LEVELS = (
     ("command", "opencv", "trees", "losses", "statistics", "data.schema"),
     ("models", "synth", "faces"),
-    ("optim", "sharding", "checkpoint", "cpu", "logs", "data", "weights"),
+    ("optim", "sharding", "checkpoint", "cpu", "logs", "data", "weights", "experiments"),
     ("adversary", "detectors"),
     ("train_step", "evaluators", "compare", "saliency"),
     ("inference",),
