@@ -23,7 +23,7 @@ from absl import app, flags, logging
 from safetensors.numpy import save_file
 
 from msddf_jax import checkpoint, detector, inference, model_card, trees
-from msddf_jax.models import clip
+from msddf_jax.models import clip, layers
 from msddf_jax.weights import clip_names, table
 
 FORMAT, VERSION = "msddf_jax export", 1
@@ -155,13 +155,13 @@ def clip_vision_config(config):
     quick, tanh = options.get("quick_gelu", True), options.get("tanh_gelu", False)
     return {
         "hidden_size": size.width,
-        "intermediate_size": clip.MLP_RATIO * size.width,
+        "intermediate_size": layers.MLP_RATIO * size.width,
         "num_hidden_layers": size.depth,
         "num_attention_heads": size.heads,
         "image_size": config.model.image_size,
         "patch_size": size.patch,
         "hidden_act": "quick_gelu" if quick else "gelu_pytorch_tanh" if tanh else "gelu",
-        "layer_norm_eps": options.get("norm_eps", clip.LAYER_NORM_EPS),
+        "layer_norm_eps": options.get("norm_eps", layers.LAYER_NORM_EPS),
     }
 
 

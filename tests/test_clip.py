@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from random_params import random_params
 
-from msddf_jax.models import clip
+from msddf_jax.models import clip, layers
 from msddf_jax.models.clip import VARIANTS, VisionTransformer, grid_size, injection_blocks
 
 # Parameters by variant and image size. B/32, B/16, L/14 at 224: CLIPVisionModel of Hugging Face transformers
@@ -171,7 +171,7 @@ def test_remat_and_bfloat16(mu):
     shapes = jax.eval_shape(half.init, jax.random.key(0), images)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))
     out = apply(half)
-    assert {name: value.dtype for name, value in out.items()} == {
+    assert {name: value.dtype for name, value in out.items() if name != "stages"} == {
         "cls": jnp.float32, "tokens": jnp.float32, "mid_tokens": jnp.bfloat16, "late_tokens": jnp.bfloat16,
         "feature": jnp.float32, "spatial": jnp.bfloat16,
     }  # fmt: skip
@@ -217,7 +217,7 @@ def test_plain_vit_has_a_patch_bias_and_no_first_norm():
 
 @pytest.mark.parametrize(("fields", "slope"), [({}, 1.702), ({"quick_gelu": False, "tanh_gelu": True}, None)])
 def test_activations(fields, slope):
-    mlp = clip.Mlp(1, fields.get("quick_gelu", True), jnp.float32, fields.get("tanh_gelu", False))
+    mlp = layers.Mlp(1, fields.get("quick_gelu", True), jnp.float32, fields.get("tanh_gelu", False))
     x = np.linspace(-3, 3, 8, dtype=np.float32)[:, None] * np.eye(1, 2, dtype=np.float32)
     eye = {"fc_1": {"kernel": np.eye(2, 8), "bias": np.zeros(8)}, "fc_2": {"kernel": np.eye(8, 2), "bias": np.zeros(2)}}
     tanh = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from msddf_jax.models import conv
+from msddf_jax.models import conv, layers
 
 
 def _random(*shape, seed=0):
@@ -64,14 +64,14 @@ def test_batch_norm_by_hand():
         "params": {"scale": np.full(1, 2, np.float32), "bias": np.full(1, 5, np.float32)},
         "batch_stats": {"mean": np.zeros(1, np.float32), "var": np.ones(1, np.float32)},
     }
-    norm = conv.batch_norm(True, jnp.float32, None, epsilon=0.0)
+    norm = layers.batch_norm(True, jnp.float32, None, epsilon=0.0)
     out, state = norm.apply(variables, x, mutable=["batch_stats"])
     # Mean 2, variance 1: -1 and 1, times 2, plus 5.
     np.testing.assert_allclose(np.ravel(out), [3, 7], rtol=1e-6)
     np.testing.assert_allclose(state["batch_stats"]["mean"], [0.2], rtol=1e-6)
     # The batch's own variance 1; PyTorch would take 2 / (2 - 1) of it and arrive at 1.1.
     np.testing.assert_allclose(state["batch_stats"]["var"], [1.0], rtol=1e-6)
-    out = conv.batch_norm(False, jnp.float32, None, epsilon=3.0).apply(variables, x)
+    out = layers.batch_norm(False, jnp.float32, None, epsilon=3.0).apply(variables, x)
     np.testing.assert_allclose(np.ravel(out), [6, 8], rtol=1e-6)
 
 

@@ -1,10 +1,18 @@
-"""Where weights come from: paths, folders, the hub's cache; and what is said where there is no network."""
+"""References to weights and where the files are: paths, folders, addresses, the hub's cache; what is said offline."""
 
+import functools
+import hashlib
+import http.server
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import threading
+import urllib.parse
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from msddf_jax.weights import hub
@@ -54,7 +62,7 @@ def test_a_pinned_file_in_the_cache_needs_no_network(tmp_path):
     snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (snapshot / "pytorch_model.bin").write_bytes(b"x")
-    script = f"from msddf_jax.weights import hub; print(hub.locate('hf://owner/name', '{COMMIT}'))"
+    script = f"from msddf_jax.weights import hub; print(hub.locate('hf://owner/name@{COMMIT}'))"
     assert str(snapshot / "pytorch_model.bin") in _offline(script, tmp_path)
 
 
@@ -70,3 +78,156 @@ def test_digest_of_a_file(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1.
     assert hub.sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+_WORD = st.text("abcXYZ019._-", min_size=1, max_size=12)
+_SOURCES = st.one_of(
+    st.builds("{}/{}".format, _WORD, _WORD),
+    st.builds("hf://{}/{}@{}/{}".format, *([st.text("abc09", min_size=1, max_size=8)] * 4)),
+    st.builds("https://{}/{}.pth".format, _WORD, _WORD),
+)
+_SKIPS = st.lists(st.text("ab.*#&=%+ |", min_size=1, max_size=8).filter(lambda p: _compiles(p)), max_size=3)
+
+
+def _compiles(pattern):
+    try:
+        return bool(re.compile(pattern))
+    except re.error:
+        return False
+
+
+@hypothesis.given(_SOURCES, st.text("0123456789abcdef", min_size=8, max_size=64), st.none() | _WORD, _SKIPS)
+def test_a_reference_is_read_as_it_was_written(source, digest, kind, skip):
+    parts = [f"sha256={digest.upper()}"] + [f"skip={urllib.parse.quote(p)}" for p in skip]
+    if kind:
+        # In any order.
+        parts.insert(len(skip), f"format={kind}")
+    got = hub.parse(f"{source}#{'&'.join(parts)}")
+    assert got == hub.Reference(source, digest, kind, tuple(skip))
+    assert hub.parse(source) == hub.Reference(source)
+
+
+@hypothesis.given(st.text("rando:/#&=hf@.sk0123", max_size=30))
+def test_any_text_is_a_reference_or_a_value_error_that_shows_one(text):
+    try:
+        assert text.startswith(hub.parse(text).source)
+    except ValueError as error:
+        assert "reference" in str(error) or "hub source" in str(error) or "sha256" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "say the word random"),
+        (None, "say the word random"),
+        ("#sha256=01234567", "names no file"),
+        ("random#format=x", "names no file"),
+        ("a.pth#sha256=0123", "8 to 64 hexadecimal digits, got '0123'"),
+        ("a.pth#sha256=0123456x", "8 to 64 hexadecimal digits"),
+        ("a.pth#sha256=01234567&sha256=01234567", "cannot be read at 'sha256=01234567'"),
+        ("a.pth#revision=main", "cannot be read at 'revision=main'"),
+        ("a.pth#", "cannot be read at ''"),
+        ("a.pth#skip=(", "skip=( is no regex"),
+        ("ftp://host/a.pth", "unknown scheme ftp://"),
+        ("https://host/", "names no file"),
+        ("http://host/a.pth", "add #sha256="),
+    ],
+)
+def test_what_is_no_reference_says_why(text, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        hub.parse(text)
+
+
+def test_the_word_random_is_no_file():
+    assert hub.parse("random") == hub.Reference(hub.RANDOM)
+    with pytest.raises(ValueError, match="stands for no file"):
+        hub.locate("random")
+
+
+def test_a_digest_is_compared_with_the_digits_that_are_given(tmp_path):
+    (tmp_path / "f.pth").write_bytes(b"abc")
+    path = hub.locate(f"{tmp_path}/f.pth#sha256=BA7816BF")
+    assert hub.verify(path, hub.parse(f"{path}#sha256=ba7816bf")).startswith("ba7816bf8f01cfea")
+    with pytest.raises(ValueError, match=r"has sha-256 ba7816bf8f01\w+; .*f\.pth is to have ba7816be"):
+        hub.verify(path, hub.parse(f"{path}#sha256=ba7816be"))
+
+
+def test_a_workdir_is_a_folder_with_chosen_weights(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "weights.safetensors").write_bytes(b"x")
+    assert hub.locate(str(tmp_path)) == tmp_path / "best" / "weights.safetensors"
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """(address of a site that serves a folder, that folder, requests it got); fetched files go to tmp_path/cache."""
+    served, asked = tmp_path / "site", []
+    served.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.path)
+
+        def send_header(self, name, value):
+            # A file of this name is announced longer than it is.
+            longer = name == "Content-Length" and self.path.endswith("short.pth")
+            super().send_header(name, str(int(value) + 5) if longer else value)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=served))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(hub, "CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MSDDF_WEIGHTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    yield f"http://127.0.0.1:{server.server_port}", served, asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_address_is_fetched_once_into_the_cache(site, tmp_path):
+    address, served, asked = site
+    (served / "net.pth").write_bytes(b"abc")
+    reference = f"{address}/net.pth#sha256=ba7816bf"
+    assert hub.locate(reference) == tmp_path / "cache" / "net.pth"
+    assert (tmp_path / "cache" / "net.pth").read_bytes() == b"abc"
+    assert hub.locate(reference) == tmp_path / "cache" / "net.pth"
+    assert len(asked) == 1
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["net.pth"]
+
+
+def test_what_is_there_is_not_fetched_and_the_environment_comes_first(site, tmp_path, monkeypatch):
+    address, _, asked = site
+    reference = f"{address}/net.pth#sha256=ba7816bf"
+    for folder in ("weights", "own"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.pth").write_bytes(b"abc")
+    assert hub.locate(reference) == pathlib.Path("weights/net.pth")
+    monkeypatch.setenv("MSDDF_WEIGHTS", str(tmp_path / "own"))
+    assert hub.locate(reference) == tmp_path / "own" / "net.pth"
+    assert not asked
+
+
+def test_an_address_is_fetched_into_the_folder_of_the_environment(site, tmp_path, monkeypatch):
+    address, served, _ = site
+    (served / "net.pth").write_bytes(b"abc")
+    monkeypatch.setenv("MSDDF_WEIGHTS", str(tmp_path / "own"))
+    assert hub.locate(f"{address}/net.pth#sha256=ba7816bf") == tmp_path / "own" / "net.pth"
+
+
+def test_another_file_or_half_of_one_is_never_kept(site, tmp_path):
+    address, served, _ = site
+    (served / "net.pth").write_bytes(b"abd")
+    found = hashlib.sha256(b"abd").hexdigest()
+    with pytest.raises(ValueError, match=f"has sha-256 {found}; .*is to have ba7816bf"):
+        hub.locate(f"{address}/net.pth#sha256=ba7816bf")
+    (served / "short.pth").write_bytes(b"abc")
+    with pytest.raises(FileNotFoundError, match="the connection ended after 3 of 8 bytes"):
+        hub.locate(f"{address}/short.pth#sha256=ba7816bf")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_an_address_without_a_network_says_where_to_put_the_file(site):
+    address, _, _ = site
+    with pytest.raises(
+        FileNotFoundError, match=r"could not fetch .*404.*put it at weights/gone\.pth or \$MSDDF_WEIGHTS/"
+    ):
+        hub.locate(f"{address}/gone.pth#sha256=ba7816bf")

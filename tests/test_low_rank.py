@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from msddf_jax import trees
-from msddf_jax.models import clip, low_rank
+from msddf_jax.models import clip, layers, low_rank
 
 
 def _kernel(rows=12, columns=9):
@@ -54,8 +54,8 @@ def test_layer_starts_as_the_dense_one(layer):
     assert shapes == {"kernel": (12, 9), "bias": (9,), "u": (12, 2), "s": (2,), "v": (2, 9)}
     dense = {"params": {"kernel": p["kernel"] + (p["u"] * p["s"]) @ p["v"], "bias": p["bias"] + 1}}
     split = {"params": {**p, "bias": p["bias"] + 1}}
-    np.testing.assert_allclose(model.apply(split, x), clip.Linear(9).apply(dense, x), atol=1e-5)
-    # Together they are what `clip.Linear` draws: variance 1 / in.
+    np.testing.assert_allclose(model.apply(split, x), layers.Linear(9).apply(dense, x), atol=1e-5)
+    # Together they are what `layers.Linear` draws: variance 1 / in.
     assert 0.5 < float(np.var(dense["params"]["kernel"]) * 12) < 2.0
 
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from msddf_jax import saliency
 from msddf_jax.detectors import baseline
-from msddf_jax.models import clip
+from msddf_jax.models import clip, layers
 from msddf_jax.models.tap import Tap
 
 SIZE = 32
@@ -97,7 +97,7 @@ def test_grad_cam_on_a_vit_is_that_of_its_last_block():
 
     def logit(tokens):
         x = clip.Block(2, 4, True, jnp.float32).apply({"params": params["backbone"]["block_3"]}, tokens)
-        x = clip.layer_norm(jnp.float32).apply({"params": params["backbone"]["ln_post"]}, x[:, 0])
+        x = layers.layer_norm(jnp.float32).apply({"params": params["backbone"]["ln_post"]}, x[:, 0])
         logits = x @ params["binary_head"]["out"]["kernel"] + params["binary_head"]["out"]["bias"]
         return (logits[:, 1] - logits[:, 0]).sum()
 

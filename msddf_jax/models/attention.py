@@ -13,12 +13,12 @@ _TOKENS_AT_ONCE = 256
 _HEADS_AT_ONCE = 8
 
 
-def split_heads(x, heads):
+def split_heads(x, heads) -> jax.Array:
     """[B, N, h * D] -> [B, h, N, D]."""
     return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
 
-def attend(module, query, key, value, *, causal=False):
+def attend(module, query, key, value, *, causal=False) -> jax.Array:
     """Attention of heads [B, h, N, D] (keys and values may be of another number of tokens); float32 scores and softmax.
 
     Args:

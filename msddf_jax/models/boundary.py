@@ -50,7 +50,7 @@ def _residual_maps(images):
     return [jnp.abs(residual), *srm, sobel, jnp.abs(near - wide) / (wide + 1e-4)]
 
 
-def boundary_residuals(images):
+def boundary_residuals(images) -> jax.Array:
     """Residuals in which a blending boundary shows, of RGB images in [0, 1].
 
     Args:
@@ -101,7 +101,7 @@ class BoundaryMining(nn.Module):
         return {"logit": logit, "weight": jax.nn.sigmoid(logit)}
 
 
-def boundary_pool(weight, tokens):
+def boundary_pool(weight, tokens) -> jax.Array:
     """Mean of the tokens under the weight map.
 
     Args:
@@ -122,7 +122,7 @@ def boundary_pool(weight, tokens):
     return jnp.einsum("bn,bnd->bd", weight, tokens.astype(jnp.float32))
 
 
-def boundary_target(mask, grid):
+def boundary_target(mask, grid) -> jax.Array:
     """Face X-ray's boundary map 4 m (1 - m) of a mask, on the token grid.
 
     The mask is blurred (9 taps, sigma 1.7), the map averaged over each cell and divided by its maximum.

@@ -7,18 +7,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 
+from msddf_jax.models import layers
 from msddf_jax.models.attention import attend, split_heads
+from msddf_jax.models.layers import LAYER_NORM_EPS, Linear, Mlp, layer_norm
 from msddf_jax.models.tap import Tap
 
 # Mean and standard deviation of OpenAI's CLIP preprocessing, RGB in [0, 1].
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-LAYER_NORM_EPS = 1e-5
-MLP_RATIO = 4
 # (first, end) of the tokens that a block is asked for.
 ALL = (0, None)
 # Fields of `VisionTransformer` that make it a plain ViT as timm builds it.
@@ -49,18 +47,18 @@ VARIANTS = {
 }
 
 
-def get_variant(name):
-    """The `Variant` called `name`.
-
-    Raises:
-      ValueError: there is none of that name; the message lists the known ones.
-    """
-    if name not in VARIANTS:
-        raise ValueError(f"unknown CLIP variant {name!r}; known: {', '.join(VARIANTS)}")
-    return VARIANTS[name]
+def get_variant(name) -> Variant:
+    """The `Variant` called `name`; ValueError where there is none."""
+    return layers.get_variant(VARIANTS, name, "CLIP")
 
 
-def grid_size(name, image_size):
+def stages(variant) -> dict[str, tuple[int, int]]:
+    """{name: (channels, stride in pixels)} of the maps in `stages` of the output: the patches after each block."""
+    width, depth, _, patch = get_variant(variant)
+    return {f"block_{index}": (width, patch) for index in range(depth)}
+
+
+def grid_size(name, image_size) -> int:
     """Side g of the token grid of variant `name` on square images of `image_size` pixels.
 
     Raises:
@@ -72,40 +70,13 @@ def grid_size(name, image_size):
     return image_size // patch
 
 
-def injection_blocks(name):
+def injection_blocks(name) -> tuple[int, int, int]:
     """Indices of the three blocks before which side tokens enter: quarter, half and three quarters deep.
 
     (3, 6, 9) for the 12-block towers, (6, 12, 18) for L/14.
     """
     depth = get_variant(name).depth
     return depth // 4, depth // 2, 3 * depth // 4
-
-
-class Linear(nn.Module):
-    """Affine map of the last axis; parameters `kernel` [in, out] and `bias` [out] float32.
-
-    Leading axes are merged first: CPUs run one 2-D product, and its weight gradient, faster than a batched
-    one.
-    """
-
-    features: int
-    dtype: Any = jnp.float32
-    kernel_init: Any = nn.initializers.lecun_normal()
-    use_bias: bool = True
-
-    @nn.compact
-    def __call__(self, x):
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            y = y + bias.astype(self.dtype)
-        return y.reshape(*x.shape[:-1], self.features)
-
-
-def layer_norm(dtype, name=None, epsilon=LAYER_NORM_EPS):
-    """LayerNorm over the last axis, by default with CLIP's epsilon: statistics in float32, output in `dtype`."""
-    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class Attention(nn.Module):
@@ -132,23 +103,6 @@ class Attention(nn.Module):
         mixed = attend(self, query, key, value, causal=self.causal)
         out_init = nn.initializers.normal(std * (2 * self.depth) ** -0.5)
         return self.linear(width, self.dtype, out_init, name="out")(mixed)
-
-
-class Mlp(nn.Module):
-    """Two linear maps around QuickGELU (x * sigmoid(1.702 x)), exact GELU or its tanh form: [B, N, d] -> [B, N, d]."""
-
-    depth: int
-    quick_gelu: bool
-    dtype: Any
-    tanh_gelu: bool = False
-
-    @nn.compact
-    def __call__(self, x):
-        width = x.shape[-1]
-        x = Linear(MLP_RATIO * width, self.dtype, nn.initializers.normal((2 * width) ** -0.5), name="fc_1")(x)
-        x = x * jax.nn.sigmoid(1.702 * x) if self.quick_gelu else jax.nn.gelu(x, approximate=self.tanh_gelu)
-        out_init = nn.initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
-        return Linear(width, self.dtype, out_init, name="fc_2")(x)
 
 
 class Block(nn.Module):
@@ -190,6 +144,7 @@ class VisionTransformer(nn.Module):
       norm_eps: epsilon of every LayerNorm; 1e-6 in the plain ViT.
       tanh_gelu: GELU's tanh form, with which Flax's ViTs (AugReg, big_vision) were trained; timm runs the exact one.
       attn_linear: module of the attention's projections, called like `Linear` (`models.low_rank`).
+      in_channels: of the input; other than 3, see `layers.normalized`.
 
     Initial values follow CLIP's released code (std scaled by width and depth).
     """
@@ -207,13 +162,14 @@ class VisionTransformer(nn.Module):
     norm_eps: float = LAYER_NORM_EPS
     tanh_gelu: bool = False
     attn_linear: Any = Linear
+    in_channels: int = 3
 
     @nn.compact
     def __call__(self, images, inject=None, *, train=False):
         """Features of a batch.
 
         Args:
-          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          images: [B, image_size, image_size, in_channels] float, RGB in [0, 1]; normalised here.
           inject: None, or a mapping from block index to [B, N, d] added to the patch tokens before that
             block; the class token sees them through attention only.
           train: changes nothing here; every backbone is called with it.
@@ -224,7 +180,8 @@ class VisionTransformer(nn.Module):
             mid_tokens [B, N, d], patch tokens after half of the blocks, no LayerNorm, `dtype`;
             late_tokens [B, N, d], patch tokens that enter the last block, `dtype`: what Grad-CAM weighs,
             since the last block's own patch outputs do not reach the class token;
-            spatial [B, g, g, d], late_tokens as a grid.
+            spatial [B, g, g, d], late_tokens as a grid;
+            stages {"block_0": [B, g, g, d], ...}, the patch tokens after each block, no LayerNorm, `dtype`.
 
         Raises:
           ValueError: unknown variant; images of another size or rank; an `inject` index without a block,
@@ -233,14 +190,15 @@ class VisionTransformer(nn.Module):
         del train
         width, depth, heads, patch = get_variant(self.variant)
         grid = grid_size(self.variant, self.image_size)
-        self._check(images, inject, (images.shape[0], grid * grid, width), depth)
-
+        if self.quick_gelu and self.tanh_gelu:
+            raise ValueError("quick_gelu and tanh_gelu are two activations; set quick_gelu=False for tanh_gelu")
         x = self._embed(images, grid, patch, width)
+        self._check(inject, (images.shape[0], grid * grid, width), depth)
         if self.use_pre_norm:
             x = layer_norm(self.dtype, "ln_pre", self.norm_eps)(x)
         block = nn.remat(Block, static_argnums=2) if self.remat else Block
         settings = {"tanh_gelu": self.tanh_gelu, "norm_eps": self.norm_eps, "attn_linear": self.attn_linear}
-        out = {}
+        out, stages = {}, {}
         for index in range(depth):
             if index == depth // 2:
                 out["mid_tokens"] = x[:, 1:]
@@ -252,10 +210,11 @@ class VisionTransformer(nn.Module):
                 out["late_tokens"] = x[:, 1:]
             layer = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}", **settings)
             x = layer(x, ALL) if index < depth - 1 else self._last(layer, x)
+            stages[f"block_{index}"] = layers.as_grid(x, 1) if index < depth - 1 else layers.as_grid(x[1])
         norm = layer_norm(jnp.float32, "ln_post", self.norm_eps)
         cls, tokens = norm(x[0])[:, 0], norm(x[1])
-        spatial = out["late_tokens"].reshape(-1, grid, grid, width)
-        return {"cls": cls, "tokens": tokens, "feature": cls, "spatial": spatial, **out}
+        spatial = layers.as_grid(out["late_tokens"])
+        return {"cls": cls, "tokens": tokens, "feature": cls, "spatial": spatial, "stages": stages, **out}
 
     def _last(self, block, x):
         """(class token [B, 1, d], patch tokens [B, N, d]) after the last block.
@@ -268,16 +227,7 @@ class VisionTransformer(nn.Module):
             return x[:, :1], x[:, 1:]
         return block(x, (0, 1)), block(x, (1, None))
 
-    def _check(self, images, inject, token_shape, depth):
-        size = self.image_size
-        if self.quick_gelu and self.tanh_gelu:
-            raise ValueError("quick_gelu and tanh_gelu are two activations; set quick_gelu=False for tanh_gelu")
-        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-            raise ValueError(
-                f"CLIP {self.variant} was built for images [B, {size}, {size}, 3], got {list(images.shape)}"
-            )
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise TypeError(f"images must be float in [0, 1], got {images.dtype}")
+    def _check(self, inject, token_shape, depth):
         if inject is not None and not isinstance(inject, Mapping):
             raise TypeError(f"inject must map block indices to tokens, got {type(inject).__name__}")
         for index, tokens in (inject or {}).items():
@@ -288,13 +238,13 @@ class VisionTransformer(nn.Module):
 
     def _embed(self, images, grid, patch, width):
         """Normalised images to [B, 1 + N, d]: class token first, position embedding added."""
-        batch = images.shape[0]
-        kernel = self.param("patch_embed", nn.initializers.lecun_normal(), (patch, patch, 3, width), jnp.float32)
-        normalised = (images.astype(jnp.float32) - np.float32(self.pixel_mean)) / np.float32(self.pixel_std)
-        # A convolution whose stride is its size is a matrix product of cut-out patches.
-        patches = normalised.astype(self.dtype).reshape(batch, grid, patch, grid, patch, 3)
-        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch * grid * grid, patch * patch * 3)
-        tokens = patches @ kernel.reshape(-1, width).astype(self.dtype)
+        pixels = (self.pixel_mean, self.pixel_std, self.dtype)
+        images = layers.normalized(
+            images, self.image_size, *pixels, f"CLIP {self.variant}", in_channels=self.in_channels
+        )
+        shape = (patch, patch, self.in_channels, width)
+        kernel = self.param("patch_embed", nn.initializers.lecun_normal(), shape, jnp.float32)
+        tokens = layers.embed_patches(images, kernel, self.dtype)
         if self.patch_bias:
             bias = self.param("patch_embed_bias", nn.initializers.zeros, (width,), jnp.float32)
             tokens = tokens + bias.astype(self.dtype)
@@ -304,6 +254,5 @@ class VisionTransformer(nn.Module):
         positions = self.param("pos_embed", normal, (rows, width), jnp.float32).astype(self.dtype)
         if not self.class_position:
             positions = jnp.pad(positions, ((1, 0), (0, 0)))
-        first = jnp.broadcast_to(class_token.astype(self.dtype), (batch, 1, width))
-        x = jnp.concatenate([first, tokens.reshape(batch, grid * grid, width)], axis=1)
-        return x + positions
+        first = jnp.broadcast_to(class_token.astype(self.dtype), (images.shape[0], 1, width))
+        return jnp.concatenate([first, tokens], axis=1) + positions

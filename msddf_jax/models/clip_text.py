@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from msddf_jax.models import clip, heads
+from msddf_jax.models import clip, heads, layers
 
 
 class TextVariant(NamedTuple):
@@ -32,15 +32,9 @@ TEXT_VARIANTS = {
 LOGIT_SCALE = math.log(1 / 0.07)
 
 
-def get_text_variant(name):
-    """The `TextVariant` that belongs to the vision tower `name`.
-
-    Raises:
-      ValueError: it has none; the message lists those that have.
-    """
-    if name not in TEXT_VARIANTS:
-        raise ValueError(f"no text tower for CLIP variant {name!r}; known: {', '.join(TEXT_VARIANTS)}")
-    return TEXT_VARIANTS[name]
+def get_text_variant(name) -> TextVariant:
+    """The `TextVariant` that belongs to the vision tower `name`; ValueError where it has none."""
+    return layers.get_variant(TEXT_VARIANTS, name, "text tower of CLIP")
 
 
 class TextTransformer(nn.Module):
@@ -85,7 +79,7 @@ class TextTransformer(nn.Module):
         x = embedding.astype(self.dtype)[ids] + positions[: ids.shape[1]].astype(self.dtype)
         for index in range(size.depth):
             x = clip.Block(size.heads, size.depth, self.quick_gelu, self.dtype, causal=True, name=f"block_{index}")(x)
-        x = clip.layer_norm(jnp.float32, "ln_final")(x)
+        x = layers.layer_norm(jnp.float32, "ln_final")(x)
         end = jnp.argmax(ids, axis=1)
         return {"feature": jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0], "tokens": x}
 
@@ -149,4 +143,4 @@ class ClipModel(nn.Module):
 def _project(feature, embed, name):
     """[B, d] -> [B, embed] of unit length, in float32; called inside a module's `__call__`."""
     normal = nn.initializers.normal(feature.shape[-1] ** -0.5)
-    return heads.l2_normalize(clip.Linear(embed, kernel_init=normal, use_bias=False, name=name)(feature))
+    return heads.l2_normalize(layers.Linear(embed, kernel_init=normal, use_bias=False, name=name)(feature))

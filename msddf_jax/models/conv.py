@@ -1,15 +1,17 @@
-"""What the convolutional backbones share: input, convolutions padded as PyTorch pads, BatchNorm, pooling. NHWC.
+"""What the convolutional backbones share: input, convolutions padded as PyTorch pads, pooling. NHWC.
 
 Padding is always given in pixels: "SAME" with a stride pads the other way round than PyTorch does.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from msddf_jax.models import layers
 
 SMALLEST_IMAGE = 32
 # He et al. (2015). A depthwise kernel [k, k, 1, C] has k * k inputs for each output, hence "fan_in" there.
@@ -17,47 +19,19 @@ HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 HE_NORMAL_DEPTHWISE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def get_variant(variants, name, family):
-    """The sizes called `name` of a backbone's table.
-
-    Raises:
-      ValueError: there are none of that name; the message lists the known ones.
-    """
-    if name not in variants:
-        raise ValueError(f"unknown {family} variant {name!r}; known: {', '.join(variants)}")
-    return variants[name]
-
-
-def normalized(images, image_size, mean, std, dtype, name):
-    """Images as a backbone's first convolution sees them.
-
-    Args:
-      images: [B, image_size, image_size, 3] float, RGB in [0, 1].
-      image_size: of the backbone, at least 32. mean, std: of each channel. dtype: of the result.
-      name: of the backbone, for messages.
-
-    Returns:
-      [B, image_size, image_size, 3] in `dtype`.
-
-    Raises:
-      ValueError: images of another size or rank, or an `image_size` that the strides would use up.
-      TypeError: images that are not floating point.
-    """
+def normalized(images, image_size, mean, std, dtype, name, *, in_channels=3) -> jax.Array:
+    """`layers.normalized`, for an `image_size` that the strides do not use up: at least 32, else ValueError."""
     if image_size < SMALLEST_IMAGE:
         raise ValueError(f"{name} needs an image_size of at least {SMALLEST_IMAGE}, got {image_size}")
-    if images.ndim != 4 or images.shape[1:] != (image_size, image_size, 3):
-        raise ValueError(f"{name} was built for images [B, {image_size}, {image_size}, 3], got {list(images.shape)}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be float in [0, 1], got {images.dtype}")
-    return ((images.astype(jnp.float32) - np.float32(mean)) / np.float32(std)).astype(dtype)
+    return layers.normalized(images, image_size, mean, std, dtype, name, in_channels=in_channels)
 
 
-def symmetric(pad):
+def symmetric(pad) -> tuple:
     """The same number of pixels on all four sides, as `lax` takes it."""
     return ((pad, pad), (pad, pad))
 
 
-def conv(features, size, dtype, name, *, stride=1, padding=0, dilation=1, kernel_init=HE_NORMAL):
+def conv(features, size, dtype, name, *, stride=1, padding=0, dilation=1, kernel_init=HE_NORMAL) -> nn.Conv:
     """Convolution of side `size` without bias; `padding`: pixels on each side, or ((top, bottom), (left, right))."""
     return nn.Conv(
         features,
@@ -72,24 +46,7 @@ def conv(features, size, dtype, name, *, stride=1, padding=0, dilation=1, kernel
     )
 
 
-def batch_norm(train, dtype, name, *, epsilon=1e-5, momentum=0.9):
-    """BatchNorm over all axes but the last, with PyTorch's defaults: statistics in float32, output in `dtype`.
-
-    `momentum` is the share of the old statistics that stays (PyTorch's is the share of the new ones, 0.1).
-    The running variance collects the batch's own variance; PyTorch's collects n / (n - 1) of it, n = B * H * W. On the
-    smallest maps (8 x 8) that is a thousandth from 16 images on.
-    """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=momentum,
-        epsilon=epsilon,
-        dtype=dtype,
-        use_fast_variance=False,
-        name=name,
-    )
-
-
-def max_pool(x, size, stride, padding=0):
+def max_pool(x, size, stride, padding=0) -> jax.Array:
     """Largest value in windows of side `size`; [B, H, W, C], incomplete windows dropped as PyTorch drops them.
 
     On a CPU the largest of shifted images, one loop to XLA; equal values in a window share the gradient there.
@@ -106,7 +63,7 @@ def _max_of_shifted(x, size, stride, padding):
     return functools.reduce(jnp.maximum, shifted_images(padded, size, stride))
 
 
-def shifted_images(x, size, stride):
+def shifted_images(x, size, stride) -> Iterator[jax.Array]:
     """What each place of a window of side `size` sees of [B, H, W, C], row by row: size * size of [B, H', W', C]."""
     batch, rows, columns, channels = x.shape
     for i in range(size):
@@ -115,7 +72,7 @@ def shifted_images(x, size, stride):
             yield jax.lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))
 
 
-def global_mean(x):
+def global_mean(x) -> jax.Array:
     """[B, H, W, C] -> [B, C] float32."""
     return x.astype(jnp.float32).mean((1, 2))
 

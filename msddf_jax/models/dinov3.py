@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from msddf_jax.models import rope
-from msddf_jax.models.clip import Linear, layer_norm
+from msddf_jax.models import layers, rope
+from msddf_jax.models.layers import MLP_RATIO, Linear, layer_norm
 from msddf_jax.models.tap import Tap
 
 # ImageNet's statistics, RGB in [0, 1]: what the LVD-1689M checkpoints were trained with. Those of SAT-493M have others.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 REGISTERS = 4
-MLP_RATIO = 4
 _INIT = nn.initializers.truncated_normal(0.02)
 
 
@@ -40,15 +39,15 @@ VARIANTS = {
 }
 
 
-def get_variant(name):
-    """The `Variant` called `name`.
+def get_variant(name) -> Variant:
+    """The `Variant` called `name`; ValueError where there is none."""
+    return layers.get_variant(VARIANTS, name, "DINOv3")
 
-    Raises:
-      ValueError: there is none of that name; the message lists the known ones.
-    """
-    if name not in VARIANTS:
-        raise ValueError(f"unknown DINOv3 variant {name!r}; known: {', '.join(VARIANTS)}")
-    return VARIANTS[name]
+
+def stages(variant) -> dict[str, tuple[int, int]]:
+    """{name: (channels, stride in pixels)} of the maps in `stages` of the output: the patches after each block."""
+    size = get_variant(variant)
+    return {f"block_{index}": (size.width, size.patch) for index in range(size.depth)}
 
 
 class Mlp(nn.Module):
@@ -92,6 +91,7 @@ class VisionTransformer(nn.Module):
       dtype: compute dtype; parameters, rotations, softmax and LayerNorm statistics stay float32.
       remat: recompute each block in the backward pass, for memory.
       pixel_mean, pixel_std: of the preprocessing the weights were trained with, RGB in [0, 1].
+      in_channels: of the input; other than 3, see `layers.normalized`.
 
     Initial values follow Hugging Face's class. The random stretching of coordinates in pretraining is left out, and so
     is the mask token, which only pretraining uses.
@@ -103,17 +103,19 @@ class VisionTransformer(nn.Module):
     remat: bool = False
     pixel_mean: tuple = PIXEL_MEAN
     pixel_std: tuple = PIXEL_STD
+    in_channels: int = 3
 
     @nn.compact
     def __call__(self, images, *, train=False):
         """Features of a batch.
 
         Args:
-          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          images: [B, image_size, image_size, in_channels] float, RGB in [0, 1]; normalised here.
           train: changes nothing here; every backbone is called with it.
 
         Returns:
-          dict: feature [B, d] float32; spatial [B, g, g, d], patch tokens that enter the last block, `dtype`.
+          dict: feature [B, d] float32; spatial [B, g, g, d], patch tokens that enter the last block, `dtype`;
+          stages {"block_0": [B, g, g, d], ...}, the patch tokens after each block, no LayerNorm, `dtype`.
 
         Raises:
           ValueError: unknown variant; images of another size or rank; a size that is no multiple of the patch.
@@ -121,23 +123,28 @@ class VisionTransformer(nn.Module):
         """
         del train
         width, depth, heads, patch, gated = get_variant(self.variant)
-        rope.check_images(images, f"DINOv3 {self.variant}", self.image_size, patch)
-        grid = self.image_size // patch
+        grid = rope.grid_size(f"DINOv3 {self.variant}", self.image_size, patch)
         x = self._embed(images, patch, width)
         angles = np.pad(rope.dinov3_angles(grid, width // heads), ((1 + REGISTERS, 0), (0, 0)))
         block = nn.remat(Block) if self.remat else Block
+        stages = {}
         for index in range(depth):
             if index == depth - 1:
                 last = x = Tap(1 + REGISTERS, name="tap")(x)
             x = block(heads, gated, self.dtype, name=f"block_{index}")(x, angles)
+            stages[f"block_{index}"] = layers.as_grid(x, 1 + REGISTERS)
         x = layer_norm(jnp.float32, "ln_post")(x)
-        return {"feature": x[:, 0], "spatial": last[:, 1 + REGISTERS :].reshape(-1, grid, grid, width)}
+        return {"feature": x[:, 0], "spatial": layers.as_grid(last, 1 + REGISTERS), "stages": stages}
 
     def _embed(self, images, patch, width):
         """Images to [B, 1 + 4 + N, d]: class token, registers, patches."""
-        kernel = self.param("patch_embed", _INIT, (patch, patch, 3, width), jnp.float32)
+        kernel = self.param("patch_embed", _INIT, (patch, patch, self.in_channels, width), jnp.float32)
         bias = self.param("patch_embed_bias", nn.initializers.zeros, (width,), jnp.float32)
-        tokens = rope.embed_patches(images, kernel, self.pixel_mean, self.pixel_std, self.dtype)
+        pixels = (self.pixel_mean, self.pixel_std, self.dtype)
+        images = layers.normalized(
+            images, self.image_size, *pixels, f"DINOv3 {self.variant}", in_channels=self.in_channels
+        )
+        tokens = layers.embed_patches(images, kernel, self.dtype)
         class_token = self.param("class_token", _INIT, (width,), jnp.float32)
         registers = self.param("register_tokens", _INIT, (REGISTERS, width), jnp.float32)
         prefix = jnp.concatenate([class_token[None], registers]).astype(self.dtype)

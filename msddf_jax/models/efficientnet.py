@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from msddf_jax.models import conv
-from msddf_jax.models.clip import Linear
+from msddf_jax.models import conv, layers
+from msddf_jax.models.layers import Linear
 from msddf_jax.models.tap import Tap
 
 # Of the ImageNet weights; those trained with AdvProp and DeepfakeBench's take 0.5, SBI's official ones 0 and 1.
@@ -69,16 +69,16 @@ STAGES = (
 PADDINGS = ("same", "static", "symmetric")
 
 
-def scale_width(channels, factor):
+def scale_width(channels, factor) -> int:
     """`channels` times `factor`, rounded to the nearest multiple of 8 that is not below 90 % of it."""
     wanted = channels * factor
     rounded = max(WIDTH_STEP, int(wanted + WIDTH_STEP / 2) // WIDTH_STEP * WIDTH_STEP)
     return rounded + WIDTH_STEP if rounded < 0.9 * wanted else rounded
 
 
-def stage_plans(variant):
+def stage_plans(variant) -> list[list[BlockPlan]]:
     """For each of the seven stages the list of its `BlockPlan`s. Raises ValueError for an unknown variant."""
-    width, depth, _, _ = conv.get_variant(VARIANTS, variant, "EfficientNet")
+    width, depth, _, _ = layers.get_variant(VARIANTS, variant, "EfficientNet")
     before, stages = scale_width(STEM_WIDTH, width), []
     for blocks, expand, kernel, stride, channels in STAGES:
         after = scale_width(channels, width)
@@ -89,10 +89,24 @@ def stage_plans(variant):
     return stages
 
 
-def same_padding(size, kernel, stride):
+def same_padding(size, kernel, stride) -> tuple[int, int]:
     """(before, after) pixels with which a side of `size` gives ceil(size / stride): TensorFlow's "SAME"."""
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+def stages(variant) -> dict[str, tuple[int, int]]:
+    """{name: (channels, stride in pixels)} of the maps in `stages` of the output, in their order.
+
+    "stem", every block from "block_0" on, "head" after the last activation. B4's last block of each width is 1, 5, 9,
+    15, 21, 29 and 31.
+    """
+    width = layers.get_variant(VARIANTS, variant, "EfficientNet").width
+    out, stride = {"stem": (scale_width(STEM_WIDTH, width), 2)}, 2
+    for index, plan in enumerate(plan for stage in stage_plans(variant) for plan in stage):
+        stride *= plan.stride
+        out[f"block_{index}"] = (plan.after, stride)
+    return out | {"head": (scale_width(HEAD_WIDTH, width), stride)}
 
 
 class Block(nn.Module):
@@ -112,7 +126,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         expand, kernel, stride, before, after = self.plan
-        norm = lambda name: conv.batch_norm(train, self.dtype, name, epsilon=self.epsilon, momentum=self.momentum)
+        norm = lambda name: layers.batch_norm(train, self.dtype, name, epsilon=self.epsilon, momentum=self.momentum)
         linear = lambda features, name, **kw: Linear(features, self.dtype, conv.HE_NORMAL, name=name, **kw)
         y = x
         if expand != 1:
@@ -137,6 +151,7 @@ class EfficientNet(nn.Module):
       image_size: side of the square input in pixels, at least 32; published ones in `VARIANTS`.
       dtype: compute dtype; parameters and BatchNorm statistics stay float32.
       pixel_mean, pixel_std: of each channel, what the weights were trained with.
+      in_channels: of the input; other than 3, see `layers.normalized`.
       padding: "same" = TensorFlow's, found from the image (timm's tf_efficientnet_*); "static" = the same, found once
         from the variant's published resolution whatever the image is (efficientnet_pytorch, and with it SBI and
         DeepfakeBench); "symmetric" = half the kernel on each side (timm's efficientnet_*).
@@ -161,44 +176,49 @@ class EfficientNet(nn.Module):
     norm_momentum: float = 0.99
     dropout: float = 0.0
     drop_connect: float = 0.0
+    in_channels: int = 3
 
     @nn.compact
     def __call__(self, images, *, train=False):
         """Features of a batch.
 
         Args:
-          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          images: [B, image_size, image_size, in_channels] float, RGB in [0, 1]; normalised here.
           train: BatchNorm takes the batch's statistics and updates the running ones (collection batch_stats); dropout
             and skipped blocks, where their rates are not 0.
 
         Returns:
           dict: feature [B, d] float32, the mean of spatial (after dropout in training); spatial [B, h, w, d] in
-          `dtype`, after the last activation. d is 1280 for B0, 1792 for B4.
+          `dtype`, after the last activation; stages, the maps that `stages` lists, in `dtype`. d is 1280 for B0, 1792
+          for B4.
 
         Raises:
           ValueError: unknown variant or padding; images of another size or rank.
           TypeError: images that are not floating point.
         """
-        stages = stage_plans(self.variant)
+        plans = [plan for stage in stage_plans(self.variant) for plan in stage]
         if self.padding not in PADDINGS:
             raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {self.padding!r}")
         width, _, static, _ = VARIANTS[self.variant]
-        norm = lambda name: conv.batch_norm(train, self.dtype, name, epsilon=self.norm_eps, momentum=self.norm_momentum)
-        x = conv.normalized(images, self.image_size, self.pixel_mean, self.pixel_std, self.dtype, "EfficientNet")
+        statistics = {"epsilon": self.norm_eps, "momentum": self.norm_momentum}
+        norm = lambda name: layers.batch_norm(train, self.dtype, name, **statistics)
+        pixels = (self.pixel_mean, self.pixel_std, self.dtype)
+        x = conv.normalized(images, self.image_size, *pixels, "EfficientNet", in_channels=self.in_channels)
         pads = self._pads(x, static, 3, 2) if self.stem_padding is None else self.stem_padding
         x = conv.conv(scale_width(STEM_WIDTH, width), 3, self.dtype, "stem", stride=2, padding=pads)(x)
         x = jax.nn.silu(norm("stem_norm")(x))
+        stages = {"stem": x}
         static = math.ceil(static / 2)
-        plans = [plan for stage in stages for plan in stage]
         for index, plan in enumerate(plans):
             pads = self._pads(x, static, plan.kernel, plan.stride)
             drop = self.drop_connect * index / len(plans)
-            x = Block(plan, pads, self.norm_eps, self.norm_momentum, drop, self.dtype, name=f"block_{index}")(x, train)
+            block = Block(plan, pads, self.norm_eps, self.norm_momentum, drop, self.dtype, name=f"block_{index}")
+            x = stages[f"block_{index}"] = block(x, train)
             static = math.ceil(static / plan.stride)
         x = Linear(scale_width(HEAD_WIDTH, width), self.dtype, conv.HE_NORMAL, use_bias=False, name="head")(x)
-        x = Tap(name="tap")(jax.nn.silu(norm("head_norm")(x)))
+        x = stages["head"] = Tap(name="tap")(jax.nn.silu(norm("head_norm")(x)))
         feature = nn.Dropout(self.dropout, deterministic=not train)(conv.global_mean(x))
-        return {"feature": feature, "spatial": x}
+        return {"feature": feature, "spatial": x, "stages": stages}
 
     def _pads(self, x, static, kernel, stride):
         """((top, bottom), (left, right)) of a convolution of `x`, whose published side would be `static`."""

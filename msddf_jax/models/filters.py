@@ -14,13 +14,13 @@ import numpy as np
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 
-def luma(images):
+def luma(images) -> jax.Array:
     """Rec. 601 luma of RGB images: [..., 3] float -> [...] float32, same range."""
     red, green, blue = (images[..., i].astype(jnp.float32) for i in range(3))
     return LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue
 
 
-def gaussian_taps(size, sigma):
+def gaussian_taps(size, sigma) -> np.ndarray:
     """Normalised Gaussian taps [size], `sigma` in pixels, as `cv2.getGaussianKernel(size, sigma)`.
 
     Raises:
@@ -33,7 +33,7 @@ def gaussian_taps(size, sigma):
     return (taps / taps.sum()).astype(np.float32)
 
 
-def correlate(x, kernel):
+def correlate(x, kernel) -> jax.Array:
     """Correlation of [B, H, W] with a small 2-D kernel, border reflected without its edge pixel (101).
 
     Args:
@@ -53,7 +53,7 @@ def correlate(x, kernel):
     return total
 
 
-def correlate_separable(x, taps_h, taps_w):
+def correlate_separable(x, taps_h, taps_w) -> jax.Array:
     """Correlation of [B, H, W] with the outer product of two 1-D kernels, same border as `correlate`."""
     return correlate(correlate(x, np.asarray(taps_h)[:, None]), np.asarray(taps_w)[None, :])
 
@@ -69,7 +69,7 @@ def _band_matrix(size, taps):
     return matrix
 
 
-def correlate_bands(x, taps):
+def correlate_bands(x, taps) -> jax.Array:
     """As `correlate_separable(x, taps, taps)`, for long kernels: two matrix products; any image size."""
     rows, columns = _band_matrix(x.shape[1], taps), _band_matrix(x.shape[2], taps)
     high = jax.lax.Precision.HIGHEST
@@ -86,7 +86,7 @@ def _overlap_matrix(size, cells):
     return (overlap * (cells / size)).astype(np.float32)
 
 
-def area_pool(x, grid):
+def area_pool(x, grid) -> jax.Array:
     """Area average of [B, H, W, C] onto a square grid of any size, in float32.
 
     Each output cell is the exact mean over its share of the image, so sizes need not divide; a finer grid

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pywt
 
-from msddf_jax.models.clip import Linear, layer_norm
 from msddf_jax.models.filters import DepthwiseConv, area_pool, luma
+from msddf_jax.models.layers import Linear, layer_norm
 
 HIGH_PASS_CUTOFF = 0.15  # cycles/pixel, initial value
 HIGH_PASS_WIDTH = 0.02  # cycles/pixel
@@ -23,14 +23,14 @@ DETAIL_GAIN = 32.0
 DWT_LEVELS = 3
 
 
-def radial_frequency(height, width):
+def radial_frequency(height, width) -> np.ndarray:
     """Distance from zero frequency of each `rfft2` coefficient: [H, W // 2 + 1] float32, cycles/pixel."""
     vertical = np.fft.fftfreq(height)[:, None]
     horizontal = np.fft.rfftfreq(width)[None, :]
     return np.sqrt(vertical**2 + horizontal**2).astype(np.float32)
 
 
-def high_pass(spectrum, cutoff, shape):
+def high_pass(spectrum, cutoff, shape) -> jax.Array:
     """Radial high-pass of a spectrum, back in the image domain.
 
     Args:
@@ -45,7 +45,7 @@ def high_pass(spectrum, cutoff, shape):
     return jnp.fft.irfft2(spectrum * mask, s=shape, norm="ortho")
 
 
-def phase_only(spectrum, shape):
+def phase_only(spectrum, shape) -> jax.Array:
     """The image with every amplitude set to 1 (SPSL, Liu et al., 2021), about unit standard deviation.
 
     Amplitudes near or below 8-bit rounding stay proportionally small: F / sqrt(|F|^2 + 1e-6), whose gradient
@@ -62,7 +62,7 @@ def phase_only(spectrum, shape):
     return jnp.fft.irfft2(spectrum * jax.lax.rsqrt(power + PHASE_FLOOR**2), s=shape, norm="ortho")
 
 
-def radial_profile(spectrum, shape, bins=PROFILE_BINS):
+def radial_profile(spectrum, shape, bins=PROFILE_BINS) -> jax.Array:
     """Mean log-amplitude log(1 + |F|) in `bins` rings of equal width, from 0 to sqrt(1/2) cycles/pixel.
 
     Args:
@@ -115,7 +115,7 @@ def _dwt1(x, low, high, axis, mode):
     return outputs
 
 
-def dwt2(x, wavelet="haar", levels=DWT_LEVELS, mode="periodization"):
+def dwt2(x, wavelet="haar", levels=DWT_LEVELS, mode="periodization") -> tuple[jax.Array, list[tuple]]:
     """Multi-level 2-D discrete wavelet transform, as PyWavelets computes it.
 
     Args:

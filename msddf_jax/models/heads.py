@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from msddf_jax.models.clip import Linear, layer_norm
 from msddf_jax.models.filters import DepthwiseConv
+from msddf_jax.models.layers import Linear, layer_norm
 
 
-def l2_normalize(x, eps=1e-12):
+def l2_normalize(x, eps=1e-12) -> jax.Array:
     """Unit vectors along the last axis, float32; a zero vector stays zero, with a finite gradient."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt((x**2).sum(-1, keepdims=True) + eps)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 RESIDUAL = ("u", "s", "v")
 
 
-def split_svd(kernel, rank, xp=jnp):
+def split_svd(kernel, rank, xp=jnp) -> tuple:
     """Split a matrix into all but its `rank` last singular triplets, and those.
 
     Args:
@@ -33,7 +33,7 @@ def split_svd(kernel, rank, xp=jnp):
 
 
 class LowRankLinear(nn.Module):
-    """Affine map x (main + u diag(s) v) + bias of the last axis; called like `clip.Linear`.
+    """Affine map x (main + u diag(s) v) + bias of the last axis; called like `layers.Linear`.
 
     Parameters, float32: `kernel` [in, out] (main) and `bias` [out], and `u` [in, rank], `s` [rank], `v` [rank, out],
     which alone are meant to be trained: the optimiser's groups say so. They start as the split of one kernel drawn by
@@ -71,14 +71,14 @@ def _constant(_, value):
     return jnp.zeros(value.shape) if isinstance(value, jax.ShapeDtypeStruct) else value
 
 
-def layers(params):
+def layers(params) -> list[Mapping]:
     """Every {"kernel", "u", "s", "v", ...} of a `LowRankLinear` in a nested dict of parameters, in its order."""
     if set(RESIDUAL) <= set(params):
         return [params]
     return [layer for value in params.values() if isinstance(value, Mapping) for layer in layers(value)]
 
 
-def orthogonality(layer):
+def orthogonality(layer) -> jax.Array:
     """How far a layer's rest is from orthonormal, and from orthogonal to its main part: a scalar >= 0, 0 at the start.
 
     (|u'u - I|^2 + |v v' - I|^2) / 2 + (|main' u|^2 + |main v'|^2) / |main|^2, Frobenius norms. Source: Effort's
@@ -91,7 +91,7 @@ def orthogonality(layer):
     return shape / 2 + overlap / jnp.sum(main**2)
 
 
-def norm_change(layer):
+def norm_change(layer) -> jax.Array:
     """||main + u diag(s) v|^2 - |main|^2|, Frobenius norms: a scalar >= 0.
 
     Source: Effort's singular value constraint, whose reference is the norm of the dense kernel. That of the main part

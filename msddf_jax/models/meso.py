@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from msddf_jax.models import conv
-from msddf_jax.models.clip import Linear
+from msddf_jax.models import conv, layers
+from msddf_jax.models.layers import Linear
 from msddf_jax.models.tap import Tap
 
 # DeepfakeBench's.
@@ -39,6 +39,22 @@ VARIANTS = {
 }
 
 
+def stages(variant) -> dict[str, tuple[int, int]]:
+    """{name: (channels, stride in pixels)} of the maps in `stages` of the output, in their order.
+
+    "inception_1" and so on, then "conv_1" and so on, each after its pooling.
+    """
+    inception, convs = layers.get_variant(VARIANTS, variant, "Meso")
+    out, stride = {}, 1
+    for number, widths in enumerate(inception, 1):
+        stride *= 2
+        out[f"inception_{number}"] = (sum(widths), stride)
+    for number, (width, _, _, window) in enumerate(convs, 1):
+        stride *= window
+        out[f"conv_{number}"] = (width, stride)
+    return out
+
+
 class Inception(nn.Module):
     """Four branches side by side, BatchNorm, max-pool 2: a 1x1 convolution, and three of 1x1 then 3x3, whose 3x3 is
     dilated by 1, 2 and 3. [B, H, W, C] -> [B, H // 2, W // 2, sum of `widths`]."""
@@ -55,7 +71,7 @@ class Inception(nn.Module):
             name = f"branch_{dilation + 1}"
             y = conv.conv(width, 3, self.dtype, name, padding=dilation, dilation=dilation, kernel_init=UNIFORM)(y)
             branches.append(y)
-        x = conv.batch_norm(train, self.dtype, "norm")(jnp.concatenate(branches, axis=-1))
+        x = layers.batch_norm(train, self.dtype, "norm")(jnp.concatenate(branches, axis=-1))
         return conv.max_pool(x, 2, 2)
 
 
@@ -68,6 +84,7 @@ class Meso(nn.Module):
         16 * (image_size // 32)^2 inputs, so weights fit one size in steps of 32.
       dtype: compute dtype; parameters and BatchNorm statistics stay float32.
       pixel_mean, pixel_std: of each channel, what the weights were trained with.
+      in_channels: of the input; other than 3, see `layers.normalized`.
     """
 
     variant: str
@@ -75,38 +92,41 @@ class Meso(nn.Module):
     dtype: Any = jnp.float32
     pixel_mean: tuple = PIXEL_MEAN
     pixel_std: tuple = PIXEL_STD
+    in_channels: int = 3
 
     @nn.compact
     def __call__(self, images, *, train=False):
         """Features of a batch.
 
         Args:
-          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          images: [B, image_size, image_size, in_channels] float, RGB in [0, 1]; normalised here.
           train: BatchNorm takes the batch's statistics and updates the running ones (collection batch_stats); dropout
             of one half before the first linear layer and on the feature (stream "dropout").
 
         Returns:
           dict: feature [B, 16] float32, after the first linear layer and its leaky ReLU; spatial [B, h, w, 16] in
-          `dtype`, after the last pooling, 8 x 8 at 256.
+          `dtype`, after the last pooling, 8 x 8 at 256; stages, the maps that `stages` lists, in `dtype`.
 
         Raises:
           ValueError: unknown variant; images of another size or rank. TypeError: images that are not floating point.
         """
-        inception, convs = conv.get_variant(VARIANTS, self.variant, "Meso")
-        x = conv.normalized(images, self.image_size, self.pixel_mean, self.pixel_std, self.dtype, "Meso")
+        inception, convs = layers.get_variant(VARIANTS, self.variant, "Meso")
+        pixels = (self.pixel_mean, self.pixel_std, self.dtype)
+        x = conv.normalized(images, self.image_size, *pixels, "Meso", in_channels=self.in_channels)
+        stages = {}
         for number, widths in enumerate(inception, 1):
-            x = Inception(widths, self.dtype, name=f"inception_{number}")(x, train)
+            x = stages[f"inception_{number}"] = Inception(widths, self.dtype, name=f"inception_{number}")(x, train)
         norms = {}
         for number, (width, kernel, norm, window) in enumerate(convs, 1):
             if norm not in norms:
-                norms[norm] = conv.batch_norm(train, self.dtype, f"norm_{norm}")
+                norms[norm] = layers.batch_norm(train, self.dtype, f"norm_{norm}")
             name = f"conv_{number}"
             x = conv.conv(width, kernel, self.dtype, name, padding=kernel // 2, kernel_init=UNIFORM)(x)
-            x = conv.max_pool(norms[norm](jax.nn.relu(x)), window, window)
+            x = stages[name] = conv.max_pool(norms[norm](jax.nn.relu(x)), window, window)
         x = Tap(name="tap")(x)
         # Channels first, the order in which the published weights number their inputs.
         flat = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
         drop = lambda y: nn.Dropout(DROPOUT, deterministic=not train)(y)
         feature = Linear(FEATURES, self.dtype, UNIFORM, name="fc_1")(drop(flat))
         feature = drop(jax.nn.leaky_relu(feature.astype(jnp.float32), LEAKY_SLOPE))
-        return {"feature": feature, "spatial": x}
+        return {"feature": feature, "spatial": x, "stages": stages}

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from msddf_jax.models import rope
+from msddf_jax.models import layers, rope
 from msddf_jax.models.attention import attend, split_heads
-from msddf_jax.models.clip import Linear, Mlp, layer_norm
+from msddf_jax.models.layers import Linear, Mlp, layer_norm
 from msddf_jax.models.tap import Tap
 
 PIXEL_MEAN = (0.5, 0.5, 0.5)
@@ -37,15 +37,15 @@ VARIANTS = {
 }
 
 
-def get_variant(name):
-    """The `Variant` called `name`.
+def get_variant(name) -> Variant:
+    """The `Variant` called `name`; ValueError where there is none."""
+    return layers.get_variant(VARIANTS, name, "Perception Encoder")
 
-    Raises:
-      ValueError: there is none of that name; the message lists the known ones.
-    """
-    if name not in VARIANTS:
-        raise ValueError(f"unknown Perception Encoder variant {name!r}; known: {', '.join(VARIANTS)}")
-    return VARIANTS[name]
+
+def stages(variant) -> dict[str, tuple[int, int]]:
+    """{name: (channels, stride in pixels)} of the maps in `stages` of the output: the patches after each block."""
+    size = get_variant(variant)
+    return {f"block_{index}": (size.width, size.patch) for index in range(size.depth)}
 
 
 class Block(nn.Module):
@@ -89,6 +89,7 @@ class VisionTransformer(nn.Module):
       dtype: compute dtype; parameters, rotations, softmax and LayerNorm statistics stay float32.
       remat: recompute each block in the backward pass, for memory.
       pixel_mean, pixel_std: of the preprocessing the weights were trained with, RGB in [0, 1].
+      in_channels: of the input; other than 3, see `layers.normalized`.
 
     Initial values follow timm's class, the MLPs CLIP's.
     """
@@ -99,17 +100,19 @@ class VisionTransformer(nn.Module):
     remat: bool = False
     pixel_mean: tuple = PIXEL_MEAN
     pixel_std: tuple = PIXEL_STD
+    in_channels: int = 3
 
     @nn.compact
     def __call__(self, images, *, train=False):
         """Features of a batch.
 
         Args:
-          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          images: [B, image_size, image_size, in_channels] float, RGB in [0, 1]; normalised here.
           train: changes nothing here; every backbone is called with it.
 
         Returns:
-          dict: feature [B, d] float32; spatial [B, g, g, d], patch tokens that enter the last block, `dtype`.
+          dict: feature [B, d] float32; spatial [B, g, g, d], patch tokens that enter the last block, `dtype`;
+          stages {"block_0": [B, g, g, d], ...}, the patch tokens after each block, no LayerNorm, `dtype`.
 
         Raises:
           ValueError: unknown variant; images of another size or rank; a size that is no multiple of the patch.
@@ -117,10 +120,11 @@ class VisionTransformer(nn.Module):
         """
         del train
         width, depth, heads, patch, reference = get_variant(self.variant)
-        rope.check_images(images, f"Perception Encoder {self.variant}", self.image_size, patch)
-        grid = self.image_size // patch
-        kernel = self.param("patch_embed", _INIT, (patch, patch, 3, width), jnp.float32)
-        tokens = rope.embed_patches(images, kernel, self.pixel_mean, self.pixel_std, self.dtype)
+        name, pixels = f"Perception Encoder {self.variant}", (self.pixel_mean, self.pixel_std, self.dtype)
+        grid = rope.grid_size(name, self.image_size, patch)
+        images = layers.normalized(images, self.image_size, *pixels, name, in_channels=self.in_channels)
+        kernel = self.param("patch_embed", _INIT, (patch, patch, self.in_channels, width), jnp.float32)
+        tokens = layers.embed_patches(images, kernel, self.dtype)
         class_token = self.param("class_token", _INIT, (width,), jnp.float32).astype(self.dtype)
         first = jnp.broadcast_to(class_token, (images.shape[0], 1, width))
         positions = self.param("pos_embed", _INIT, (1 + grid * grid, width), jnp.float32)
@@ -128,10 +132,12 @@ class VisionTransformer(nn.Module):
         x = layer_norm(self.dtype, "ln_pre")(x)
         angles = np.pad(rope.pe_angles(grid, reference, width // heads), ((1, 0), (0, 0)))
         block = nn.remat(Block) if self.remat else Block
+        stages = {}
         for index in range(depth):
             if index == depth - 1:
                 last = x = Tap(1, name="tap")(x)
             x = block(heads, depth, self.dtype, name=f"block_{index}")(x, angles)
+            stages[f"block_{index}"] = layers.as_grid(x, 1)
         x = layer_norm(self.dtype, "ln_post")(x)
         pooled = AttentionPool(depth, self.dtype, name="pool")(x)
-        return {"feature": pooled.astype(jnp.float32), "spatial": last[:, 1:].reshape(-1, grid, grid, width)}
+        return {"feature": pooled.astype(jnp.float32), "spatial": layers.as_grid(last, 1), "stages": stages}

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from msddf_jax.models import conv
-from msddf_jax.models.clip import Linear
+from msddf_jax.models import conv, layers
+from msddf_jax.models.layers import Linear
 from msddf_jax.models.tap import Tap
 
 # Of the ImageNet weights; DeepfakeBench gives its ResNet-34 mean and deviation 0.5.
@@ -29,6 +29,15 @@ VARIANTS = {
 }
 
 
+def stages(variant) -> dict[str, tuple[int, int]]:
+    """{name: (channels, stride in pixels)} of the maps in `stages` of the output, in their order.
+
+    "stem" after the max-pool; "stage_1" to "stage_4", torchvision's layer1 to layer4.
+    """
+    widths = layers.get_variant(VARIANTS, variant, "ResNet").widths
+    return {"stem": (widths[0], 4)} | {f"stage_{n}": (width, 2 << n) for n, width in enumerate(widths, 1)}
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions beside a skip connection, which is a linear map where size or channels change."""
 
@@ -39,13 +48,13 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         y = conv.conv(self.width, 3, self.dtype, "conv_1", stride=self.stride, padding=1)(x)
-        y = jax.nn.relu(conv.batch_norm(train, self.dtype, "norm_1")(y))
+        y = jax.nn.relu(layers.batch_norm(train, self.dtype, "norm_1")(y))
         y = conv.conv(self.width, 3, self.dtype, "conv_2", padding=1)(y)
-        y = conv.batch_norm(train, self.dtype, "norm_2")(y)
+        y = layers.batch_norm(train, self.dtype, "norm_2")(y)
         if self.stride != 1 or x.shape[-1] != self.width:
             x = x[:, :: self.stride, :: self.stride]
             x = Linear(self.width, self.dtype, conv.HE_NORMAL, use_bias=False, name="skip")(x)
-            x = conv.batch_norm(train, self.dtype, "skip_norm")(x)
+            x = layers.batch_norm(train, self.dtype, "skip_norm")(x)
         return jax.nn.relu(x + y)
 
 
@@ -57,6 +66,7 @@ class ResNet(nn.Module):
       image_size: side of the square input in pixels, at least 32; published at 224, in DeepfakeBench at 256.
       dtype: compute dtype; parameters and BatchNorm statistics stay float32.
       pixel_mean, pixel_std: of each channel, what the weights were trained with.
+      in_channels: of the input; other than 3, see `layers.normalized`.
     """
 
     variant: str
@@ -64,29 +74,34 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     pixel_mean: tuple = PIXEL_MEAN
     pixel_std: tuple = PIXEL_STD
+    in_channels: int = 3
 
     @nn.compact
     def __call__(self, images, *, train=False):
         """Features of a batch.
 
         Args:
-          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          images: [B, image_size, image_size, in_channels] float, RGB in [0, 1]; normalised here.
           train: BatchNorm takes the batch's statistics and updates the running ones (collection batch_stats).
 
         Returns:
-          dict: feature [B, 512] float32, the mean of spatial; spatial [B, h, w, 512] in `dtype`, 8 x 8 at 256.
+          dict: feature [B, 512] float32, the mean of spatial; spatial [B, h, w, 512] in `dtype`, 8 x 8 at 256;
+          stages, the maps that `stages` lists, in `dtype`.
 
         Raises:
           ValueError: unknown variant; images of another size or rank. TypeError: images that are not floating point.
         """
-        widths, depths = conv.get_variant(VARIANTS, self.variant, "ResNet")
-        x = conv.normalized(images, self.image_size, self.pixel_mean, self.pixel_std, self.dtype, "ResNet")
+        widths, depths = layers.get_variant(VARIANTS, self.variant, "ResNet")
+        pixels = (self.pixel_mean, self.pixel_std, self.dtype)
+        x = conv.normalized(images, self.image_size, *pixels, "ResNet", in_channels=self.in_channels)
         x = conv.conv(widths[0], 7, self.dtype, "conv_1", stride=2, padding=3)(x)
-        x = jax.nn.relu(conv.batch_norm(train, self.dtype, "norm_1")(x))
+        x = jax.nn.relu(layers.batch_norm(train, self.dtype, "norm_1")(x))
         x = conv.max_pool(x, 3, 2, padding=1)
+        stages = {"stem": x}
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), 1):
             for index in range(depth):
                 stride = 2 if stage > 1 and index == 0 else 1
                 x = Block(width, stride, self.dtype, name=f"stage_{stage}_{index}")(x, train)
+            stages[f"stage_{stage}"] = x
         x = Tap(name="tap")(x)
-        return {"feature": conv.global_mean(x), "spatial": x}
+        return {"feature": conv.global_mean(x), "spatial": x, "stages": stages}

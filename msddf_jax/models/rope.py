@@ -1,4 +1,4 @@
-"""Rotary position encoding on a square token grid, the attention that uses it, and the patch embedding before it.
+"""Rotary position encoding on a square token grid, and the attention that uses it.
 
 Shared by DINOv3 and the Perception Encoder: both rotate queries and keys by angles that depend on row and column, each
 with its own coordinates, frequencies and pairing of channels.
@@ -7,27 +7,22 @@ with its own coordinates, frequencies and pairing of channels.
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from msddf_jax.models.attention import attend, split_heads
-from msddf_jax.models.clip import Linear
+from msddf_jax.models.layers import Linear
 
 
-def check_images(images, name, size, patch):
-    """Raise ValueError for images that are not [B, size, size, 3] or a size that `patch` does not divide.
-
-    Images that are not floating point raise TypeError. name: of the tower, for the message.
-    """
-    if size < patch or size % patch:
-        raise ValueError(f"{name} needs an image_size that is a multiple of {patch}, got {size}")
-    if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-        raise ValueError(f"{name} was built for images [B, {size}, {size}, 3], got {list(images.shape)}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be float in [0, 1], got {images.dtype}")
+def grid_size(name, image_size, patch) -> int:
+    """Side of the token grid. Raises ValueError for a size that `patch` does not divide; `name`: of the tower."""
+    if image_size < patch or image_size % patch:
+        raise ValueError(f"{name} needs an image_size that is a multiple of {patch}, got {image_size}")
+    return image_size // patch
 
 
-def dinov3_angles(grid, head_width, theta=100.0):
+def dinov3_angles(grid, head_width, theta=100.0) -> np.ndarray:
     """Angles of DINOv3: [g * g, head_width / 2] float32, the row's frequencies first, then the column's.
 
     Patch centres run over (-1, 1) whatever the grid, so the encoding stretches with the image.
@@ -37,7 +32,7 @@ def dinov3_angles(grid, head_width, theta=100.0):
     return _axial(centres, centres, bands)
 
 
-def pe_angles(grid, reference, head_width, theta=10_000.0):
+def pe_angles(grid, reference, head_width, theta=10_000.0) -> np.ndarray:
     """Angles of the Perception Encoder: [g * g, head_width / 2] float32, the column's frequencies first.
 
     Positions count from 1 and are scaled so that any grid spans that of pretraining, `reference` tokens a side.
@@ -53,7 +48,7 @@ def _axial(rows, columns, bands, column_first=False):
     return np.concatenate([axis.reshape(-1, 1) * bands for axis in axes], axis=-1).astype(np.float32)
 
 
-def rotate(x, angles, interleaved):
+def rotate(x, angles, interleaved) -> jax.Array:
     """Rotate pairs of channels by their token's angles, in float32.
 
     Args:
@@ -96,18 +91,3 @@ class Attention(nn.Module):
         key = rotate(split_heads(linear("key", self.key_bias)(x), self.heads), angles, self.interleaved)
         value = split_heads(linear("value")(x), self.heads)
         return linear("out")(attend(self, query, key, value))
-
-
-def embed_patches(images, kernel, mean, std, dtype):
-    """Images [B, H, W, 3] in [0, 1], normalised, cut and projected: [B, N, d], row-major, in `dtype`.
-
-    Args:
-      kernel: [patch, patch, 3, d]. mean, std: of the preprocessing, RGB.
-    """
-    patch, width = kernel.shape[0], kernel.shape[-1]
-    batch, grid = images.shape[0], images.shape[1] // patch
-    images = ((images.astype(jnp.float32) - np.float32(mean)) / np.float32(std)).astype(dtype)
-    # A convolution whose stride is its size is a matrix product of cut-out patches.
-    patches = images.reshape(batch, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5)
-    tokens = patches.reshape(batch * grid * grid, -1) @ kernel.reshape(-1, width).astype(dtype)
-    return tokens.reshape(batch, grid * grid, width)

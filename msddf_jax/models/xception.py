@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from msddf_jax.models import conv
-from msddf_jax.models.clip import Linear
+from msddf_jax.models import conv, layers
+from msddf_jax.models.layers import Linear
 from msddf_jax.models.tap import Tap
 
 # Of the ImageNet weights, and of DeepfakeBench.
@@ -40,12 +40,26 @@ class BlockPlan(NamedTuple):
     first_relu: bool
 
 
-def block_plans(variant):
+def block_plans(variant) -> list[BlockPlan]:
     """The `BlockPlan` of every block, in order; block_1 is the first. Raises ValueError for an unknown variant."""
-    _, entry, middle, (last, _, _) = conv.get_variant(VARIANTS, variant, "Xception")
+    _, entry, middle, (last, _, _) = layers.get_variant(VARIANTS, variant, "Xception")
     plans = [BlockPlan((width, width), 2, index > 0) for index, width in enumerate(entry)]
     plans += [BlockPlan((entry[-1],) * 3, 1, True)] * middle
     return [*plans, BlockPlan((entry[-1], last), 2, True)]
+
+
+def stages(variant) -> dict[str, tuple[int, int]]:
+    """{name: (channels, stride in pixels)} of the maps in `stages` of the output, in their order.
+
+    "stem" after both convolutions, "block_1" to "block_12", "sep_3" and "sep_4" after the last two convolutions; all
+    but the blocks' after a ReLU. The stem has no padding, so maps may be smaller than the image over the stride.
+    """
+    (_, second), _, _, exit_widths = layers.get_variant(VARIANTS, variant, "Xception")
+    out, stride = {"stem": (second, 2)}, 2
+    for number, plan in enumerate(block_plans(variant), 1):
+        stride *= plan.stride
+        out[f"block_{number}"] = (plan.widths[-1], stride)
+    return out | {f"sep_{n}": (width, stride) for n, width in zip((3, 4), exit_widths[1:], strict=True)}
 
 
 class SeparableConv(nn.Module):
@@ -74,14 +88,14 @@ class Block(nn.Module):
             if index or first_relu:
                 y = jax.nn.relu(y)
             y = SeparableConv(width, self.dtype, name=f"sep_{index}")(y)
-            y = conv.batch_norm(train, self.dtype, f"norm_{index}")(y)
+            y = layers.batch_norm(train, self.dtype, f"norm_{index}")(y)
         if stride != 1:
             y = conv.max_pool(y, 3, stride, padding=1)
         if stride == 1 and x.shape[-1] == widths[-1]:
             return x + y
         skip = x[:, ::stride, ::stride]
         skip = Linear(widths[-1], self.dtype, conv.HE_NORMAL, use_bias=False, name="skip")(skip)
-        return conv.batch_norm(train, self.dtype, "skip_norm")(skip) + y
+        return layers.batch_norm(train, self.dtype, "skip_norm")(skip) + y
 
 
 class Xception(nn.Module):
@@ -92,6 +106,7 @@ class Xception(nn.Module):
       image_size: side of the square input in pixels, at least 32; published at 299, in DeepfakeBench at 256.
       dtype: compute dtype; parameters and BatchNorm statistics stay float32.
       pixel_mean, pixel_std: of each channel, what the weights were trained with.
+      in_channels: of the input; other than 3, see `layers.normalized`.
 
     There is no dropout: neither the ImageNet port nor DeepfakeBench's configuration has one.
     """
@@ -101,32 +116,35 @@ class Xception(nn.Module):
     dtype: Any = jnp.float32
     pixel_mean: tuple = PIXEL_MEAN
     pixel_std: tuple = PIXEL_STD
+    in_channels: int = 3
 
     @nn.compact
     def __call__(self, images, *, train=False):
         """Features of a batch.
 
         Args:
-          images: [B, image_size, image_size, 3] float, RGB in [0, 1]; normalised here.
+          images: [B, image_size, image_size, in_channels] float, RGB in [0, 1]; normalised here.
           train: BatchNorm takes the batch's statistics and updates the running ones (collection batch_stats).
 
         Returns:
           dict: feature [B, 2048] float32, the mean of spatial; spatial [B, h, w, 2048] in `dtype`, after the last
-          ReLU, 8 x 8 at 256 and 10 x 10 at 299.
+          ReLU, 8 x 8 at 256 and 10 x 10 at 299; stages, the maps that `stages` lists, in `dtype`.
 
         Raises:
           ValueError: unknown variant; images of another size or rank. TypeError: images that are not floating point.
         """
-        (first, second), _, _, exit_widths = conv.get_variant(VARIANTS, self.variant, "Xception")
-        x = conv.normalized(images, self.image_size, self.pixel_mean, self.pixel_std, self.dtype, "Xception")
+        (first, second), _, _, exit_widths = layers.get_variant(VARIANTS, self.variant, "Xception")
+        pixels = (self.pixel_mean, self.pixel_std, self.dtype)
+        x = conv.normalized(images, self.image_size, *pixels, "Xception", in_channels=self.in_channels)
         x = conv.conv(first, 3, self.dtype, "conv_1", stride=2)(x)
-        x = jax.nn.relu(conv.batch_norm(train, self.dtype, "norm_1")(x))
+        x = jax.nn.relu(layers.batch_norm(train, self.dtype, "norm_1")(x))
         x = conv.conv(second, 3, self.dtype, "conv_2")(x)
-        x = jax.nn.relu(conv.batch_norm(train, self.dtype, "norm_2")(x))
+        x = jax.nn.relu(layers.batch_norm(train, self.dtype, "norm_2")(x))
+        stages = {"stem": x}
         for number, plan in enumerate(block_plans(self.variant), 1):
-            x = Block(plan, self.dtype, name=f"block_{number}")(x, train)
+            x = stages[f"block_{number}"] = Block(plan, self.dtype, name=f"block_{number}")(x, train)
         for number, width in zip((3, 4), exit_widths[1:], strict=True):
             x = SeparableConv(width, self.dtype, name=f"sep_{number}")(x)
-            x = jax.nn.relu(conv.batch_norm(train, self.dtype, f"norm_{number}")(x))
+            x = stages[f"sep_{number}"] = jax.nn.relu(layers.batch_norm(train, self.dtype, f"norm_{number}")(x))
         x = Tap(name="tap")(x)
-        return {"feature": conv.global_mean(x), "spatial": x}
+        return {"feature": conv.global_mean(x), "spatial": x, "stages": stages}

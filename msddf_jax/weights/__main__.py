@@ -1,21 +1,21 @@
-"""What a weight file is, and a published detector as a workdir that predicts.
+"""What a weight file is, a published detector as a workdir that predicts, and published backbones fetched.
 
 python -m msddf_jax.weights hf://openai/clip-vit-base-patch16                     # says what it is
 python -m msddf_jax.weights hf://yermandy/GenD_CLIP_L_14 --to runs/gend           # ready for msddf_jax.predict
 python -m msddf_jax.weights clip.safetensors --to weights/clip.safetensors        # a backbone under our own names
+python -m msddf_jax.weights --fetch xception resnet34                             # what configs start from; or all
 """
 
-import importlib
 import pathlib
-import re
 import sys
 
 import numpy as np
 from absl import app, flags
+from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from msddf_jax import checkpoint, inference, trees
-from msddf_jax.weights import files, hub, identify, load_initial, table
+from msddf_jax import checkpoint, experiments, inference, trees
+from msddf_jax.weights import files, hub, identify, load_initial, published, table
 
 # The experiment that a published detector becomes, by its format; its model is what the file says.
 CONFIGS = {
@@ -28,12 +28,12 @@ CONFIGS = {
 }
 
 
-def convert(source, to=None, *, revision=None, wanted=None, skip=()):
+def convert(source, to=None) -> list[str]:
     """Say what a weight file is and, with `to`, write it: a detector as a workdir, a backbone as .safetensors.
 
     Args:
-      source: of `hub.locate`. to: a folder that is not there yet, or for a backbone a path ending in .safetensors.
-      revision: of `hub.locate`. wanted: of `identify.identify`. skip: of `table.check`.
+      source: reference of `hub.parse`. to: a folder that is not there yet, or for a backbone a path ending in
+        .safetensors.
 
     Returns:
       the lines of the description.
@@ -42,12 +42,13 @@ def convert(source, to=None, *, revision=None, wanted=None, skip=()):
       FileNotFoundError, ValueError: see `hub.locate`, `identify.identify`, `table.check`; a target of the wrong kind.
       FileExistsError: a target that is there already.
     """
-    path = hub.locate(source, revision)
-    tensors = files.open_tensors(path)
+    reference = hub.parse(source)
+    path = hub.locate(reference)
+    digest, tensors, skip = hub.verify(path, reference), files.open_tensors(path), reference.skip
     if identify.is_own(tensors):
-        raise ValueError(f"{path} has this project's own names already: use it as config.init.path as it is")
-    found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=wanted)
-    lines = describe(path, tensors, found)
+        raise ValueError(f"{path} has this project's own names already: name it in config.init as it is")
+    found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=reference.format)
+    lines = describe(path, tensors, found, digest)
     make = _detector if found.detector else _backbone
     if to is None:
         # Without a target it is checked all the same: what fits is said, what does not is an error.
@@ -62,19 +63,19 @@ def convert(source, to=None, *, revision=None, wanted=None, skip=()):
         flat = _backbone(path, tensors, found, skip, read=True)
         to.parent.mkdir(parents=True, exist_ok=True)
         save_file(flat, to)
-        return [*lines, f"written: {to}, for config.init.path"]
-    write_workdir(to, found, path, tensors, skip)
+        return [*lines, f"written: {to}, for --config.init.backbone={to}"]
+    write_workdir(to, found, path, tensors, skip, digest)
     return [*lines, f"written: {to}, for python -m msddf_jax.predict --workdir {to}"]
 
 
-def describe(path, tensors, found):
-    """Lines that say what a file is."""
+def describe(path, tensors, found, digest) -> list[str]:
+    """Lines that say what a file is. digest: its SHA-256."""
     count = sum(int(np.prod(tensors[name].shape)) for name in found.table if name in tensors)
     kind = f"detector ({found.detector})" if found.detector else "backbone"
     options = ", ".join(f"{k}={v}" for k, v in sorted(found.options.items())) or "none"
     lines = [
         f"{path}: {found.format}, {kind}, {found.family} {found.variant}, {count:,} numbers read",
-        f"sha-256 {hub.sha256(path)}",
+        f"sha-256 {digest}",
         f"options: {options}",
     ]
     if found.assumed:
@@ -102,47 +103,46 @@ def _fitted(path, tensors, entries, expected, skip, read):
     return table.to_ours(tensors, entries) if read else {}
 
 
-def detector_config(found):
+def detector_config(found) -> ConfigDict:
     """The locked config of a published detector: its experiment in configs/detectors, its model as the file says."""
     name = CONFIGS.get(found.format, found.format.split("/")[0])
-    # By name and at run time: the package does not depend on experiments, this command offers them.
-    config = importlib.import_module(f"configs.detectors.{name}").get_config().unlock()
+    config = experiments.load(f"configs/detectors/{name}.py").unlock()
     config.model.variant = found.variant
     if found.detector == "baseline":
         config.model.family, config.model.normalize = found.family, found.normalize
         config.model.options = dict(found.options)
     if found.image_size:
         config.model.image_size = config.augment.image_size = found.image_size
-    config.init.path = ""
+    # Nothing is loaded before a first step: the weights are those in the workdir.
+    config.init = ConfigDict()
     return config.lock()
 
 
-def write_workdir(workdir, found, path, tensors, skip):
-    """A workdir with the detector's config and weights, as training leaves one, at step 0."""
+def write_workdir(workdir, found, path, tensors, skip, digest) -> None:
+    """A workdir with the detector's config and weights, as training leaves one, at step 0. digest: the file's."""
     config = detector_config(found)
     variables = trees.unflatten(_detector(path, tensors, found, skip, read=True))
     weights = {"params": variables.pop("params"), "model_state": variables}
     checkpoint.save_config(workdir, config)
-    checkpoint.save_best(workdir, 0, weights, {"converted_from": found.format, "sha256": hub.sha256(path)})
+    checkpoint.save_best(workdir, 0, weights, {"converted_from": found.format, "sha256": digest})
 
 
 def main(argv):
     """Command line."""
-    if len(argv) != 2:
-        sys.exit(f"one weight file is expected, got {len(argv) - 1}; see --help")
     values = flags.FLAGS
     try:
-        for pattern in values.skip:
-            re.compile(pattern)
-        lines = convert(argv[1], values.to, revision=values.revision, wanted=values.format, skip=tuple(values.skip))
-    except (FileNotFoundError, FileExistsError, ValueError, re.error) as error:
+        if values.fetch:
+            lines = published.fetch([*values.fetch, *argv[1:]])
+        elif len(argv) != 2:
+            sys.exit(f"one weight file is expected, got {len(argv) - 1}; see --help")
+        else:
+            lines = convert(argv[1], values.to)
+    except (FileNotFoundError, FileExistsError, ValueError) as error:
         sys.exit(f"error: {error}")
     print("\n".join(lines))
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("to", None, "A new workdir for a detector, a .safetensors file for a backbone.")
-    flags.DEFINE_string("revision", None, "Commit of the hub repository.")
-    flags.DEFINE_string("format", None, "Format of the file, where its names leave more than one.")
-    flags.DEFINE_multi_string("skip", [], "Regex of tensors that may be there and are not wanted.")
+    flags.DEFINE_list("fetch", [], f"Published files to fetch: {', '.join(published.PUBLISHED)}, or all.")
     app.run(main)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from msddf_jax.models import clip, clip_text
+from msddf_jax.models import clip, clip_text, layers
 from msddf_jax.weights.table import COUNTERS, Entry, linear, norm, prefixed
 
 ATTENTION = ("query", "key", "value")
@@ -24,7 +24,7 @@ HALF = (0.5, 0.5, 0.5)
 LABELS = ("format", "prefix", "text", "assumed")
 
 
-def hf_clip(variant, text=True):
+def hf_clip(variant, text=True) -> dict[str, Entry]:
     """Table of a Hugging Face CLIPModel; without `text`, of the vision tower in it.
 
     Args:
@@ -63,13 +63,13 @@ def hf_clip(variant, text=True):
     return out
 
 
-def hf_clip_tower(variant, text=False):
+def hf_clip_tower(variant, text=False) -> dict[str, Entry]:
     """Table of a Hugging Face CLIPVisionModel whose names do not start with "vision_model."; `text` must be False."""
     _no_text(text, "hf_clip_tower")
     return {name.removeprefix("vision_model."): entry for name, entry in hf_clip(variant, text=False).items()}
 
 
-def open_clip(variant, text=True, text_prefix=""):
+def open_clip(variant, text=True, text_prefix="") -> dict[str, Entry]:
     """Table of open_clip's CLIP, and of OpenAI's files: see `hf_clip`. text_prefix: "text." for CustomTextCLIP."""
     out = {
         "visual.class_embedding": Entry("params/backbone/class_token"),
@@ -95,12 +95,12 @@ def open_clip(variant, text=True, text_prefix=""):
     return out
 
 
-def open_clip_custom_text(variant, text=True):
+def open_clip_custom_text(variant, text=True) -> dict[str, Entry]:
     """Table of open_clip's CustomTextCLIP: see `hf_clip`."""
     return open_clip(variant, text, "text.")
 
 
-def scenic_clip(variant, text=True):
+def scenic_clip(variant, text=True) -> dict[str, Entry]:
     """Table of the CLIP in Scenic's `projects/baselines/clip`, names joined by "/": see `hf_clip`."""
     width, depth, heads, _ = clip.get_variant(variant)
     names = ("ln_1", "attn", "ln_2", "mlp/c_fc", "mlp/c_proj")
@@ -131,19 +131,19 @@ def scenic_clip(variant, text=True):
     return out
 
 
-def timm_vit(variant, text=False):
+def timm_vit(variant, text=False) -> dict[str, Entry]:
     """Table of timm's ViT with a class token (`vit_*`, `deit_*`), without its classifier."""
     _no_text(text, "timm_vit")
     return _timm(variant) | {"patch_embed.proj.bias": Entry("params/backbone/patch_embed_bias")}
 
 
-def timm_clip(variant, text=False):
+def timm_clip(variant, text=False) -> dict[str, Entry]:
     """Table of timm's `vit_*_clip_*`: LayerNorm before the blocks, no bias on the patches; without its classifier."""
     _no_text(text, "timm_clip")
     return _timm(variant) | norm("norm_pre", "params/backbone/ln_pre")
 
 
-def augreg(variant, text=False):
+def augreg(variant, text=False) -> dict[str, Entry]:
     """Table of the ViT of google-research/vision_transformer (an .npz), without its classifier."""
     _no_text(text, "augreg")
     names = ("LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3/Dense_0", "MlpBlock_3/Dense_1")
@@ -151,7 +151,7 @@ def augreg(variant, text=False):
     return _flax_vit(variant, names) | positions
 
 
-def big_vision(variant, text=False):
+def big_vision(variant, text=False) -> dict[str, Entry]:
     """Table of big_vision's ViT with `pool_type="tok"` (an .npz), without its classifier."""
     _no_text(text, "big_vision")
     names = ("LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0/Dense_0", "MlpBlock_0/Dense_1")
@@ -291,7 +291,7 @@ FORMATS = {
 }
 
 
-def recognise(shapes, config=None):
+def recognise(shapes, config=None) -> dict | None:
     """Which format and model a file's tensors are of, by names and shapes; None for what is no known CLIP or ViT.
 
     Args:
@@ -370,12 +370,12 @@ def _holds_text(form, variant, shapes):
     return shapes.get(names["params/text/token_embed"]) == (size.vocabulary, size.width)
 
 
-def model_fields(found):
+def model_fields(found) -> dict:
     """The fields of `clip.VisionTransformer` in an answer of `recognise`."""
     return {name: value for name, value in found.items() if name not in LABELS}
 
 
-def table_of(found, text=False):
+def table_of(found, text=False) -> tuple[dict[str, Entry], tuple[str, ...]]:
     """(table, regexes of their names to skip) to read a file that `recognise` knows.
 
     Args:
@@ -393,7 +393,7 @@ def table_of(found, text=False):
     return prefixed(table, prefix), tuple(re.escape(prefix) + p for p in skip)
 
 
-def settings(config):
+def settings(config) -> dict:
     """Fields of `clip.VisionTransformer` that the JSON files beside weights state.
 
     Args:
@@ -428,7 +428,7 @@ def settings(config):
 def _hf_settings(towers):
     """Of one or two towers' sections; what a section does not say has Hugging Face's default."""
     stated = {
-        (tower.get("hidden_act", "quick_gelu"), tower.get("layer_norm_eps", clip.LAYER_NORM_EPS)) for tower in towers
+        (tower.get("hidden_act", "quick_gelu"), tower.get("layer_norm_eps", layers.LAYER_NORM_EPS)) for tower in towers
     }
     activation, epsilon = min(stated)
     known = {"quick_gelu": (True, False), "gelu": (False, False), "gelu_pytorch_tanh": (False, True)}
@@ -436,4 +436,4 @@ def _hf_settings(towers):
         raise ValueError(f"expected one activation of {', '.join(known)} and one epsilon for all, got {sorted(stated)}")
     quick, tanh = known[activation]
     out = {"quick_gelu": quick} | ({"tanh_gelu": True} if tanh else {})
-    return out | ({"norm_eps": epsilon} if epsilon != clip.LAYER_NORM_EPS else {})
+    return out | ({"norm_eps": epsilon} if epsilon != layers.LAYER_NORM_EPS else {})

@@ -50,7 +50,7 @@ class Match(NamedTuple):
     skip: tuple
 
 
-def find(shapes):
+def find(shapes) -> list[Match]:
     """Every source that a file's names and shapes fit, as `Match`es in the order of `SOURCES`.
 
     None fits: an empty list. Two fit for timm's EfficientNets only, whose names and shapes do not tell "timm_tf" from
@@ -98,7 +98,7 @@ def _head(theirs, head):
 # Xception
 
 
-def xception_table(variant, prefix="", flat_pointwise=False, classifier="fc", head=None):
+def xception_table(variant, prefix="", flat_pointwise=False, classifier="fc", head=None) -> dict[str, Entry]:
     """Names of the PyTorch port of Xception.
 
     Args:
@@ -147,7 +147,7 @@ def _xception_shapes(variant, prefix="", flat_pointwise=False):
 # EfficientNet
 
 
-def efficientnet_table(variant, prefix="", classifier="_fc", head=None):
+def efficientnet_table(variant, prefix="", classifier="_fc", head=None) -> dict[str, Entry]:
     """Names of efficientnet_pytorch, which SBI and DeepfakeBench use too.
 
     Args:
@@ -171,7 +171,7 @@ def efficientnet_table(variant, prefix="", classifier="_fc", head=None):
     return out | _head(classifier, head)
 
 
-def timm_efficientnet_table(variant, head=None):
+def timm_efficientnet_table(variant, head=None) -> dict[str, Entry]:
     """Names of timm's efficientnet_b* and tf_efficientnet_b*. head: our name of the classifier, None without."""
     out = _conv("conv_stem", f"{BACKBONE}/stem") | batch_norm("bn1", f"{BACKBONE}/stem_norm")
     number = 0
@@ -233,7 +233,7 @@ def _resnet_parts(sequential):
     return ("0", "1", "4", "5", "6", "7") if sequential else ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
-def resnet_table(variant, prefix="", sequential=False, classifier="fc", head=None):
+def resnet_table(variant, prefix="", sequential=False, classifier="fc", head=None) -> dict[str, Entry]:
     """Names of torchvision's and timm's ResNet with basic blocks.
 
     Args:
@@ -269,7 +269,7 @@ def _resnet_shapes(variant, prefix="", sequential=False):
 # Meso
 
 
-def meso_table(variant, prefix="", head=None):
+def meso_table(variant, prefix="", head=None) -> dict[str, Entry]:
     """Names of DeepfakeBench's Meso4 and MesoInception4 (their spelling of "Incption").
 
     Args:

@@ -7,7 +7,7 @@ from msddf_jax.weights.table import Entry, linear, norm
 SKIP = (r"(.*\.)?mask_token",)
 
 
-def hf_dinov3(variant):
+def hf_dinov3(variant) -> dict[str, Entry]:
     """Table of a DINOv3ViTModel's file. Raises ValueError for a name that is not in `dinov3.VARIANTS`."""
     _, depth, _, _, gated = dinov3.get_variant(variant)
     ours = "params/backbone"
@@ -33,7 +33,7 @@ def _block(theirs, ours, gated):
     return out | {f"{theirs}.layer_scale{i}.lambda1": Entry(f"{ours}/scale_{i}") for i in (1, 2)}
 
 
-def recognise(shapes):
+def recognise(shapes) -> str | None:
     """The variant in `dinov3.VARIANTS` whose file has these {name: shape}; None where it is another model's."""
     patches = shapes.get("embeddings.patch_embeddings.weight", ())
     if len(patches) != 4 or "embeddings.register_tokens" not in shapes:

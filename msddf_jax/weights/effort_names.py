@@ -16,7 +16,7 @@ PARALLEL = "module."
 _ATTENTION = tuple(f"/attn/{name}/" for name in ("query", "key", "value", "out"))
 
 
-def effort(variant, prefix=""):
+def effort(variant, prefix="") -> dict[str, Entry]:
     """Table of a whole detector; `detectors.effort.Model`'s names.
 
     Their weight is [out, in] = weight_main + U_residual diag(S_residual) V_residual, ours its transpose: our u is their
@@ -39,7 +39,7 @@ def effort(variant, prefix=""):
     return {prefix + theirs: entry for theirs, entry in out.items()}
 
 
-def find(shapes):
+def find(shapes) -> dict | None:
     """Fields of `identify.Found` for a file with these {name: shape}, None where it is no Effort detector."""
     prefix = PARALLEL if any(name.startswith(PARALLEL) for name in shapes) else ""
     start = f"{prefix}backbone."
@@ -64,7 +64,7 @@ def find(shapes):
     return None
 
 
-def init_from_dense(flat, rank=1):
+def init_from_dense(flat, rank=1) -> dict[str, np.ndarray]:
     """A plain CLIP ViT as Effort starts from it: every projection of its attention split by SVD on the host.
 
     Args:

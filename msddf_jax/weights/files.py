@@ -37,7 +37,7 @@ SUFFIXES = {
 }
 
 
-def open_tensors(path):
+def open_tensors(path) -> dict[str, Tensor]:
     """{name: Tensor} of a weight file.
 
     Args:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from msddf_jax.models import clip
 from msddf_jax.weights import clip_names, dinov3_names, pe_names
-from msddf_jax.weights.table import linear
+from msddf_jax.weights.table import Entry, linear
 
 _HEAD = "model.linear"
 _TUNED = "ln_tuning_layers.default"
@@ -82,7 +82,7 @@ _SOURCES = {
 FORMATS = tuple(_SOURCES)
 
 
-def gend(source, variant):
+def gend(source, variant) -> dict[str, Entry]:
     """Table of a whole detector; `detectors.baseline.Model`'s names.
 
     Args:
@@ -97,7 +97,7 @@ def gend(source, variant):
     return {prefix + name: entry for name, entry in table.items()} | linear(_HEAD, "params/binary_head/out")
 
 
-def recognise(shapes):
+def recognise(shapes) -> tuple[str, str] | None:
     """(source, variant) for `gend` of a file with these {name: shape}; None where it is another model's."""
     if f"{_HEAD}.weight" not in shapes:
         return None
@@ -109,7 +109,7 @@ def recognise(shapes):
     return None
 
 
-def find(shapes):
+def find(shapes) -> dict | None:
     """Fields of `identify.Found` for a file with these {name: shape}, None where it is no GenD detector."""
     found = recognise(shapes)
     if found is None:

@@ -1,9 +1,15 @@
-"""Where weights come from: a path, a folder, or a repository of the Hugging Face hub at a pinned revision."""
+"""References to weights, and where the files are: a path, a folder, a published address, or the Hugging Face hub."""
 
 import hashlib
+import http.client
 import os
 import pathlib
 import re
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import NamedTuple
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
@@ -14,7 +20,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from tqdm import tqdm
 
+# In place of a file: start from random weights.
+RANDOM = "random"
 # The names under which repositories and folders keep a model, in the order of preference: data formats first.
 FILE_NAMES = (
     "model.safetensors",
@@ -23,51 +32,145 @@ FILE_NAMES = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin",
 )
+# Where a workdir of training keeps the weights that validation chose (`checkpoint.save_best`).
+WORKDIR_FILE = "best/weights.safetensors"
+# Where published files lie that were fetched, unless $MSDDF_WEIGHTS names a folder.
+CACHE = "~/.cache/msddf_jax/weights"
 _HUB = re.compile(r"(?:hf://|hf-hub:)([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w./-]+))?")
+_SYNTAX = (
+    "A reference is a path, a folder, hf://owner/name[@revision][/file], https://host/path/file, or the word random; "
+    "behind a file may follow #, then sha256=<at least 8 digits>, format=<name>, skip=<regex>, joined by &"
+)
 
 
-def is_hub(source):
+class Reference(NamedTuple):
+    """What a reference says.
+
+    source: path, folder, address, or `RANDOM`. sha256: digest or its first digits, lower case, "" for any. format: of
+    `identify.identify`, None to find it. skip: regexes of their names that may be there and are not wanted.
+    """
+
+    source: str
+    sha256: str = ""
+    format: str | None = None
+    skip: tuple[str, ...] = ()
+
+
+def parse(text) -> Reference:
+    """The parts of a reference such as "hf://owner/name@commit/model.safetensors#sha256=0123abcd&format=clip/hf_clip".
+
+    Values behind the first # may have %xx for a character, as in web addresses: %26 for an & in a regex.
+
+    Raises:
+      ValueError: text that is none, with what one looks like; an http:// address without a digest.
+    """
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"{text!r} names no weights: give a file, or say the word random. {_SYNTAX}")
+    source, sharp, rest = text.partition("#")
+    fields, skip = {}, []
+    for part in rest.split("&") if sharp else ():
+        key, _, value = part.partition("=")
+        value = urllib.parse.unquote(value)
+        if key == "skip" and value:
+            _compile(value, text)
+            skip.append(value)
+        elif key in ("sha256", "format") and value and key not in fields:
+            fields[key] = value
+        else:
+            raise ValueError(f"{text!r} cannot be read at {part!r}. {_SYNTAX}")
+    digest = fields.get("sha256", "").lower()
+    if digest and not re.fullmatch(r"[0-9a-f]{8,64}", digest):
+        raise ValueError(f"{text!r}: sha256 is 8 to 64 hexadecimal digits, got {fields['sha256']!r}")
+    _check_source(source, digest, bool(sharp), text)
+    return Reference(source, digest, fields.get("format"), tuple(skip))
+
+
+def _compile(pattern, text):
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{text!r}: skip={pattern} is no regex: {error}") from error
+
+
+def _check_source(source, digest, has_fields, text):
+    if not source or (source == RANDOM and has_fields):
+        raise ValueError(f"{text!r} names no file that the part behind # could be about. {_SYNTAX}")
+    if is_hub(source) and not _HUB.fullmatch(source):
+        raise ValueError(f"{source!r} is no hub source; expected hf://owner/name[@revision][/file]")
+    scheme = source.partition("://")[0] if "://" in source else ""
+    if scheme not in ("", "hf", "http", "https"):
+        raise ValueError(f"{text!r} has an unknown scheme {scheme}://. {_SYNTAX}")
+    if scheme == "http" and not digest:
+        raise ValueError(f"{text!r}: what http:// sends may be changed on the way; add #sha256=<at least 8 digits>")
+    if is_address(source) and not _file_name(source):
+        raise ValueError(f"{text!r} names no file. {_SYNTAX}")
+
+
+def is_hub(source) -> bool:
     """Whether a source names a repository of the hub: hf://owner/name[@revision][/file], or open_clip's hf-hub:."""
     return source.startswith(("hf://", "hf-hub:"))
 
 
-def locate(source, revision=None):
-    """The local file of a source, downloaded where it has to be.
+def is_address(source) -> bool:
+    """Whether a source is a published address of one file."""
+    return source.startswith(("https://", "http://"))
+
+
+def locate(reference) -> pathlib.Path:
+    """The local file of a reference, fetched where it has to be; its digest is not looked at (`verify`).
+
+    A path that does not exist is looked for below `$MSDDF_WEIGHTS` as well, and so is owner/name of a repository. A
+    folder is looked in for `FILE_NAMES`, a workdir of training for its chosen weights. The file of an address is looked
+    for in `$MSDDF_WEIGHTS`, in weights/ and in `CACHE`, and fetched into the first or, where that is not set, the last.
 
     Args:
-      source: a weight file; a folder that holds one of `FILE_NAMES`; hf://owner/name[@revision][/file]. A path that
-        does not exist is looked for below `$MSDDF_WEIGHTS` as well, and so is owner/name of a repository.
-      revision: commit of the hub repository, where the source names none; None is the newest.
-
-    Returns:
-      pathlib.Path of a file.
+      reference: text of `parse`, or a `Reference`.
 
     Raises:
       FileNotFoundError: with every place looked in, and where to put the file on a machine without a network.
-      ValueError: a source that cannot be parsed.
+      ValueError: see `parse`; the word random, which is no file; a fetched file of another digest.
     """
+    reference = reference if isinstance(reference, Reference) else parse(reference)
+    source = reference.source
+    if source == RANDOM:
+        raise ValueError("the word random stands for no file")
     if is_hub(source):
-        return _from_hub(source, revision)
+        return _from_hub(source)
+    if is_address(source):
+        return _from_address(reference)
     tried = [pathlib.Path(source)]
     if os.environ.get("MSDDF_WEIGHTS"):
-        tried.append(pathlib.Path(os.environ["MSDDF_WEIGHTS"]) / str(source).removeprefix("weights/"))
+        tried.append(pathlib.Path(os.environ["MSDDF_WEIGHTS"]) / source.removeprefix("weights/"))
+    names = (*FILE_NAMES, WORKDIR_FILE)
     for candidate in tried:
-        found = _in_folder(candidate, FILE_NAMES) if candidate.is_dir() else candidate
+        found = _in_folder(candidate, names) if candidate.is_dir() else candidate
         if found is not None and found.is_file():
             return found
     raise FileNotFoundError(
-        f"no weights at {source} (looked for {', '.join(map(str, tried))}; in a folder for {', '.join(FILE_NAMES)}). "
+        f"no weights at {source} (looked for {', '.join(map(str, tried))}; in a folder for {', '.join(names)}). "
         "Name a file, a folder or hf://owner/name, set $MSDDF_WEIGHTS to a folder that holds it, or start from random "
-        "weights with --config.init.path=''"
+        "weights with the word random"
     )
 
 
-def _from_hub(source, revision):
-    match = _HUB.fullmatch(source)
-    if match is None:
-        raise ValueError(f"{source!r} is no hub source; expected hf://owner/name[@revision][/file]")
-    repository, named, file = match.groups()
-    revision = named or revision
+def verify(path, reference) -> str:
+    """SHA-256 of a file. Raises ValueError where it is not the one that a `Reference` asks for, with both."""
+    digest = sha256(path)
+    if not digest.startswith(reference.sha256):
+        raise ValueError(
+            f"{path} has sha-256 {digest}; {reference.source} is to have {reference.sha256}: another or a damaged file"
+        )
+    return digest
+
+
+def sha256(path) -> str:
+    """Hex digest of a file."""
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_hub(source):
+    repository, revision, file = _HUB.fullmatch(source).groups()
     names = (file,) if file else FILE_NAMES
     if os.environ.get("MSDDF_WEIGHTS"):
         found = _in_folder(pathlib.Path(os.environ["MSDDF_WEIGHTS"]) / repository, names)
@@ -97,11 +200,47 @@ def _offline(repository, revision, names, error):
     )
 
 
+def _from_address(reference):
+    own, cache = os.environ.get("MSDDF_WEIGHTS"), pathlib.Path(CACHE).expanduser()
+    folders = [*([pathlib.Path(own)] if own else []), pathlib.Path("weights"), cache]
+    name = _file_name(reference.source)
+    found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if found is not None:
+        return found
+    target = (folders[0] if own else cache) / name
+    try:
+        _download(reference, target)
+    except (OSError, http.client.HTTPException) as error:
+        raise FileNotFoundError(
+            f"could not fetch {reference.source}: {error}. Without a network, fetch it elsewhere and put it at "
+            f"weights/{name} or $MSDDF_WEIGHTS/{name}, with MSDDF_WEIGHTS set to a folder of yours"
+        ) from error
+    return target
+
+
+def _download(reference, target):
+    """Fetch an address. The file appears under its name when it is whole and its digest the right one, or never."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=target.parent) as folder,
+        urllib.request.urlopen(reference.source, timeout=60) as answer,
+    ):
+        part, size = pathlib.Path(folder) / target.name, answer.headers.get("Content-Length")
+        size = int(size) if size else None
+        bar = {"total": size, "desc": target.name, "unit": "B", "unit_scale": True, "disable": None, "leave": False}
+        with part.open("wb") as file, tqdm(**bar) as progress:
+            while block := answer.read(1 << 20):
+                progress.update(file.write(block))
+        # A connection that ends early is no error to urllib.
+        if size not in (None, part.stat().st_size):
+            raise OSError(f"the connection ended after {part.stat().st_size} of {size} bytes")
+        verify(part, reference)
+        os.replace(part, target)
+
+
+def _file_name(address):
+    return pathlib.PurePosixPath(urllib.parse.urlsplit(address).path).name
+
+
 def _in_folder(folder, names):
     return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def sha256(path):
-    """Hex digest of a file, for the log."""
-    with pathlib.Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from msddf_jax.weights import clip_names, cnn_names, dinov3_names, effort_names, gend_names, pe_names
 from msddf_jax.weights.table import Entry, linear, prefixed
 
-# What `msddf_jax.export` writes: our own names.
-OWN = ("params/", "batch_stats/")
+# Our own names: of exported weights, and of those in a workdir, whose collections stand below `STATE`.
+STATE = "model_state/"
+OWN = ("params/", "batch_stats/", STATE)
 DEEPFAKEBENCH_CLIP = "clip/deepfakebench"
 CONFIG_NAMES = ("config.json", "open_clip_config.json")
 # Fields of a backbone that the tensors of DeepfakeBench's and timm's files cannot tell and a config may state.
@@ -38,7 +39,7 @@ class Found(NamedTuple):
     assumed: tuple = ()
 
 
-def identify(tensors, where, *, stated=None, wanted=None):
+def identify(tensors, where, *, stated=None, wanted=None) -> Found:
     """What a file is.
 
     Args:
@@ -65,11 +66,11 @@ def identify(tensors, where, *, stated=None, wanted=None):
         )
     raise ValueError(
         f"{where} may be {' or '.join(f.format for f in found)}, which have the same names and shapes and differ in "
-        "what they compute. Say which: --format on the command line, config.init.format in a config"
+        "what they compute. Say which in the reference: #format=..."
     )
 
 
-def known_formats():
+def known_formats() -> list[str]:
     """Names of every format."""
     clip = [f"clip/{name}" for name in clip_names.FORMATS]
     return [
@@ -161,17 +162,25 @@ def _is_clip_config(stated):
     return bool(stated) and (str(stated.get("model_type", "")).startswith("clip") or any(k in stated for k in keys))
 
 
-def is_own(names):
-    """Whether a file has our own names, as `msddf_jax.export` writes them."""
+def is_own(names) -> bool:
+    """Whether a file has our own names, as training and `msddf_jax.export` write them."""
     return bool(names) and all(name.startswith(OWN) for name in names)
 
 
-def own_table(names):
+def own_table(names) -> dict[str, Entry]:
     """The table of a file with our own names."""
-    return {name: Entry(name) for name in names}
+    return {name: Entry(name.removeprefix(STATE)) for name in names}
 
 
-def read_configs(path):
+def own_tree(names, tree) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """(table, skip) for one tree of a file with our own names: the file's own of that name, else its backbone."""
+    whole = own_table(names)
+    there = lambda wanted: {n: e for n, e in whole.items() if e.ours.split("/")[1] == wanted}
+    table = there(tree) or _rooted(there("backbone"), tree)
+    return table, tuple(re.escape(name) for name in names if name not in table)
+
+
+def read_configs(path) -> dict | None:
     """The JSON configs beside a weight file, merged; None where there is none.
 
     Raises:
@@ -192,8 +201,15 @@ def read_configs(path):
     return merged or None
 
 
-def backbone_only(found):
-    """(table, skip) for the backbone in a file: what belongs to heads is skipped by name."""
+def backbone_only(found, tree="backbone") -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """(table, skip) for the backbone in a file, as our `tree`: what belongs to heads is skipped by name."""
     table = {name: entry for name, entry in found.table.items() if _first(entry).split("/")[1] == "backbone"}
     rest = tuple(re.escape(name) for name in found.table if name not in table)
-    return table, (*found.skip, *rest)
+    return _rooted(table, tree), (*found.skip, *rest)
+
+
+def _rooted(table, tree):
+    """The table of a backbone with another name for it."""
+    move = lambda name: name.replace("/backbone/", f"/{tree}/", 1)
+    moved = lambda ours: move(ours) if isinstance(ours, str) else tuple(map(move, ours))
+    return {name: entry._replace(ours=moved(entry.ours)) for name, entry in table.items()}

@@ -1,73 +1,195 @@
-"""The weights that an experiment starts from: `config.init`."""
+"""The weights that an experiment starts from, `config.init`, and those of its frozen networks."""
 
 import inspect
+import pathlib
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from msddf_jax import trees
 from msddf_jax.models import backbones
 from msddf_jax.weights import files, hub, identify, positions, table
 
-POSITIONS = "params/backbone/pos_embed"
 
-
-def locate(init):
-    """The file of `config.init`, fetched where it has to be. Raises FileNotFoundError: see `hub.locate`."""
-    return hub.locate(init.path, init.get("revision"))
-
-
-def describe_backbone(model):
-    """(family, variant, image_size, options) of a detector's `config.model`."""
-    options = model.get("options") or {}
-    options = options.to_dict() if hasattr(options, "to_dict") else dict(options)
-    return model.get("family", "clip"), model.variant, model.image_size, options
-
-
-def load(config):
-    """The backbone's variables in the file of `config.init`, checked against the model before they are read.
-
-    config.init: path (`hub.locate`), and where wanted revision (commit of the hub), format (`identify.known_formats`)
-    and skip (regexes of their names that may be there and are not wanted).
-
-    Returns:
-      {our flat name: float32 array}, names "params/backbone/..." and "batch_stats/backbone/...". Position embeddings
-      are resampled to the model's grid.
+def locate_all(init) -> dict[str, pathlib.Path]:
+    """{tree: file} of `config.init`, fetched where they have to be; trees that start at random have none.
 
     Raises:
-      FileNotFoundError: no such file. ValueError: a file that is not recognised, of another family or variant, with
-      other settings than the model's, or with tensors that do not fit, each named.
+      ValueError: a reference that cannot be read (`hub.parse`). FileNotFoundError: names every file that is missing.
     """
-    init, path = config.init, locate(config.init)
-    family, variant, image_size, options = describe_backbone(config.model)
-    tensors = files.open_tensors(path)
+    wanted = {tree: _parse(tree, text) for tree, text in init.items()}
+    found, missing = {}, []
+    for tree, reference in wanted.items():
+        try:
+            if reference.source != hub.RANDOM:
+                found[tree] = hub.locate(reference)
+        except FileNotFoundError as error:
+            missing.append(f"config.init.{tree}: {error}")
+    if missing:
+        raise FileNotFoundError("\n".join(missing))
+    return found
+
+
+def load(config, shapes, *, adapt: Callable | None = None, elsewhere=()) -> tuple[dict[str, np.ndarray], dict]:
+    """The variables of the detector that `config.init` gives, checked against the model before they are read.
+
+    Args:
+      config: its `init` is {tree: reference of `hub.parse`}: the variables below params/<tree>, batch_stats/<tree> and
+        so on come from that file. A whole file of ours gives its own tree of that name, else its backbone. Settings
+        (`check_settings`) are those of config.model[tree], for the tree "backbone" else of config.model itself.
+      shapes: {"params/...": array or shape struct} of the detector.
+      adapt: None, or {our name: array} of a tree as published -> as this detector keeps it. What a file holds is then
+        compared with the plain backbone of three channels, and what `adapt` gives with `shapes`.
+      elsewhere: trees of config.init that are not the detector's, and loaded by others (`load_frozen`).
+
+    Returns:
+      ({our flat name: float32 array}, {tree: {"file", "sha256", "format", "parameters"}}); a tree at random is no part
+      of the first, and {"file": "random"} of the second. Position embeddings are resampled to the model's grid.
+
+    Raises:
+      FileNotFoundError: no such file. ValueError: a tree that the detector has not; a file of another digest, that is
+      not recognised, of another family or variant, with other settings than the model's, or with tensors that do not
+      fit, each named.
+    """
+    flat, about = {}, {}
+    for tree, text in config.init.items():
+        if tree in elsewhere:
+            continue
+        belongs = {name: leaf for name, leaf in shapes.items() if _tree_of(name) == tree}
+        if not belongs:
+            there = ", ".join([*dict.fromkeys(map(_tree_of, shapes)), *elsewhere])
+            raise ValueError(f"config.init names {tree!r}; this experiment has {there}")
+        reference = _parse(tree, text)
+        if reference.source == hub.RANDOM:
+            about[tree] = {"file": hub.RANDOM}
+            tqdm.write(f"{tree}: random weights")
+            continue
+        variables, about[tree] = _load_tree(reference, tree, _settings(config.model, tree), belongs, adapt)
+        _check_tree(belongs, variables, text)
+        flat |= variables
+    return flat, about
+
+
+def load_frozen(reference, shapes, where) -> tuple[dict[str, np.ndarray], dict]:
+    """The variables of a network that is never trained: a teacher, an identity or a quality network.
+
+    Args:
+      reference: text of `hub.parse`. A file with our own names (an exported `model.safetensors`, a workdir or its
+        `best/weights.safetensors`) must have just these variables; a published one must give all of them.
+      shapes: {"params/...": array or shape struct} of the network. where: its name in the config, for messages.
+
+    Returns:
+      ({our flat name: float32 array}, {"file", "sha256", "format", "parameters"}).
+
+    Raises:
+      FileNotFoundError: no such file. ValueError: the word random; a file that does not fit, with what is missing, too
+      much or of another shape.
+    """
+    parsed = hub.parse(reference)
+    if parsed.source == hub.RANDOM:
+        raise ValueError(f"{where}: nothing trains a frozen network, so random weights would stay so; name a file")
+    path, digest, tensors = _open(parsed)
     if identify.is_own(tensors):
-        entries, skip = (
-            identify.own_table([n for n in tensors if n.split("/")[1] == "backbone"]),
-            (r"\w+/(?!backbone/).*",),
-        )
+        entries, kind, skip = identify.own_table(tensors), "msddf_jax", parsed.skip
     else:
-        found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=init.get("format"))
-        check_settings(found, family, variant, options, path)
-        entries, skip = identify.backbone_only(found)
-    expected = backbone_shapes(family, variant, image_size, options)
-    tensors = fit_positions(tensors, entries, expected)
-    table.check(tensors, entries, expected, path, (*skip, *init.get("skip", ())))
+        found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=parsed.format)
+        whole = any(_tree_of(name) != "backbone" for name in shapes)
+        entries, skip = (found.table, found.skip) if whole else identify.backbone_only(found)
+        kind, skip = found.format, (*skip, *parsed.skip)
+        tensors = fit_positions(tensors, entries, shapes)
+    table.check(tensors, entries, shapes, f"{where}: {path}", skip)
+    return _read(tensors, entries, parsed, where, path, digest, kind)
+
+
+def _load_tree(reference, tree, settings, belongs, adapt):
+    path, digest, tensors = _open(reference)
+    if identify.is_own(tensors):
+        entries, skip = identify.own_tree(tensors, tree)
+        kind = "msddf_jax"
+        if {entry.ours for entry in entries.values()} == set(belongs):
+            # As this detector keeps them already.
+            adapt = None
+    else:
+        found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=reference.format)
+        if settings:
+            check_settings(found, *settings, reference.source)
+        entries, skip = identify.backbone_only(found, tree)
+        kind = found.format
+    expected = belongs
+    if adapt is not None:
+        if not settings:
+            raise ValueError(f"config.model says no variant of {tree!r}, which a published file is compared with")
+        family, variant, image_size, options, _ = settings
+        plain = {name: value for name, value in options.items() if name != "in_channels"}
+        expected = backbone_shapes(family, variant, image_size, plain, tree)
+    tensors = fit_positions(tensors, entries, expected, tree)
+    table.check(tensors, entries, expected, path, (*skip, *reference.skip))
+    variables, about = _read(tensors, entries, reference, tree, path, digest, kind)
+    return (adapt(variables) if adapt is not None else variables), about
+
+
+def _open(reference):
+    """(path, digest, tensors) of a `hub.Reference`, its digest compared before the file is opened."""
+    path = hub.locate(reference)
+    digest = hub.verify(path, reference)
+    return path, digest, files.open_tensors(path)
+
+
+def _read(tensors, entries, reference, where, path, digest, kind):
     out = table.to_ours(tensors, entries)
     count = sum(value.size for name, value in out.items() if name.startswith("params/"))
-    tqdm.write(f"backbone {family} {variant} from {path}: {count:,} parameters, sha-256 {hub.sha256(path)}")
-    return out
+    tqdm.write(f"{where}: {count:,} parameters from {path} ({kind}), sha-256 {digest}")
+    return out, {"file": reference.source, "sha256": digest, "format": kind, "parameters": count}
 
 
-def check_settings(found, family, variant, options, path):
+def _check_tree(belongs, variables, text):
+    """Raise ValueError unless variables are just those of the model, each of its shape."""
+    trees.check_same_structure(trees.unflatten(belongs), trees.unflatten(variables), text)
+
+
+def _parse(tree, text):
+    try:
+        return hub.parse(text)
+    except ValueError as error:
+        raise ValueError(f"config.init.{tree}: {error}") from error
+
+
+def _tree_of(name):
+    return name.split("/")[1]
+
+
+def _settings(model, tree):
+    """(family, variant, image_size, options, flag) of a tree by the config, None where it says no variant of it."""
+    own = model.get(tree)
+    flag = f"--config.model.{tree}" if hasattr(own, "get") else "--config.model"
+    if not hasattr(own, "get"):
+        own = model if tree == "backbone" else {}
+    if "variant" not in own:
+        return None
+    options = own.get("options") or {}
+    options = options.to_dict() if hasattr(options, "to_dict") else dict(options)
+    return own.get("family", "clip"), own["variant"], own.get("image_size", model.get("image_size")), options, flag
+
+
+def check_settings(found, family, variant, image_size, options, flag, path) -> None:
     """Raise ValueError where a file's backbone is another one than the config's, or computes something else.
 
     Options that the config states win over those that the file leaves open (`Found.assumed`) and over pixel statistics.
+
+    Args:
+      found: `identify.Found`. family, variant, options: of `backbones.make`. image_size: any will do.
+      flag: in front of the names of settings on the command line. path: the file, for the message.
     """
-    if (found.family, found.variant) != (family, variant):
+    del image_size
+    wanted = {"family": (found.family, family), "variant": (found.variant, variant)}
+    differing = [f"{flag}.{name}={theirs}" for name, (theirs, ours) in wanted.items() if theirs != ours]
+    if differing:
         raise ValueError(
-            f"{path} is {found.family} {found.variant} ({found.format}); the config's backbone is {family} {variant}"
+            f"{path} is {found.family} {found.variant} ({found.format}); the config's backbone is {family} {variant}. "
+            f"Name a file of that, or set {' '.join(differing)}"
         )
     defaults = {k: p.default for k, p in inspect.signature(backbones.FAMILIES[family][1]).parameters.items()}
     as_tuple = lambda value: tuple(value) if isinstance(value, list | tuple) else value
@@ -77,28 +199,29 @@ def check_settings(found, family, variant, options, path):
         if ours != as_tuple(theirs) and not free:
             raise ValueError(
                 f"{path} ({found.format}) was trained with {name}={theirs!r}; the config's backbone has {ours!r}. Set "
-                f"config.model.options.{name}"
+                f"{flag.removeprefix('--')}.options.{name}"
             )
 
 
-def backbone_shapes(family, variant, image_size, options):
-    """{our flat name: shape struct} of a backbone's variables; nothing is allocated."""
+def backbone_shapes(family, variant, image_size, options, tree="backbone") -> dict[str, jax.ShapeDtypeStruct]:
+    """{our flat name: shape struct} of a backbone's variables below `tree`; nothing is allocated."""
     module = backbones.make(family, variant, image_size, dtype=jnp.float32, name=None, **options)
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, module.in_channels), jnp.float32)
     shapes = jax.eval_shape(lambda x: module.init(jax.random.key(0), x), image)
     return {
-        f"{collection}/backbone/{name}": leaf
-        for collection, tree in shapes.items()
-        for name, leaf in trees.flatten(tree).items()
+        f"{collection}/{tree}/{name}": leaf
+        for collection, variables in shapes.items()
+        for name, leaf in trees.flatten(variables).items()
     }
 
 
-def fit_positions(tensors, entries, expected):
+def fit_positions(tensors, entries, expected, tree="backbone") -> Mapping[str, table.Tensor]:
     """The tensors with position embeddings that are resampled, when they are read, to the grid of the model."""
-    theirs = next((name for name, entry in entries.items() if entry.ours == POSITIONS), None)
-    if theirs is None or theirs not in tensors or POSITIONS not in expected:
+    ours = f"params/{tree}/pos_embed"
+    theirs = next((name for name, entry in entries.items() if entry.ours == ours), None)
+    if theirs is None or theirs not in tensors or ours not in expected:
         return tensors
-    rows, width = expected[POSITIONS].shape
+    rows, width = expected[ours].shape
     lead, old = entries[theirs].lead, tensors[theirs]
     if len(old.shape) < 2 or old.shape[-1] != width or old.shape[-2] == rows:
         return tensors

@@ -7,7 +7,7 @@ from msddf_jax.weights.table import Entry, linear, norm
 SKIP = (r"(.*\.)?head\.(weight|bias)",)
 
 
-def timm_pe(variant):
+def timm_pe(variant) -> dict[str, Entry]:
     """Table of timm's file. Raises ValueError for a name that is not in `pe.VARIANTS`."""
     ours = "params/backbone"
     out = {
@@ -45,7 +45,7 @@ def _mlp(theirs, ours):
     return linear(f"{theirs}.fc1", f"{ours}/fc_1") | linear(f"{theirs}.fc2", f"{ours}/fc_2")
 
 
-def recognise(shapes):
+def recognise(shapes) -> str | None:
     """The variant in `pe.VARIANTS` whose file has these {name: shape}; None where it is another model's."""
     patches = shapes.get("patch_embed.proj.weight", ())
     if len(patches) != 4 or "attn_pool.latent" not in shapes or "norm_pre.weight" not in shapes:

@@ -8,7 +8,7 @@ import numpy as np
 CUBIC = -0.5
 
 
-def resample(pos_embed, grid, prefix=1):
+def resample(pos_embed, grid, prefix=1) -> np.ndarray:
     """Position embeddings on a square grid of another side, bicubic with antialiasing.
 
     Equal to what open_clip and timm do when they load (`interpolate(mode="bicubic", antialias=True,

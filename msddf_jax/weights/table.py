@@ -60,24 +60,24 @@ KINDS = {
 }
 
 
-def linear(theirs, ours, bias=True):
+def linear(theirs, ours, bias=True) -> dict[str, Entry]:
     """Entries of a linear layer: `weight`, `bias` <- `kernel`, `bias`."""
     out = {f"{theirs}.weight": Entry(f"{ours}/kernel", "linear")}
     return out | ({f"{theirs}.bias": Entry(f"{ours}/bias")} if bias else {})
 
 
-def conv(theirs, ours, bias=True):
+def conv(theirs, ours, bias=True) -> dict[str, Entry]:
     """Entries of a convolution, depthwise or not."""
     out = {f"{theirs}.weight": Entry(f"{ours}/kernel", "conv")}
     return out | ({f"{theirs}.bias": Entry(f"{ours}/bias")} if bias else {})
 
 
-def norm(theirs, ours):
+def norm(theirs, ours) -> dict[str, Entry]:
     """Entries of a LayerNorm: `weight`, `bias` <- `scale`, `bias`."""
     return {f"{theirs}.weight": Entry(f"{ours}/scale"), f"{theirs}.bias": Entry(f"{ours}/bias")}
 
 
-def batch_norm(theirs, ours):
+def batch_norm(theirs, ours) -> dict[str, Entry]:
     """Entries of a BatchNorm; `ours` without its collection. `num_batches_tracked` is not used here: `COUNTERS`."""
     return {
         f"{theirs}.weight": Entry(f"params/{ours}/scale"),
@@ -87,7 +87,7 @@ def batch_norm(theirs, ours):
     }
 
 
-def prefixed(table, theirs="", ours=None):
+def prefixed(table, theirs="", ours=None) -> dict[str, Entry]:
     """The same table with `theirs` in front of their names, and "params/<ours>/" for "params/" in ours."""
 
     def move(name):
@@ -105,7 +105,7 @@ def prefixed(table, theirs="", ours=None):
 COUNTERS = (r"(.*\.)?num_batches_tracked", r"(.*\.)?position_ids")
 
 
-def check(tensors, table, expected, where, skip=()):
+def check(tensors, table, expected, where, skip=()) -> None:
     """Raise ValueError naming every tensor that is missing, too much, or of another shape than the model's.
 
     Nothing is read: shapes and dtypes come from the headers.
@@ -137,6 +137,7 @@ def check(tensors, table, expected, where, skip=()):
                 problems.append(
                     f"{name} has shape {theirs_shape}, so {our_name} would have {shape}; "
                     f"the model has {tuple(expected[our_name].shape)}"
+                    + _channels(shape, tuple(expected[our_name].shape))
                 )
     # An entry of the table that is missing in the file has been named above; this is what no entry covers.
     covered = ours | {n for entry in table.values() for n in _names(entry)}
@@ -146,7 +147,7 @@ def check(tensors, table, expected, where, skip=()):
         raise ValueError(f"{where} does not fit the model: " + "; ".join(problems[:8]) + more)
 
 
-def to_ours(tensors, table):
+def to_ours(tensors, table) -> dict[str, np.ndarray]:
     """{our flat name: float32 array} of what `check` let through."""
     out = {}
     for name, entry in table.items():
@@ -159,7 +160,7 @@ def to_ours(tensors, table):
     return out
 
 
-def to_theirs(flat, table):
+def to_theirs(flat, table) -> dict[str, np.ndarray]:
     """{their name: float32 array}: the inverse of `to_ours`, bit for bit. Raises KeyError for a name not in `flat`."""
     out = {}
     for name, entry in table.items():
@@ -186,6 +187,13 @@ def _our_shapes(name, tensor, entry, where):
     except (ValueError, IndexError) as error:
         raise ValueError(f"{where}: {name} of shape {tensor.shape} is no {entry.kind} weight: {error}") from error
     return [tuple(part.shape) for part in (value if isinstance(entry.ours, tuple) else [value])]
+
+
+def _channels(theirs, ours):
+    """Of two shapes of a first convolution's kernel [h, w, in, out] that differ in the channels of the image alone."""
+    if len(theirs) != 4 or theirs[2] != 3 or theirs[:2] + theirs[3:] != ours[:2] + ours[3:]:
+        return ""
+    return f" (in_channels {ours[2]} and not 3: the detector has to adapt the kernel, nothing here does)"
 
 
 def _nearest(name, others, side):

@@ -112,7 +112,7 @@ class _Unpickler(pickle.Unpickler):
         return self.storages[str(key)]
 
 
-def open_torch(path):
+def open_torch(path) -> dict[str, Tensor]:
     """{name: Tensor} of the tensors in a PyTorch file; nested tables are joined by dots.
 
     Where the file is a checkpoint with a table of tensors under a usual name (`WRAPPERS`), that table is given.
