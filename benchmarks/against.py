@@ -3,8 +3,9 @@
     git worktree add ../before 55656c7
     python -m benchmarks.against --tree ../before [--variants=Ti/16,B/16] [--batch_size=4] [--turns=9]
 
-Each tree runs configs/msddf.py on the same batch in a process of its own, compiled and warm; a turn is one step of each,
-in changing order. Printed: the medians, and the median and quartiles of the turns' ratios; above 1 this tree is faster.
+Each tree runs configs/msddf.py on the same batch in a process of its own, compiled and warm; a turn is one step of
+each, in changing order. Printed: the medians, and the median and quartiles of the turns' ratios; above 1 this tree is
+faster.
 """
 
 import argparse

@@ -17,8 +17,8 @@ def get_common():
     # Where `tfds build --data_dir` put the built data sets.
     config.data.data_dir = "data/tfds"
     config.data.train = eval_set("faceforensics/c23", "train")
-    # A group of rows: reals, then fakes of the same source video ("pair") or of anyone ("class"); with methods, `fake` of
-    # each of them. fake = 0 trains on reals alone.
+    # A group of rows: reals, then fakes of the same source video ("pair") or of anyone ("class"); with methods, `fake`
+    # of each of them. fake = 0 trains on reals alone.
     config.data.group = ConfigDict({"real": 1, "fake": 1, "methods": (), "match": "pair"})
     config.data.batch_size = 128
     config.data.eval_batch_size = 256
@@ -39,8 +39,8 @@ def get_common():
     config.loss_weights = ConfigDict({"label": 1.0})
     config.loss_args = ConfigDict()
     config.optim = get_optim()
-    # How a step comes to its gradient (msddf_jax/steps.py): "gradient"; "sam", whose radius is rho; "bilevel", whose loss
-    # weights are learned at the rate lr to lower `upper` on a second batch.
+    # How a step comes to its gradient (msddf_jax/steps.py): "gradient"; "sam", whose radius is rho; "bilevel", whose
+    # loss weights are learned at the rate lr to lower `upper` on a second batch.
     config.step = ConfigDict({"name": "gradient", "rho": 0.05, "lr": 1e-3, "upper": {"label": 1.0}})
     config.steps = 30_000
 

@@ -14,7 +14,8 @@ and, where the defaults do not serve it,
     from_backbone(flat, model) -> flat                                    published variables as its Model keeps them
 
 `ctx` is `hooks.Context`. It is named in `config.detector`: a file of msddf_jax/detectors, or any module that can be
-imported. This module stands below the trainer and imports neither models nor synthesis: what only scores starts quickly.
+imported. This module stands below the trainer and imports neither models nor synthesis, so that what only scores
+starts quickly.
 """
 
 import difflib
@@ -68,8 +69,8 @@ def load(name) -> ModuleType:
             near = difflib.get_close_matches(found, HOOKS, n=1)
             what.append(f"defines {found}, which is no hook" + (f" (did you mean {near[0]}?)" if near else ""))
         raise ValueError(
-            f"detector {name!r} ({module.__file__}) {'; '.join(what)}. Hooks: {', '.join(HOOKS)}. A function of its own "
-            "starts with an underscore"
+            f"detector {name!r} ({module.__file__}) {'; '.join(what)}. Hooks: {', '.join(HOOKS)}. A function of its "
+            "own starts with an underscore"
         )
     return module
 

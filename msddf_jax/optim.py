@@ -51,7 +51,7 @@ def make_schedule(
         raise ValueError(f"optim.warmup_steps must lie in [0, steps={steps}), got {warmup_steps}")
     if schedule not in SCHEDULES:
         raise ValueError(f"optim.schedule is {schedule!r}, allowed: {SCHEDULES}")
-    if schedule in ("restarts", "step") and not 1 <= period:
+    if schedule in ("restarts", "step") and not period >= 1:
         raise ValueError(f"optim.schedule {schedule!r} needs a period of at least 1 step, got {period}")
     if not (0.0 <= start < 1.0 and 0.0 < factor <= 1.0):
         raise ValueError(f"optim.start is {start}, expected a share in [0, 1); factor is {factor}, expected (0, 1]")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from msddf_jax import checkpoint, cpu, detector, evaluate, hooks, inference, logs, sharding, steps, trees
 from msddf_jax.data import overlap, pipeline, schema, source
-from msddf_jax.train_step import ema_weights, init_players, init_state, make_cast, make_train_step
+from msddf_jax.train_step import ema_weights, init_players, init_state, make_train_step
 from msddf_jax.weights import load_initial
 
 
@@ -96,8 +96,7 @@ def open_data(config):
 
     train_set = attempt(open_set(config.data.train), "config.data.train")
     eval_sets = {name: attempt(open_set(s), f"config.evals.{name}") for name, s in config.evals.items()}
-    for tree, reference in config.init.items():
-        attempt(lambda reference=reference: load_initial.locate(reference), f"config.init.{tree}")
+    attempt(lambda: load_initial.locate_all(config.init), "config.init")
     if problems:
         lines = [f"  - {', '.join(names)}: {error}" for error, names in problems.items()]
         raise FileNotFoundError("this experiment cannot start:\n" + "\n".join(lines))
@@ -186,51 +185,43 @@ def make_state(config, mesh) -> tuple:
     Parameters are created in place: whole ones never sit on one device.
     """
     shapes = jax.eval_shape(lambda: init_state(config))
-    initial, about = load_weights(config, shapes)
-    fixed, more = load_frozen(config, mesh)
-    for tree, origin in {**about, **more}.items():
-        tqdm.write(f"weights of {tree}: " + ", ".join(f"{name} {value}" for name, value in origin.items()))
+    frozen = jax.eval_shape(lambda: init_players(config, frozen=True))
+    initial, about = load_weights(config, shapes, elsewhere=tuple(frozen))
+    fixed, more = load_frozen(config, frozen, mesh)
     shardings = sharding.shard_state(shapes, config.sharding, mesh)
     make = jax.jit(lambda w: init_state(config, initial=w), out_shardings=shardings)
     return make(initial), shardings, fixed, {**about, **more}
 
 
-def load_weights(config, shapes) -> tuple[dict, dict]:
+def load_weights(config, shapes, elsewhere=()) -> tuple[dict, dict]:
     """({our flat name: array} of the detector that `config.init` gives, {tree: where from}).
 
-    shapes: the state as shapes. Raises ValueError for weights that the detector has no place for.
+    shapes: the state as shapes. elsewhere: trees of `config.init` that are not the detector's. Raises ValueError for
+    weights that the detector has no place for.
     """
     there = trees.flatten({"params": shapes.params["detector"], **shapes.model_state["detector"]})
-    initial, about = load_initial.load(config, there)
     module = detector.load(config.detector)
-    if hasattr(module, "from_backbone") and initial:
-        initial = module.from_backbone(initial, config.model)
-    trees.check_same_structure(
-        trees.unflatten({name: there[name] for name in initial if name in there}),
-        trees.unflatten(initial),
-        f"config.init {dict(config.init)}",
-    )
-    return initial, about
+    adapt = None
+    if hasattr(module, "from_backbone"):
+        adapt = lambda flat: module.from_backbone(flat, config.model)
+    return load_initial.load(config, there, adapt=adapt, elsewhere=elsewhere)
 
 
-def load_frozen(config, mesh) -> tuple[dict, dict]:
+def load_frozen(config, shapes, mesh) -> tuple[dict, dict]:
     """({frozen player: variables on the mesh}, {player: where from}): read from the files of `config.init`.
 
-    Raises ValueError for a frozen player that `config.init` does not name.
+    shapes: {player: variables}. Raises ValueError for a frozen player that `config.init` does not name.
     """
-    shapes = jax.eval_shape(lambda: init_players(config, frozen=True))
     lacking = sorted(set(shapes) - set(config.init))
     if lacking:
         raise ValueError(
-            f"{lacking} of detector {config.detector!r} are frozen and config.init names no file for them: set "
-            f"config.init.{lacking[0]} to a file, or to the word random"
+            f"{', '.join(lacking)} of detector {config.detector!r} is never trained, and config.init names no file for "
+            f"it: set config.init.{lacking[0]}"
         )
     fixed, about = {}, {}
     for name, tree in shapes.items():
-        fixed[name], about[name] = load_initial.load_frozen(config.init[name], tree, f"config.init.{name}")
-    if any(value is None for value in fixed.values()):
-        drawn = jax.jit(lambda: init_players(config, frozen=True))()
-        fixed = {name: drawn[name] if value is None else value for name, value in fixed.items()}
+        flat, about[name] = load_initial.load_frozen(config.init[name], trees.flatten(tree), f"config.init.{name}")
+        fixed[name] = trees.unflatten(flat)
     return jax.device_put(fixed, sharding.replicated(mesh)), about
 
 
@@ -283,9 +274,12 @@ class Loop:
         """(state, finished). Steps from `first` to config.steps; saves, logs and selects on the way."""
         config = self.config
         step_fn = jax.jit(
-            make_train_step(config), in_shardings=(shardings, None, None), out_shardings=(shardings, None), donate_argnums=0,
+            make_train_step(config),
+            in_shardings=(shardings, None, None),
+            out_shardings=(shardings, None),
+            donate_argnums=0,
             compiler_options=cpu.training_options(config),
-        )  # fmt: skip
+        )
         pending, window_start, window_step = None, time.monotonic(), first
         bar = tqdm(
             range(first, config.steps), initial=first, total=config.steps, desc="train", unit="step", mininterval=1.0

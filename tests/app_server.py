@@ -39,7 +39,7 @@ def make_workdir(folder, calibration=None):
     import numpy as np
     from tiny import tiny_config
 
-    from msddf_jax import checkpoint, detector, inference
+    from msddf_jax import checkpoint, detector
 
     config, rng = tiny_config("data", bare=True), np.random.default_rng(0)
     draw = lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32)

@@ -26,7 +26,7 @@ def make_batch(group=(1, 1), groups=3, size=48, frames=0, uint8=False):
     if frames:
         image = np.stack([np.roll(image, shift, axis=1) for shift in range(frames)], axis=1)
         mask = np.repeat(mask[:, None], frames, axis=1)
-        points = np.stack([points + [0, shift] for shift in range(frames)], axis=1).astype(np.float32)
+        points = np.stack([points + np.array([0, shift]) for shift in range(frames)], axis=1).astype(np.float32)
     if uint8:
         image, mask = (255 * image).astype(np.uint8), (255 * mask).astype(np.uint8)
     number = np.repeat(np.arange(groups, dtype=np.int32), group.rows)

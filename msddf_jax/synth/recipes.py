@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from msddf_jax.synth import blender, face_xray, geometry, self_blend, sladd, twins
 
-
 # Keywords that are no settings: how a function runs, and what is chosen anew for every row.
 OF_A_ROW = ("one_by_one", "feather", "color_strength", "usable", "flip")
 
