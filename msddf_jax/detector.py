@@ -118,23 +118,23 @@ def make_apply(config) -> Callable:
 
 
 def make_score(config) -> Callable:
-    """score(weights, {"image": uint8 [B, (T,) H, W, 3]}) -> {"score": [B], ...}: pure, to be jitted.
-
-    What a detector gives beside its logit comes out too, float32: "map" [B, g, g], P(manipulated) on the token grid,
-    of `map_logits`; "type" [B, 6] and "regions" [B, 5], probabilities over `schema.FORGERY_TYPES` and
-    `schema.FACE_PARTS`, of `type_logits` and `region_logits`; "strength" [B] in [0, 1]. "score" is P(fake).
-    """
+    """score(weights, {"image": uint8 [B, (T,) H, W, 3]}) -> what `read` gives: pure, to be jitted."""
     apply = make_apply(config)
+    return lambda weights, batch: read(apply(weights, {"image": batch["image"].astype(jnp.float32) / 255.0}))
 
-    def score(weights, batch):
-        out = apply(weights, {"image": batch["image"].astype(jnp.float32) / 255.0})
-        read = {
-            "score": ("logit", jax.nn.sigmoid),
-            "map": ("map_logits", lambda x: jax.nn.sigmoid(x)[..., 0]),
-            "type": ("type_logits", jax.nn.softmax),
-            "regions": ("region_logits", jax.nn.sigmoid),
-            "strength": ("strength", lambda x: x),
-        }
-        return {name: fn(out[key].astype(jnp.float32)) for name, (key, fn) in read.items() if key in out}
 
-    return score
+def read(out) -> dict[str, jax.Array]:
+    """What a user is told of a Model's outputs, float32.
+
+    "score" [B], P(fake), of `logit`; and of what else a detector gives, "map" [B, g, g], P(manipulated) on the token
+    grid, of `map_logits`; "type" [B, 6] and "regions" [B, 5], probabilities over `schema.FORGERY_TYPES` and
+    `schema.FACE_PARTS`, of `type_logits` and `region_logits`; "strength" [B] in [0, 1].
+    """
+    made = {
+        "score": ("logit", jax.nn.sigmoid),
+        "map": ("map_logits", lambda x: jax.nn.sigmoid(x)[..., 0]),
+        "type": ("type_logits", jax.nn.softmax),
+        "regions": ("region_logits", jax.nn.sigmoid),
+        "strength": ("strength", lambda x: x),
+    }
+    return {name: fn(out[key].astype(jnp.float32)) for name, (key, fn) in made.items() if key in out}

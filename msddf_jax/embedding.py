@@ -214,7 +214,7 @@ def embed_workdir(
     if unknown or not evals:
         raise ValueError(f"unknown eval {unknown}, allowed: {', '.join(config.evals)}")
     data_dir = data_dir or config.data.data_dir
-    sets = {name: source.open_source(data_dir=data_dir, **config.evals[name].to_dict()) for name in evals}
+    sets = {name: source.open_sources(data_dir=data_dir, **config.evals[name].to_dict()) for name in evals}
     found = collect(make_feature_fn(config), model.params, sets, max_images=max_images, batch_size=batch_size)
     points = tsne(found["feature"], perplexity=perplexity, seed=seed)
     out = pathlib.Path(out)

@@ -7,7 +7,7 @@ from absl import app, flags
 
 from msddf_jax import checkpoint, command, compare, sharding
 from msddf_jax.data import pipeline, schema, source
-from msddf_jax.evaluators import detection, localization
+from msddf_jax.evaluators import detection, forgeries, localization
 from msddf_jax.inference import load_for_inference
 from msddf_jax.statistics import calibration as calibrate
 from msddf_jax.statistics import intervals, tables, verdict
@@ -42,6 +42,7 @@ def score_set(config, predict_fn, weights, name, eval_set, mesh, *, on_maps=None
         eval_set,
         batch_size=config.data.eval_batch_size,
         image_size=config.data.image_size,
+        clip_length=config.data.get("clip_length", 0),
         num_threads=config.data.num_threads,
     )
     put = lambda batch: sharding.put_batch({"image": schema.device_batch(batch)["image"]}, mesh)
@@ -94,7 +95,7 @@ def evaluate_workdir(
     chosen, why_none = validation_eval(config)
     if eval_sets is None:
         eval_sets = {
-            name: source.open_source(data_dir=data_dir or config.data.data_dir, **settings.to_dict())
+            name: source.open_sources(data_dir=data_dir or config.data.data_dir, **settings.to_dict())
             for name, settings in config.evals.items()
         }
     mesh = sharding.make_mesh(config.mesh.to_dict())
@@ -118,6 +119,8 @@ def evaluate_workdir(
             if name == chosen:
                 calibration = _calibrate(workdir, model, scores, aggregate)
                 why_none = f"{chosen} has one class only"
+                if forgeries.can_forge(config):
+                    results |= forgeries.forgery_metrics(config, weights, name, eval_sets[name])
             settings = {"aggregate": aggregate, "calibration": calibration}
             results |= detection.set_metrics(name, scores, dfb_compat=dfb_compat, **settings)
             results |= localization.localization_metrics(name, localization.gather_sums(sums))

@@ -1,8 +1,8 @@
 """Where a detector looks: Grad-CAM and attention rollout, beside the maps that a detector predicts itself.
 
 Pure functions on the device. "gradcam" (of a model without a `Tap`: "gradient") and "rollout" say what the score comes
-from, as far as their assumptions hold; "map" and "boundary" are outputs of the detector, trained on masks, and say where
-it believes the forgery and its blending boundary to be. Whether a map tells the truth about the score is measured by
+from, as far as their assumptions hold; "map" and "boundary" are outputs of the detector, trained on masks, and say
+where it believes forgery and boundary to be. Whether a map tells the truth about the score is measured by
 `faithfulness`.
 """
 

@@ -42,7 +42,7 @@ def stress_workdir(
     evals = list(config.evals) if evals is None else list(evals)
     _check_names("eval", evals, config.evals)
     sets = {
-        name: source.open_source(data_dir=data_dir or config.data.data_dir, **config.evals[name].to_dict())
+        name: source.open_sources(data_dir=data_dir or config.data.data_dir, **config.evals[name].to_dict())
         for name in evals
     }
     if max_videos is not None:

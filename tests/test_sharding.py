@@ -1,10 +1,14 @@
 import jax
 import numpy as np
 import pytest
+from few_steps import noise_batch
 from flax import linen as nn
 from jax.sharding import AxisType, PartitionSpec
+from tiny import tiny_config
 
-from msddf_jax import sharding
+from configs import msddf
+from msddf_jax import sharding, trees
+from msddf_jax.train_step import init_state, make_train_step
 
 
 def test_mesh_takes_all_devices_with_auto_axes():
@@ -57,3 +61,49 @@ def test_linen_dropout_runs_under_the_mesh():
         variables = module.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, batch["x"])
         out = jax.jit(lambda v, x: module.apply(v, x, rngs={"dropout": jax.random.key(2)}))(variables, batch["x"])
     assert out.shape == (8, 4)
+
+
+def _bytes_a_device(shapes, shardings):
+    """(bytes that one device holds, bytes in all) of a tree."""
+    pairs = list(zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True))
+    own = sum(np.prod(s.shard_shape(x.shape), dtype=np.int64) * x.dtype.itemsize for x, s in pairs)
+    return own, sum(x.size * x.dtype.itemsize for x, _ in pairs)
+
+
+def test_an_eighth_of_parameters_averages_and_moments_lies_on_each_of_eight_devices():
+    config = msddf.get_config().unlock()
+    # All of it trained, where moments and averages are largest; and as it is, with a frozen backbone.
+    for groups in (((".*", {"lr": 1e-3, "weight_decay": 0.0}),), config.optim.groups):
+        config.optim.groups = groups
+        shapes = jax.eval_shape(lambda: init_state(config))
+        mesh = sharding.make_mesh({"data": 1, "fsdp": 8})
+        found = sharding.shard_state(shapes, config.sharding, mesh)
+        for part in ("params", "ema", "opt_state"):
+            own, whole = _bytes_a_device(getattr(shapes, part), getattr(found, part))
+            assert whole / 8 <= own <= 1.05 * whole / 8, (part, own, whole)
+    # Without the axis, everything stands on every device.
+    whole = sharding.shard_state(shapes, config.sharding, sharding.make_mesh({"data": 8, "fsdp": 1}))
+    assert all(s.is_fully_replicated for s in jax.tree.leaves(whole))
+
+
+@pytest.mark.long
+def test_a_sharded_step_equals_the_replicated_one():
+    config = tiny_config("nowhere", bare=True).copy_and_resolve_references().unlock()
+    config.model.variant = "Ti/16"
+    batch, ends = noise_batch(rows=8, size=64), []
+    for axes in ({"data": 8, "fsdp": 1}, {"data": 1, "fsdp": 8}, {"data": 2, "fsdp": 4}):
+        mesh = sharding.make_mesh(axes)
+        shapes = jax.eval_shape(lambda: init_state(config))
+        found = sharding.shard_state(shapes, config.sharding, mesh)
+        with jax.set_mesh(mesh):
+            state = jax.jit(lambda: init_state(config), out_shardings=found)()
+            step = jax.jit(make_train_step(config), in_shardings=(found, None), out_shardings=(found, None))
+            state, scalars = step(state, (sharding.put_batch(batch, mesh),))
+        if axes["fsdp"] == 8:
+            kernel = state.params["detector"]["backbone"]["block_0"]["mlp"]["fc_1"]["kernel"]
+            assert len({s.index for s in kernel.addressable_shards}) == 8
+        ends.append((jax.device_get(trees.flatten(state.params)), float(scalars["loss"])))
+    for params, loss in ends[1:]:
+        np.testing.assert_allclose(loss, ends[0][1], rtol=1e-5)
+        for name, value in params.items():
+            np.testing.assert_allclose(value, ends[0][0][name], atol=5e-4, err_msg=name)

@@ -60,9 +60,9 @@ def forge(recipe, key, reals, *, flip, choose=None, others=None) -> dict:
 
 def split_name(recipe) -> tuple[str, dict]:
     """(name, settings) of a recipe."""
-    settings = {name: recipe[name] for name in recipe}
+    settings = {name: recipe[name] for name in recipe} if hasattr(recipe, "keys") else {}
     if "name" not in settings:
-        raise ValueError(f"synth.recipe is {settings}, expected a mapping with a `name`, one of {sorted(RECIPES)}")
+        raise ValueError(f"synth.recipe is {recipe!r}, expected a mapping with a `name`, one of {sorted(RECIPES)}")
     return settings.pop("name"), settings
 
 

@@ -1,0 +1,311 @@
+"""A detector of fifteen lines, and one that uses all of the protocol: written by the test, run by every command."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from few_steps import noise_batch
+
+from msddf_jax import (
+    checkpoint,
+    detector,
+    embedding,
+    evaluate,
+    experiments,
+    explain,
+    export,
+    hooks,
+    inference,
+    predict,
+    train,
+    trees,
+)
+from msddf_jax.train_step import init_state, make_train_step
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+SMALL = """
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+class Model(nn.Module):
+    width: int = 8
+    dtype: jnp.dtype = jnp.float32
+    @nn.compact
+    def __call__(self, rows, *, train):
+        x = nn.relu(nn.Conv(self.width, (3, 3), strides=4)(rows["image"]))
+        return {"logit": nn.Dense(1)(x.mean((1, 2)))[:, 0]}
+
+def losses(out, rows, ctx):
+    return {"label": (optax.sigmoid_binary_cross_entropy(out["logit"], rows["label"]), rows["label"] >= 0)}
+"""
+
+# A frozen teacher, a moving statistic, and a second look at the model to hide what it looks at (as RFM does).
+LARGE = """
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from msddf_jax import hooks
+
+class Teacher(nn.Module):
+    @nn.compact
+    def __call__(self, image):
+        return nn.Dense(4, name="out")(image.mean((1, 2)))
+
+class Model(nn.Module):
+    width: int = 4
+    dtype: jnp.dtype = jnp.float32
+    @nn.compact
+    def __call__(self, rows, *, train):
+        x = nn.relu(nn.Conv(self.width, (3, 3), strides=4)(rows["image"])).mean((1, 2))
+        mean = self.variable("statistics", "mean", jnp.zeros, (self.width,))
+        if train and not self.is_initializing():
+            mean.value = 0.9 * mean.value + 0.1 * x.mean(0)
+        return {"logit": nn.Dense(1)(x - mean.value)[:, 0], "feature": x}
+
+def players(config):
+    image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, 3), jnp.float32)
+    return {"teacher": hooks.Player(Teacher(), (image,), frozen=True)}
+
+def make_rows(key, batch, ctx):
+    rows = hooks.make_rows(key, batch, ctx)
+    look = lambda image: ctx.apply("detector", dict(rows, image=image))["logit"].sum()
+    seen = jnp.abs(jax.lax.stop_gradient(jax.grad(look)(rows["image"]))).sum(-1, keepdims=True)
+    hidden = seen >= jnp.max(seen, axis=(1, 2, 3), keepdims=True)
+    return dict(rows, image=jnp.where(hidden, 0.5, rows["image"]), hidden=hidden.sum((1, 2, 3)))
+
+def losses(out, rows, ctx):
+    every = rows["label"] >= 0
+    taught = ctx.apply("teacher", rows["image"])
+    return {
+        "label": (optax.sigmoid_binary_cross_entropy(out["logit"], rows["label"]), every),
+        "teacher": (jnp.mean((out["feature"] - taught) ** 2, axis=-1), every),
+    }
+
+def scalars(out, rows):
+    return {"hidden": rows["hidden"].mean().astype(jnp.float32)}
+"""
+
+CONFIG = """
+from configs.common import get_common
+def get_config(arg=None):
+    config = get_common()
+    config.detector, config.model.width, config.dtype = "{package}.{name}", {width}, "float32"
+    config.init = {init}
+    config.augment.image_size = 64
+    return config
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """(folder, write): write(name, source, **config) puts a detector and its config into a package of its own."""
+    folder = tmp_path / "their_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(name, source, width=8, init="{}"):
+        (folder / f"{name}.py").write_text(textwrap.dedent(source).lstrip())
+        path = folder / f"{name}_config.py"
+        path.write_text(CONFIG.format(package=folder.name, name=name, width=width, init=init).lstrip())
+        return path
+
+    yield folder, write
+    for name in [n for n in sys.modules if n.split(".")[0] == folder.name]:
+        del sys.modules[name]
+
+
+def _adjusted(path, toy_data, steps=4):
+    """The config as the command line would change it."""
+    config = experiments.load(str(path)).unlock()
+    demo = experiments.load("configs/msddf.py:demo")
+    config.data = demo.data
+    config.data.data_dir, config.data.image_size = str(toy_data[1]), 64
+    config.data.batch_size, config.data.eval_batch_size = 8, 16
+    config.evals = {name: demo.evals[name] for name in ("val", "toy_swap")}
+    config.select = {"eval": "val", "metric": "frame_auc", "every": steps}
+    config.steps, config.log_every, config.checkpoint_every = steps, 1, 2
+    return config.lock()
+
+
+def _use(workdir, toy_data, tmp_path):
+    """Evaluate, predict, explain and export a workdir; returns its results."""
+    results = evaluate.evaluate_workdir(workdir, resamples=10)
+    model = inference.load_for_inference(workdir)
+    assert model.step == 4
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    [scored] = inference.score_crops(model, [image])
+    assert 0.0 <= scored["score"] <= 1.0
+    videos = sorted((toy_data[0]).rglob("*.mp4"))[:1]
+    [line] = predict.predict_files(model, videos, tmp_path / "out", landmarks="sidecar", num_frames=2)
+    assert line["label"] in ("real", "fake") and (line["probability"] > 0.5) == (line["label"] == "fake")
+    [line] = explain.explain_files(model, videos, tmp_path / "maps", landmarks="sidecar", num_frames=1)
+    assert line["faces"][0]["peak"].keys() == {"gradient"}
+    sums = export.export_workdir(workdir, tmp_path / "exported")
+    artifact = jax.export.deserialize(bytearray((tmp_path / "exported" / "model.stablehlo").read_bytes()))
+    np.testing.assert_allclose(artifact.call(image[None])["score"][0], scored["score"], atol=1e-6)
+    names = safetensors.numpy.load_file(tmp_path / "exported" / "model.safetensors")
+    assert not any("teacher" in name for name in names) and "model.safetensors" in sums
+    return results
+
+
+@pytest.mark.long
+def test_fifteen_lines_are_a_detector(package, toy_data, tmp_path, monkeypatch):
+    _, write = package
+    path = write("small", SMALL)
+    lines = [line for line in SMALL.strip().splitlines() if line.strip()]
+    assert len(lines) <= 15 and len(CONFIG.strip().splitlines()) <= 8
+    config, workdir = _adjusted(path, toy_data), tmp_path / "run"
+    # Stopped after two steps, and started again.
+    real = train.Loop.run
+    monkeypatch.setattr(train.Loop, "select", lambda *_: (_ for _ in ()).throw(OSError("stopped")))
+    with pytest.raises(OSError, match="stopped"):
+        train.train_and_evaluate(config.copy_and_resolve_references(), workdir)
+    monkeypatch.undo()
+    sys.path.insert(0, str(tmp_path))
+    try:
+        assert train.Loop.run is real and checkpoint.has_weights(workdir)
+        train.train_and_evaluate(config, workdir)
+        results = _use(workdir, toy_data, tmp_path)
+        assert 0.0 <= results["toy_swap/video_auc"] <= 1.0
+        with pytest.raises(ValueError, match="gives no `feature` to embed"):
+            embedding.make_feature_fn(config)(
+                inference.load_for_inference(workdir).params, {"image": np.zeros((1, 64, 64, 3), np.uint8)}
+            )
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+@pytest.mark.long
+def test_a_teacher_a_statistic_and_a_second_look(package, toy_data, tmp_path):
+    _, write = package
+    rng = np.random.default_rng(1)
+    kernel = {"params/out/kernel": rng.normal(size=(3, 4)).astype(np.float32), "params/out/bias": np.zeros(4, "f4")}
+    safetensors.numpy.save_file(kernel, tmp_path / "teacher.safetensors")
+    init = "{'teacher': '" + str(tmp_path / "teacher.safetensors") + "'}"
+    config, workdir = _adjusted(write("large", LARGE, width=4, init=init), toy_data), tmp_path / "run"
+    config.unlock()
+    config.loss_weights = {"label": 1.0, "teacher": 0.5}
+    train.train_and_evaluate(config.lock(), workdir)
+    _use(workdir, toy_data, tmp_path)
+    weights = inference.load_for_inference(workdir).params
+    # The statistic moved and is scored with; the teacher is nowhere in what was saved.
+    assert np.abs(weights["model_state"]["statistics"]["mean"]).max() > 0
+    versions = json.loads((workdir / "versions.json").read_text())
+    assert versions["weights"]["teacher"]["parameters"] == 16 and len(versions["weights"]["teacher"]["sha256"]) == 64
+    with checkpoint.make_manager(workdir) as manager:
+        folder = pathlib.Path(manager.directory) / str(manager.latest_step())
+        assert not any("teacher" in path.read_text(errors="ignore") for path in folder.rglob("_METADATA"))
+    # Its file is part of the experiment: without it, nothing starts.
+    config.unlock().init = {}
+    with pytest.raises(ValueError, match=r"teacher of detector .* is never trained, and config\.init names no file"):
+        train.train_and_evaluate(config.lock(), tmp_path / "other")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", ["sam", "bilevel"])
+def test_any_detector_takes_any_step(package, toy_data, step):
+    _, write = package
+    config = _adjusted(write("small", SMALL), toy_data).unlock()
+    config.step.name, config.step.lr = step, 0.1
+    state = jax.jit(lambda: init_state(config))()
+    run, batch = jax.jit(make_train_step(config)), noise_batch(size=64)
+    batches = (batch, {**batch, "image": batch["image"][::-1].copy(), "label": batch["label"][::-1].copy()})
+    losses = []
+    for _ in range(3):
+        state, scalars = run(state, batches if step == "bilevel" else batches[:1])
+        losses.append(float(scalars["loss"]))
+    assert np.isfinite(losses).all()
+    if step == "bilevel":
+        weight = float(state.params["loss_weights"]["label"])
+        assert weight != 1.0 and weight >= 0.0 and float(scalars["loss_weights/label"]) > 0
+        assert any("loss_weights" in name for name in trees.flatten({"p": state.params}))
+    else:
+        assert "loss_weights" not in state.params
+
+
+def _write_detector(package, text):
+    folder, _ = package
+    (folder / "odd.py").write_text(text)
+    sys.modules.pop(f"{folder.name}.odd", None)
+    return f"{folder.name}.odd"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Model = None\ndef losses(out, rows, ctx): ...\ndef synthesise(key): ...\n", "synthesise, which is no hook"),
+        ("Model = None\ndef losses(out, rows, ctx): ...\ndef make_row(key): ...\n", r"did you mean make_rows\?"),
+        ("def losses(out, rows, ctx): ...\n", "lacks Model. Hooks: Model, losses, example"),
+        ("Model = None\n", "lacks losses"),
+    ],
+)
+def test_a_hook_that_is_misspelt_or_missing_is_an_error(package, text, message):
+    with pytest.raises(ValueError, match=message):
+        detector.load(_write_detector(package, text))
+
+
+def test_private_and_imported_functions_are_no_hooks(package):
+    text = "from math import sqrt\nfrom json import dumps as save\nModel = None\ndef losses(out, rows, ctx): ...\n"
+    module = detector.load(_write_detector(package, text + "def _helper(): ...\n"))
+    assert hooks.resolve(module).make_rows is hooks.make_rows
+
+
+def test_an_unknown_detector_names_those_there_are():
+    with pytest.raises(ValueError, match=r"did you mean 'msddf'\?.*\['baseline', 'effort', 'msddf'\]"):
+        detector.load("mssdf")
+    # A module that is there and fails to import something else says so itself.
+    assert detector.load("msddf").Model is not None
+
+
+def test_a_broken_import_inside_a_detector_is_not_called_unknown(package):
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        detector.load(_write_detector(package, "import no_such_library\n"))
+
+
+def test_a_context_says_who_is_there_and_what_may_move():
+    ctx = hooks.Context(
+        experiments.load("configs/msddf.py:demo"),
+        {"detector": None},
+        {"detector": {"params": {}, "statistics": {}}},
+        step=jnp.int32(60),
+        key=jax.random.key(0),
+    )
+    assert float(ctx.progress) == 0.25
+    with pytest.raises(ValueError, match=r"no player 'teacher'; there are \['detector'\]"):
+        ctx.apply("teacher")
+    with pytest.raises(ValueError, match=r"no collections \['params'\]; its module declares \['statistics'\]"):
+        ctx.update("detector", params={})
+    ctx.update("detector", statistics={"mean": 1.0})
+    assert ctx.updates == {"detector": {"statistics": {"mean": 1.0}}}
+
+
+def test_a_clip_is_the_example_of_its_model():
+    config = experiments.load("configs/msddf.py:demo").unlock()
+    assert detector.example(config) == {"image": (96, 96, 3)}
+    config.data.clip_length = 4
+    assert detector.example_batch(config, 2)["image"].shape == (2, 4, 96, 96, 3)
+
+
+def test_a_detector_of_another_package_runs_from_the_command_line(package, tmp_path):
+    folder, write = package
+    path = write("small", SMALL)
+    command = [sys.executable, "-m", "msddf_jax.main", "--config", str(path), "--workdir", str(tmp_path / "w")]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
+    )
+    # Without data it stops at what is missing, which is after the detector and its config were found.
+    assert done.returncode == 1 and "data set faceforensics/c23 is not built" in done.stderr, done.stderr
+    assert not (tmp_path / "w").exists() and folder.exists()
