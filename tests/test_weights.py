@@ -347,6 +347,10 @@ def test_a_frozen_network_is_a_workdirs_weights_and_fits_to_the_name(tmp_path):
         load_initial.load_frozen(str(tmp_path / "run"), wrong, "teacher")
     for said in ("teacher: ", "would have (3, 2); the model has (3, 3)", "norm/mean", "gives params/head/bias"):
         assert said in str(error.value)
+    # What the network has not, and is known to be there.
+    part = {name: value for name, value in flat.items() if name.startswith("params/")}
+    got, _ = load_initial.load_frozen(f"{tmp_path}/run#skip=model_state/.*", part, "teacher")
+    assert set(got) == set(part)
     with pytest.raises(ValueError, match="teacher: nothing trains a frozen network"):
         load_initial.load_frozen("random", flat, "teacher")
 
