@@ -1,5 +1,7 @@
 """What the parity tests of the convolutional backbones share; imports torch, so behind `importorskip`."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,17 @@ def relative(ours, theirs):
     ours = np.asarray(ours)
     assert ours.shape == theirs.shape
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+@contextlib.contextmanager
+def recorded(modules):
+    """{name: [B, H, W, C]} of what each of {name: torch module} gives in one forward pass, filled as it runs."""
+    out = {}
+    keep = lambda name: lambda _, __, given: out.update({name: nhwc(given.clone())})
+    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    yield out
+    for hook in hooks:
+        hook.remove()
 
 
 def nhwc(tensor):

@@ -1,5 +1,8 @@
 """What every backbone gives beside its feature: named stages, as listed, on any number of input channels."""
 
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,3 +134,9 @@ def test_unknown_names_list_the_known_ones():
         backbones.stages("vgg", "16")
     with pytest.raises(ValueError, match="resnet has no variant 'resnet18'; it has resnet34, Mu"):
         backbones.stages("resnet", "resnet18")
+
+
+def test_only_what_is_of_clip_imports_it():
+    folder = pathlib.Path(backbones.__file__).parent
+    of_clip = {path.stem for path in folder.glob("*.py") if re.search(r"^from .*\bclip\b", path.read_text(), re.M)}
+    assert of_clip == {"backbones", "clip_text"}

@@ -40,19 +40,22 @@ def _deepfakebench(state):
 
 
 def _compare(reference, side):
-    """Largest relative difference of spatial, feature and logits with DeepfakeBench's file."""
+    """Largest relative difference of stages, spatial, feature and logits with DeepfakeBench's file."""
     state = _deepfakebench(reference.state_dict())
     model, variables, flat = parity.convert(state, "resnet/deepfakebench", "resnet34", side)
     images = twins.draw_images(2, side)
     out = jax.jit(model.apply)(variables, images)
-    with torch.no_grad():
+    parts = {f"stage_{n}": getattr(reference, f"layer{n}") for n in (1, 2, 3, 4)} | {"stem": reference.maxpool}
+    with torch.no_grad(), parity.recorded(parts) as stages:
         spatial = reference.forward_features(twins.as_input(images, (0.5,) * 3, (0.5,) * 3))
         logits = reference.forward_head(spatial)[:, :2]
+    assert set(stages) == set(out["stages"])
     assert out["feature"].dtype == jnp.float32
     return max(
         parity.relative(out["spatial"], parity.nhwc(spatial)),
         parity.relative(out["feature"], spatial.mean((2, 3))),
         parity.relative(parity.logits(out["feature"], flat), logits),
+        *(parity.relative(out["stages"][name], stage) for name, stage in stages.items()),
     )
 
 

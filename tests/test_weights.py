@@ -347,6 +347,10 @@ def test_a_frozen_network_is_a_workdirs_weights_and_fits_to_the_name(tmp_path):
         load_initial.load_frozen(str(tmp_path / "run"), wrong, "teacher")
     for said in ("teacher: ", "would have (3, 2); the model has (3, 3)", "norm/mean", "gives params/head/bias"):
         assert said in str(error.value)
+    # What the network has not, and is known to be there.
+    part = {name: value for name, value in flat.items() if name.startswith("params/")}
+    got, _ = load_initial.load_frozen(f"{tmp_path}/run#skip=model_state/.*", part, "teacher")
+    assert set(got) == set(part)
     with pytest.raises(ValueError, match="teacher: nothing trains a frozen network"):
         load_initial.load_frozen("random", flat, "teacher")
 
@@ -368,7 +372,9 @@ def test_a_frozen_network_from_a_published_file(weight_file, tmp_path):
 def test_weights_of_a_run_start_another(tmp_path):
     flat = _saved_by_training(tmp_path / "run")
     head = {"params/binary_head/out/bias": np.zeros(2, np.float32)}
-    got, _ = load_initial.load(_config(tmp_path / "run"), {**flat, **head})
+    # As the detector keeps them already, so nothing is adapted a second time.
+    fail = lambda _: pytest.fail("adapted twice")
+    got, _ = load_initial.load(_config(tmp_path / "run"), {**flat, **head}, adapt=fail)
     assert set(got) == set(flat)
     student = {name.replace("backbone", "student"): value for name, value in flat.items()}
     got, _ = load_initial.load(_config(tmp_path / "run", tree="student"), student)

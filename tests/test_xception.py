@@ -44,12 +44,13 @@ def _files(state):
 
 
 def _compare(reference, side):
-    """Largest relative difference of spatial, feature and logits with DeepfakeBench's file."""
+    """Largest relative difference of stages, spatial, feature and logits with DeepfakeBench's file."""
     source = "xception/deepfakebench"
     model, variables, flat = parity.convert(_files(reference.state_dict())[source], source, "xception", side)
     images = twins.draw_images(2, side)
     out = jax.jit(model.apply)(variables, images)
-    with torch.no_grad():
+    blocks = {f"block_{n}": getattr(reference, f"block{n}") for n in range(1, 13)} | {"stem": reference.act2}
+    with torch.no_grad(), parity.recorded(blocks) as stages:
         spatial = reference.forward_features(twins.as_input(images, HALF, HALF))
         logits = reference.forward_head(spatial)[:, :2]
     assert out["feature"].dtype == jnp.float32
@@ -57,6 +58,7 @@ def _compare(reference, side):
         parity.relative(out["spatial"], parity.nhwc(spatial)),
         parity.relative(out["feature"], spatial.mean((2, 3))),
         parity.relative(parity.logits(out["feature"], flat), logits),
+        *(parity.relative(out["stages"][name], stage) for name, stage in stages.items()),
     )
 
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from msddf_jax import checkpoint, experiments, inference, trees
-from msddf_jax.weights import files, hub, identify, load_initial, published, table
+from msddf_jax.weights import hub, identify, load_initial, published, table
 
 # The experiment that a published detector becomes, by its format; its model is what the file says.
 CONFIGS = {
@@ -43,8 +43,7 @@ def convert(source, to=None) -> list[str]:
       FileExistsError: a target that is there already.
     """
     reference = hub.parse(source)
-    path = hub.locate(reference)
-    digest, tensors, skip = hub.verify(path, reference), files.open_tensors(path), reference.skip
+    path, digest, tensors = load_initial.open_reference(reference)
     if identify.is_own(tensors):
         raise ValueError(f"{path} has this project's own names already: name it in config.init as it is")
     found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=reference.format)
@@ -52,7 +51,7 @@ def convert(source, to=None) -> list[str]:
     make = _detector if found.detector else _backbone
     if to is None:
         # Without a target it is checked all the same: what fits is said, what does not is an error.
-        make(path, tensors, found, skip, read=False)
+        make(path, tensors, found, read=False)
         return lines
     to = pathlib.Path(to)
     if to.exists() and (to.is_file() or any(to.iterdir())):
@@ -60,11 +59,11 @@ def convert(source, to=None) -> list[str]:
     if found.detector is None:
         if to.suffix != ".safetensors":
             raise ValueError(f"{path} is a backbone without a classifier: name a .safetensors file in --to, got {to}")
-        flat = _backbone(path, tensors, found, skip, read=True)
+        flat = _backbone(path, tensors, found, read=True)
         to.parent.mkdir(parents=True, exist_ok=True)
         save_file(flat, to)
         return [*lines, f"written: {to}, for --config.init.backbone={to}"]
-    write_workdir(to, found, path, tensors, skip, digest)
+    write_workdir(to, found, path, tensors, digest)
     return [*lines, f"written: {to}, for python -m msddf_jax.predict --workdir {to}"]
 
 
@@ -83,18 +82,18 @@ def describe(path, tensors, found, digest) -> list[str]:
     return lines
 
 
-def _backbone(path, tensors, found, skip, read):
+def _backbone(path, tensors, found, read):
     """{our flat name: array} of the backbone, at the resolution that the file is for; {} where not `read`."""
     entries, skipped = identify.backbone_only(found)
     shapes = load_initial.backbone_shapes(found.family, found.variant, found.image_size or 224, found.options)
-    return _fitted(path, tensors, entries, shapes, (*skipped, *skip), read)
+    return _fitted(path, tensors, entries, shapes, skipped, read)
 
 
-def _detector(path, tensors, found, skip, read):
+def _detector(path, tensors, found, read):
     """{our flat name: array} of a whole detector at its config's resolution; {} where not `read`."""
     shapes = inference.weight_shapes(detector_config(found))
     expected = trees.flatten({"params": shapes["params"], **shapes["model_state"]})
-    return _fitted(path, tensors, found.table, expected, (*found.skip, *skip), read)
+    return _fitted(path, tensors, found.table, expected, found.skip, read)
 
 
 def _fitted(path, tensors, entries, expected, skip, read):
@@ -118,10 +117,10 @@ def detector_config(found) -> ConfigDict:
     return config.lock()
 
 
-def write_workdir(workdir, found, path, tensors, skip, digest) -> None:
+def write_workdir(workdir, found, path, tensors, digest) -> None:
     """A workdir with the detector's config and weights, as training leaves one, at step 0. digest: the file's."""
     config = detector_config(found)
-    variables = trees.unflatten(_detector(path, tensors, found, skip, read=True))
+    variables = trees.unflatten(_detector(path, tensors, found, read=True))
     weights = {"params": variables.pop("params"), "model_state": variables}
     checkpoint.save_config(workdir, config)
     checkpoint.save_best(workdir, 0, weights, {"converted_from": found.format, "sha256": digest})

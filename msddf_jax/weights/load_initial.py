@@ -2,6 +2,7 @@
 
 import inspect
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 
 import jax
@@ -91,21 +92,21 @@ def load_frozen(reference, shapes, where) -> tuple[dict[str, np.ndarray], dict]:
     parsed = hub.parse(reference)
     if parsed.source == hub.RANDOM:
         raise ValueError(f"{where}: nothing trains a frozen network, so random weights would stay so; name a file")
-    path, digest, tensors = _open(parsed)
+    path, digest, tensors = open_reference(parsed)
     if identify.is_own(tensors):
-        entries, kind, skip = identify.own_table(tensors), "msddf_jax", parsed.skip
+        entries, kind, skip = identify.own_table(tensors), "msddf_jax", ()
     else:
         found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=parsed.format)
         whole = any(_tree_of(name) != "backbone" for name in shapes)
         entries, skip = (found.table, found.skip) if whole else identify.backbone_only(found)
-        kind, skip = found.format, (*skip, *parsed.skip)
+        kind = found.format
         tensors = fit_positions(tensors, entries, shapes)
     table.check(tensors, entries, shapes, f"{where}: {path}", skip)
     return _read(tensors, entries, parsed, where, path, digest, kind)
 
 
 def _load_tree(reference, tree, settings, belongs, adapt):
-    path, digest, tensors = _open(reference)
+    path, digest, tensors = open_reference(reference)
     if identify.is_own(tensors):
         entries, skip = identify.own_tree(tensors, tree)
         kind = "msddf_jax"
@@ -115,7 +116,8 @@ def _load_tree(reference, tree, settings, belongs, adapt):
     else:
         found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=reference.format)
         if settings:
-            check_settings(found, *settings, reference.source)
+            family, variant, _, options, flag = settings
+            check_settings(found, family, variant, options, flag, reference.source)
         entries, skip = identify.backbone_only(found, tree)
         kind = found.format
     expected = belongs
@@ -126,16 +128,22 @@ def _load_tree(reference, tree, settings, belongs, adapt):
         plain = {name: value for name, value in options.items() if name != "in_channels"}
         expected = backbone_shapes(family, variant, image_size, plain, tree)
     tensors = fit_positions(tensors, entries, expected, tree)
-    table.check(tensors, entries, expected, path, (*skip, *reference.skip))
+    table.check(tensors, entries, expected, path, skip)
     variables, about = _read(tensors, entries, reference, tree, path, digest, kind)
     return (adapt(variables) if adapt is not None else variables), about
 
 
-def _open(reference):
-    """(path, digest, tensors) of a `hub.Reference`, its digest compared before the file is opened."""
+def open_reference(reference) -> tuple[pathlib.Path, str, dict[str, table.Tensor]]:
+    """(path, digest, tensors that are not skipped) of a `hub.Reference`; the digest is compared before opening.
+
+    Raises:
+      FileNotFoundError, ValueError: see `hub.locate`, `hub.verify`, `files.open_tensors`.
+    """
     path = hub.locate(reference)
     digest = hub.verify(path, reference)
-    return path, digest, files.open_tensors(path)
+    unwanted = lambda name: any(re.fullmatch(pattern, name) for pattern in reference.skip)
+    tensors = files.open_tensors(path)
+    return path, digest, {name: tensor for name, tensor in tensors.items() if not unwanted(name)}
 
 
 def _read(tensors, entries, reference, where, path, digest, kind):
@@ -174,22 +182,20 @@ def _settings(model, tree):
     return own.get("family", "clip"), own["variant"], own.get("image_size", model.get("image_size")), options, flag
 
 
-def check_settings(found, family, variant, image_size, options, flag, path) -> None:
+def check_settings(found, family, variant, options, flag, path) -> None:
     """Raise ValueError where a file's backbone is another one than the config's, or computes something else.
 
     Options that the config states win over those that the file leaves open (`Found.assumed`) and over pixel statistics.
 
     Args:
-      found: `identify.Found`. family, variant, options: of `backbones.make`. image_size: any will do.
+      found: `identify.Found`. family, variant, options: of `backbones.make`.
       flag: in front of the names of settings on the command line. path: the file, for the message.
     """
-    del image_size
-    wanted = {"family": (found.family, family), "variant": (found.variant, variant)}
-    differing = [f"{flag}.{name}={theirs}" for name, (theirs, ours) in wanted.items() if theirs != ours]
-    if differing:
+    if (found.family, found.variant) != (family, variant):
+        change = f", or set {flag}.variant={found.variant}" if found.family == family else ""
         raise ValueError(
             f"{path} is {found.family} {found.variant} ({found.format}); the config's backbone is {family} {variant}. "
-            f"Name a file of that, or set {' '.join(differing)}"
+            f"Name a file of that{change}"
         )
     defaults = {k: p.default for k, p in inspect.signature(backbones.FAMILIES[family][1]).parameters.items()}
     as_tuple = lambda value: tuple(value) if isinstance(value, list | tuple) else value

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from msddf_jax.weights import files, hub, identify
+from msddf_jax.weights import hub, identify, load_initial
 
 _EFFICIENTNET = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0"
 
@@ -85,12 +85,11 @@ def fetch(names) -> list[str]:
     for name in names:
         published, reference = PUBLISHED[name], hub.parse(PUBLISHED[name].reference)
         try:
-            path = hub.locate(reference)
+            path, digest, tensors = load_initial.open_reference(reference)
         except FileNotFoundError as error:
             missing.append(f"{name}: {error}")
             continue
-        digest = hub.verify(path, reference)
-        identify.identify(files.open_tensors(path), path, stated=identify.read_configs(path), wanted=reference.format)
+        identify.identify(tensors, path, stated=identify.read_configs(path), wanted=reference.format)
         lines += [f"{name}: {path}", f"  sha-256 {digest}", f"  {published.what}; {published.licence}"]
         lines.append(f"  for {', '.join(published.configs)}")
     if missing:
