@@ -14,7 +14,11 @@ from ml_collections import ConfigDict
 
 from configs.common import eval_set, get_common
 
-CLIP_L14 = "hf://openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
+# OpenAI's CLIP at a fixed commit, so that it is the same file next year.
+CLIP_L14 = (
+    "hf://openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41/model.safetensors"
+    "#sha256=a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb&format=clip/hf_clip"
+)
 
 # Embedding, adapters and heads of the two sizes. "clip_cross_domain" is that reference's part B.
 _FROZEN_BACKBONE_GROUPS = (
@@ -102,7 +106,7 @@ def get_config(arg=None):
         raise ValueError(f"configs/msddf.py takes no argument or 'demo', got {arg!r}")
     config = get_common()
     config.detector = "msddf"
-    # OpenAI's CLIP at a fixed commit, fetched at the first run.
+    # Fetched at the first run, or before it: python -m msddf_jax.weights --fetch clip-l14
     config.init.backbone = CLIP_L14
     config.model = _model("L/14", image_size=224, num_identities=720, rank=96)
     config.synth.recipe = _recipe()

@@ -9,7 +9,10 @@ which is much for CLIP; here both are CLIP's usual: its own statistics, and 1e-5
 from configs.detectors import common
 
 # OpenAI\'s CLIP at a fixed commit, so that it is the same file next year.
-CLIP_B16 = "hf://openai/clip-vit-base-patch16@57c216476eefef5ab752ec549e440a49ae4ae5f3"
+CLIP_B16 = (
+    "hf://openai/clip-vit-base-patch16@57c216476eefef5ab752ec549e440a49ae4ae5f3/pytorch_model.bin"
+    "#sha256=ec89c7b09c749a60aae3c9cd910516f24b58214a7df060b48962d14c469cfbf0&format=clip/hf_clip"
+)
 
 
 def get_config(arg=None):

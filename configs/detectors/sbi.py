@@ -9,12 +9,18 @@ normalised, as in the official code.
 
 from configs.detectors import common
 
+# ImageNet's; the digest is the one in its name.
+WEIGHTS = (
+    "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b4-44fb3a87.pth"
+    "#sha256=44fb3a87&format=efficientnet/lukemelas"
+)
+
 
 def get_config(arg=None):
     """The experiment. `arg`: nothing, or "demo" for the embedded data set."""
     common.check_arg(arg, "configs/detectors/sbi.py")
     options = {"padding": "static", "pixel_mean": (0.0, 0.0, 0.0), "pixel_std": (1.0, 1.0, 1.0)}
-    config = common.get_plain("efficientnet", "B4", image_size=380, options=options)
+    config = common.get_plain("efficientnet", "B4", image_size=380, init=WEIGHTS, options=options)
     # Reals alone; each gives itself and its forgery: 16 and 16.
     common.train_on_reals(config)
     config.synth.recipe = {"name": "self_blend", "twin": {}, "blend": {}}
