@@ -1,0 +1,196 @@
+"""Every experiment has the same fields of one name, and every command of the docs is one that its program takes."""
+
+import argparse
+import importlib
+import importlib.util
+import pathlib
+import re
+import runpy
+import shlex
+import sys
+
+import pytest
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from configs.common import get_common
+from msddf_jax import experiments, hooks, steps, train
+from msddf_jax.weights import hub, published
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SPECS = [name + argument for name in experiments.names() for argument in ("", ":demo")]
+SPECS = [spec for spec in SPECS if not (spec.startswith("configs/ablations/") and spec.endswith(":demo"))]
+# Sections whose fields are the detector's, the recipe's or the user's own.
+OPEN = ("model", "augment", "loss_weights", "loss_args", "synth.recipe", "init", "evals", "policy.reward", "step.upper")
+
+
+def _fields(config, prefix=""):
+    """{name of a field: its type} but for those of `OPEN`."""
+    found = {}
+    for name, value in config.items():
+        path = f"{prefix}{name}"
+        if path in OPEN:
+            found[path] = ConfigDict
+        elif isinstance(value, ConfigDict):
+            found |= _fields(value, f"{path}.")
+        else:
+            found[path] = type(value)
+    return found
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_config_has_the_fields_of_all(spec):
+    config = experiments.load(spec)
+    common = _fields(get_common())
+    fields = _fields(config)
+    if config.select is None:
+        fields |= {name: kind for name, kind in common.items() if name.startswith("select.")}
+        del fields["select"]
+    # A list of methods is None where all are kept.
+    free = ("data.train.methods", "data.train.max_frames")
+    assert {n: t for n, t in fields.items() if n not in free} == {n: t for n, t in common.items() if n not in free}
+    for settings in config.evals.values():
+        assert set(settings) == {"name", "split", "methods", "max_frames"}
+    train.check_config(config)
+    hooks.check(config)
+    assert config.step.name in steps.STEPS
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_start_from_random_weights_is_asked_for_by_name(spec):
+    config = experiments.load(spec)
+    for tree, text in config.init.items():
+        reference = hub.parse(text)
+        if reference.source == hub.RANDOM:
+            # Meso is published so; demos and ablations are of sizes that nobody publishes.
+            assert ":demo" in spec or "ablations/" in spec or "/meso" in spec, (spec, tree)
+        elif "ablations/" not in spec:
+            assert reference.sha256 and reference.format, (spec, tree)
+
+
+@pytest.mark.parametrize(("path", "entry"), [(c, e) for e in published.PUBLISHED.values() for c in e.configs])
+def test_configs_start_from_the_published_file(path, entry):
+    assert experiments.load(path).init.backbone == entry.reference
+
+
+def _commands(path):
+    """The command lines of a page, from its code blocks and its inline code, joined and without placeholders."""
+    text = path.read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    rest = re.sub(r"```.*?```", "", text, flags=re.S)
+    lines += [code for code in re.findall(r"`(python -m [^`]+)`", rest.replace("\n  ", " ").replace("\n", " "))]
+    for line in lines:
+        line = re.sub(r"[\[\]]|\.\.\.|\s#.*$", "", line).strip()
+        line = re.sub(r"^[A-Z_]+=\S+ ", "", line)
+        if line.startswith(("python -m ", "bash ")):
+            yield line
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = sorted({command for page in PAGES for command in _commands(page)})
+
+
+class _Parsed(Exception):
+    """Raised in place of the work: the command line was taken."""
+
+
+@pytest.fixture
+def only_parse(monkeypatch, tmp_path):
+    """Programs parse what they are given and go no further; flags that they define are gone afterwards."""
+    before = set(flags.FLAGS)
+
+    def run(main, argv=None, flags_parser=None):
+        flags.FLAGS(sys.argv if argv is None else argv)
+        raise _Parsed
+
+    def parse_args(self, args=None, namespace=None):
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {rest}")
+        raise _Parsed(found)
+
+    monkeypatch.setattr(app, "run", run)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    monkeypatch.chdir(ROOT)
+    yield
+    flags.FLAGS.unparse_flags()
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m ") and "pytest" not in c])
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_a_command_of_the_docs_is_taken(command, only_parse, monkeypatch):
+    _, _, module, *arguments = shlex.split(command)
+    if not arguments:  # a program that is named, not run
+        assert importlib.util.find_spec(module) is not None
+        return
+    if "my_detectors" in command:
+        pytest.skip("the file is the reader's own; tests/test_protocol.py runs it")
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    with pytest.raises(_Parsed):
+        runpy.run_module(module, run_name="__main__")
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("bash ")])
+def test_a_script_of_the_docs_is_there(command):
+    assert (ROOT / shlex.split(command)[1]).is_file(), command
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("data.group.fake=0", 0),
+        ("data.group.match=class", "class"),
+        ("data.train.max_frames=8", 8),
+        ("init.backbone=hf://openai/clip-vit-base-patch16", "hf://openai/clip-vit-base-patch16"),
+        ("mesh.fsdp=8", 8),
+        ("step.name=sam", "sam"),
+        ("step.rho=0.1", 0.1),
+        ("policy.mode=reinforce", "reinforce"),
+        ("optim.schedule=linear", "linear"),
+        ("aggregate=top3", "top3"),
+        ("data.train.methods=('deepfakes', 'faceswap')", ("deepfakes", "faceswap")),
+    ],
+)
+@pytest.mark.parametrize("spec", ["configs/msddf.py", "configs/detectors/xception.py", "configs/detectors/sbi.py:demo"])
+def test_fields_of_one_name_are_set_on_every_config(spec, flag, value, only_parse, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["main", f"--config={spec}", f"--config.{flag}"])
+    with pytest.raises(_Parsed):
+        runpy.run_module("msddf_jax.main", run_name="__main__")
+    found = flags.FLAGS.config
+    for part in flag.partition("=")[0].split("."):
+        found = found[part]
+    assert found == value
+
+
+def test_the_workdir_is_the_configs_name():
+    main = importlib.import_module("msddf_jax.main")
+    assert main.default_workdir("configs/msddf.py") == "runs/msddf"
+    assert main.default_workdir("configs/msddf.py:demo") == "runs/msddf-demo"
+    assert main.default_workdir("/somewhere/else/my_config.py:B/16") == "runs/my_config-B_16"
+
+
+def test_sets_on_the_command_line_fill_the_config():
+    main = importlib.import_module("msddf_jax.main")
+    config = experiments.load("configs/detectors/xception.py")
+    sets = {"train": ["faceforensics/c23", "dfdc/full:train"], "test": ["celebdf/v2", "dfdc/full:validation"]}
+    filled = main.fill_sets(config, **sets, methods=["deepfakes", "dfdc"], frames_per_video=4)
+    assert (filled.data.train.name, filled.data.train.split) == ("faceforensics/c23,dfdc/full:train", "train")
+    assert filled.data.train.methods == ("deepfakes", "dfdc") and filled.data.train.max_frames == 4
+    # The validation set that checkpoints are chosen on stays.
+    evals = {name: (s.name, s.split, s.methods, s.max_frames) for name, s in filled.evals.items()}
+    assert evals == {
+        "val": ("faceforensics/c23", "validation", None, 4),
+        "celebdf_v2": ("celebdf/v2", "test", None, 4),
+        "dfdc_full_validation": ("dfdc/full", "validation", None, 4),
+    }
+    assert filled.is_locked
+    untouched = experiments.load("configs/msddf.py")
+    assert main.fill_sets(untouched).to_json_best_effort() == experiments.load("configs/msddf.py").to_json_best_effort()
+    for wrong in ("celebdf", "a/b/c"):
+        with pytest.raises(ValueError, match="expected"):
+            main.fill_sets(experiments.load("configs/msddf.py"), test=[wrong])
+    with pytest.raises(ValueError, match="twice"):
+        main.fill_sets(experiments.load("configs/msddf.py"), test=["celebdf/v2", "celebdf/v2"])
