@@ -42,7 +42,7 @@ def of_method(method):
     """What a method of FaceForensics++ or of the toy set changes.
 
     Args:
-      method: of `schema.METHODS`.
+      method: of `methods.METHODS`.
 
     Returns:
       [13] of 0, 1 or None for unknown, in the order of `schema.ATTRIBUTES`; None for a method of other data sets.

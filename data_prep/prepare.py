@@ -38,7 +38,7 @@ import tqdm
 
 from data_prep import beam, catalog, crops
 from data_prep.report import first_drop, make_report, print_summary
-from msddf_jax.data import schema
+from msddf_jax.data import methods
 from msddf_jax.faces import align, detect, extract, fetch, video
 
 _HERE = pathlib.Path(__file__).parent
@@ -241,7 +241,7 @@ def _write_catalog(path, entries, outcomes, options):
                 outcomes[key] = line["outcome"]
         splits = list(dict.fromkeys(entry.split for entry in entries))
         # Stable: within a method, names stay in the order in which they were found.
-        entries.sort(key=lambda e: (splits.index(e.split), schema.METHODS.index(e.fields["method"])))
+        entries.sort(key=lambda e: (splits.index(e.split), methods.METHODS.index(e.fields["method"])))
     with contextlib.ExitStack() as stack:
         local = path
         if not isinstance(path, pathlib.PosixPath):

@@ -124,12 +124,9 @@ def _data(config):
     train = config["data"].get("train")
     if not train:
         return "The config names no training set: trained elsewhere, or not at all."
-    synth = config.get("synth") or {}
-    recipe = synth.get("recipe", "none")
+    recipe = config["synth"]["recipe"]["name"]
     made = "none are made in training" if recipe == "none" else f"made in training by the recipe `{recipe}`"
-    group = config["data"].get("group")
-    reals_alone = isinstance(group, dict) and group.get("fake") == 0
-    only = " Of the data set, real images alone are used." if reals_alone else ""
+    only = " Of the data set, real images alone are used." if config["data"]["group"]["fake"] == 0 else ""
     return (
         f"Trained on `{train['name']}`, split `{train['split']}`, {_methods(train)}; further forgeries: {made}.{only} "
         "The data has a licence of its own, which may restrict the use of weights trained on it."

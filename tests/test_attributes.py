@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_prep import attributes
 from data_prep.toy import generate, manipulate
-from msddf_jax.data import schema
+from msddf_jax.data import methods, schema
 
 # fake; expression, identity, physical; eye, eyebrow, lip, mouth, nose, skin.
 ORDER = ("fake", "expression", "identity", "physical", "eye", "eyebrow", "lip", "mouth", "nose", "skin")
@@ -30,7 +30,7 @@ def test_rows_of_the_table(methods, row):
 
 
 def test_methods_of_other_sets_have_none():
-    known = {method for method in schema.METHODS if attributes.of_method(method) is not None}
+    known = {method for method in methods.METHODS if attributes.of_method(method) is not None}
     five = {"deepfakes", "face2face", "faceswap", "neuraltextures", "faceshifter"}
     assert known == {"real", "toy_swap", "toy_reenact", "toy_neural", "toy_texture"} | five
 

@@ -102,7 +102,10 @@ def test_best_of_another_model_or_damaged_is_refused(tmp_path):
 
 
 def test_another_config_is_refused_with_both_values(tmp_path):
+    # Before its first checkpoint a workdir binds nobody: a run that failed may be started corrected.
+    checkpoint.save_config(tmp_path, _config(data={"data_dir": "a", "batch_size": 32}))
     checkpoint.save_config(tmp_path, _config())
+    checkpoint.save_best(tmp_path, 1, {"params": {"w": jnp.ones(1)}, "model_state": {}}, {"val/auc": 0.5})
     checkpoint.save_config(tmp_path, _config())
     # Where the data lies and what is evaluated may change between runs.
     checkpoint.save_config(tmp_path, _config(data={"data_dir": "b", "batch_size": 8}, evals={}))

@@ -30,6 +30,7 @@ def data_dir(tmp_path_factory):
     prepared_tree.write_video(prepared_tree.fake_unit(partial, "FaceSwap"), "000_001", frames=(1, 8), seed=1)
     prepared_tree.write_video(prepared_tree.fake_unit(partial, "FaceSwap"), "003_002")
     prepared_tree.write_video(prepared_tree.real_unit(partial), "006")
+    prepared_tree.write_catalog(partial)
     build.build("faceforensics", "c23_partial", partial, folder / "built")
     return folder / "built"
 

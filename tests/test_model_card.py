@@ -16,6 +16,7 @@ CONFIG = {
     "evals": {"val": {"name": "ff", "split": "validation"}, "new": {"name": "celebdf", "split": "test"}},
     "select": {"eval": "val", "metric": "video_auc"},
     "init": {"backbone": "random"},
+    "synth": {"recipe": {"name": "none"}},
 }
 RESULTS = {"new/video_auc": 0.5, "_about": {"step": 3, "weights": "best"}}
 

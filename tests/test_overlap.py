@@ -300,7 +300,7 @@ def test_trainer_refuses_a_selection_that_meets_a_test_split(opened):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.data.train.update(split="test"), "config.data.train is faceforensics/toy:test, a test split"),
+        (lambda c: c.data.train.update(split="test"), "config.data.train names faceforensics/toy:test, a test split"),
         (lambda c: c.select.update(eval="toy_swap"), "config.select names 'toy_swap', which is a test split"),
     ],
 )

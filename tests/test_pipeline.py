@@ -293,7 +293,7 @@ def clips(tmp_path_factory):
     # Of every video two clips, frames 0 to 15 and 20 to 35; one frame of one fake has no mask.
     folder, frames = tmp_path_factory.mktemp("clips"), (*range(16), *range(20, 36))
     pairs = {split: [(f"00{i}", f"00{i + 1}")] for split, i in (("train", 0), ("val", 2), ("test", 4))}
-    tree = prepared_tree.write_tree(folder / "tree", pairs=pairs, frames=frames, size=8, meta=False)
+    tree = prepared_tree.write_tree(folder / "tree", pairs=pairs, frames=frames, size=8)
     (tree / "manipulated_sequences/ToySwap/c23/masks/000_001/003.png").unlink()
     build.build("faceforensics", "toy_clip16", tree, folder / "built")
     return sources.open_source("faceforensics/toy_clip16", "train", folder / "built")

@@ -281,8 +281,8 @@ def test_records_of_the_time_of_twelve_attributes_are_refused(data_dir, tmp_path
     text = path.read_text()
     assert text.count('"13"') == 1
     path.write_text(text.replace('"13"', '"12"'))
-    again = "this version reads 13 of them; build the set again: python -m data_prep.build faceforensics .* --overwrite"
-    with pytest.raises(ValueError, match=rf"toy/1.1.0 holds attributes of shape \(12,\), {again}"):
+    again = "this version reads 13 of them; build the set again: python -m data_prep.build faceforensics .*--overwrite"
+    with pytest.raises(ValueError, match=rf"toy/1.2.0 holds attributes of shape \(12,\), {again}"):
         _open(copy)
 
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 from tiny import tiny_config
 
-from msddf_jax import checkpoint, inference, trees
+from msddf_jax import checkpoint, detector, inference, trees
 from msddf_jax.weights import __main__ as command
 from msddf_jax.weights import cnn_names, files, identify, load_initial, table
 
@@ -92,7 +92,7 @@ def test_trees_that_the_file_has_nothing_for_stay_out(weight_file, tmp_path):
     path, tensors = weight_file
     config = tiny_config(tmp_path, bare=True).unlock()
     config.init = ConfigDict({"backbone": f"{path}#format=clip/hf_clip"})
-    weights = inference.weight_shapes(config)
+    weights = detector.weight_shapes(config)
     shapes = trees.flatten({"params": weights["params"], **weights["model_state"]})
     flat, about = load_initial.load(config, shapes)
     np.testing.assert_array_equal(
@@ -181,7 +181,7 @@ def _meso_file(path):
     config = command.detector_config(
         identify.Found("meso/deepfakebench", "meso", "meso4", dict(source.fields), None, entries, (), "baseline")
     )
-    shapes = inference.weight_shapes(config)
+    shapes = detector.weight_shapes(config)
     rng = np.random.default_rng(0)
     flat = {
         name: np.abs(rng.normal(size=leaf.shape)).astype(np.float32)

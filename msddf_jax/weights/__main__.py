@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from msddf_jax import checkpoint, experiments, inference, trees
+from msddf_jax import checkpoint, detector, experiments, trees
 from msddf_jax.weights import hub, identify, load_initial, published, table
 
 # The experiment that a published detector becomes, by its format; its model is what the file says.
@@ -91,7 +91,7 @@ def _backbone(path, tensors, found, read):
 
 def _detector(path, tensors, found, read):
     """{our flat name: array} of a whole detector at its config's resolution; {} where not `read`."""
-    shapes = inference.weight_shapes(detector_config(found))
+    shapes = detector.weight_shapes(detector_config(found))
     expected = trees.flatten({"params": shapes["params"], **shapes["model_state"]})
     return _fitted(path, tensors, found.table, expected, found.skip, read)
 
