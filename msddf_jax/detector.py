@@ -20,7 +20,9 @@ starts quickly.
 
 import difflib
 import importlib
+import importlib.util
 import inspect
+import pathlib
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
@@ -73,6 +75,13 @@ def load(name) -> ModuleType:
             "own starts with an underscore"
         )
     return module
+
+
+def folders(name) -> list[pathlib.Path]:
+    """Where the sources of a detector lie that is no file of msddf_jax/detectors: its module's folder."""
+    known = {m.name for m in pkgutil.iter_modules(detectors.__path__)}
+    spec = None if name in known else importlib.util.find_spec(name)
+    return [pathlib.Path(spec.origin).parent] if spec is not None and spec.origin else []
 
 
 def make_model(config) -> Any:

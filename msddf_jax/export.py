@@ -139,7 +139,7 @@ def clip_backbone(config, flat):
     config: the experiment. flat: {our flat name: array}. A ViT that has other parameters than CLIP's (no LayerNorm
     before the blocks, factors in place of kernels) is none either.
     """
-    if config.model.get("family", "clip") != "clip":
+    if config.model.get("variant") not in clip.VARIANTS or config.model.get("family", "clip") != "clip":
         return None
     entries = clip_names.hf_clip(config.model.variant, text=False)
     ours = {name for name in flat if name.split("/")[1] == "backbone"}

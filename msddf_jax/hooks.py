@@ -14,7 +14,8 @@ from msddf_jax.synth import compose, degrade, recipes
 class Player(NamedTuple):
     """A network beside the detector: an adversary, a teacher, an identity or quality net.
 
-    module: linen module. example: arguments that it is initialised with, arrays or shape structs.
+    module: linen module. example: arguments that it is initialised with, arrays or shape structs; their values do not
+    count.
     frozen: loaded from the file that `config.init` names for it, never trained, saved or exported.
     objective: (terms, rows, ctx) -> (scalar to minimise, {name: scalar}), what it adds to the detector's, or None.
     optim: settings of its parameters where no group of `config.optim` names them (`optim.make_optimizer`).

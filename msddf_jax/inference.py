@@ -192,7 +192,8 @@ def _kept_program(config, path, weights, batch):
 def _program_key(config):
     """A name that changes with whatever the traced model depends on: config, sources, libraries, kind of device."""
     digest = hashlib.sha256(config.to_json_best_effort().encode())
-    for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+    folders = [pathlib.Path(__file__).parent, *detector.folders(config.detector)]
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.py"))):
         digest.update(path.read_bytes())
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")]
     digest.update(" ".join([*versions, jax.default_backend()]).encode())

@@ -73,7 +73,8 @@ def init_players(config, *, frozen) -> dict:
         variables["detector"] = cast.modules["detector"].init(trees.stream_key(key, "init", 0), rows, train=False)
     for name, player in cast.players.items():
         if player.frozen == frozen:
-            variables[name] = player.module.init(trees.stream_key(key, name, 0), *player.example)
+            example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), player.example)
+            variables[name] = player.module.init(trees.stream_key(key, name, 0), *example)
     return {name: dict(value) for name, value in variables.items()}
 
 

@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -273,6 +274,17 @@ def test_an_unknown_detector_names_those_there_are():
 def test_a_broken_import_inside_a_detector_is_not_called_unknown(package):
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         detector.load(_write_detector(package, "import no_such_library\n"))
+
+
+def test_a_program_is_of_its_detectors_source(package, toy_data):
+    folder, write = package
+    config = _adjusted(write("small", SMALL), toy_data)
+    before = inference._program_key(config)
+    assert inference._program_key(config) == before
+    (folder / "small.py").write_text(SMALL.replace("nn.relu", "nn.gelu"))
+    changed = inference._program_key(config)
+    (folder / "helper.py").write_text("SIZE = 3\n")
+    assert len({before, changed, inference._program_key(config)}) == 3
 
 
 def test_a_context_says_who_is_there_and_what_may_move():
