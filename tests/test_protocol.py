@@ -10,10 +10,12 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import prepared_tree
 import pytest
 import safetensors.numpy
 from few_steps import noise_batch
 
+from data_prep import build
 from msddf_jax import (
     checkpoint,
     detector,
@@ -24,10 +26,12 @@ from msddf_jax import (
     export,
     hooks,
     inference,
+    logs,
     predict,
     train,
     trees,
 )
+from msddf_jax.data import pipeline
 from msddf_jax.train_step import init_state, make_train_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -45,6 +49,27 @@ class Model(nn.Module):
     def __call__(self, rows, *, train):
         x = nn.relu(nn.Conv(self.width, (3, 3), strides=4)(rows["image"]))
         return {"logit": nn.Dense(1)(x.mean((1, 2)))[:, 0]}
+
+def losses(out, rows, ctx):
+    return {"label": (optax.sigmoid_binary_cross_entropy(out["logit"], rows["label"]), rows["label"] >= 0)}
+"""
+
+# Two layers over a clip: what is in each frame, and how it changes.
+CLIP = """
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+class Model(nn.Module):
+    width: int = 4
+    dtype: jnp.dtype = jnp.float32
+    @nn.compact
+    def __call__(self, rows, *, train):
+        assert rows["image"].ndim == 5, rows["image"].shape
+        frames = nn.relu(nn.Conv(self.width, (1, 3, 3))(rows["image"])).mean((2, 3))
+        change = jnp.abs(frames[:, 1:] - frames[:, :-1]).mean(1)
+        return {"logit": nn.Dense(1)(jnp.concatenate([frames.mean(1), change], -1))[:, 0]}
 
 def losses(out, rows, ctx):
     return {"label": (optax.sigmoid_binary_cross_entropy(out["logit"], rows["label"]), rows["label"] >= 0)}
@@ -235,6 +260,59 @@ def test_any_detector_takes_any_step(package, toy_data, step):
         assert any("loss_weights" in name for name in trees.flatten({"p": state.params}))
     else:
         assert "loss_weights" not in state.params
+
+
+@pytest.mark.long
+def test_bilevel_resumes_with_its_weights_and_both_places_in_the_data(package, toy_data, tmp_path, monkeypatch):
+    _, write = package
+    config = _adjusted(write("small", SMALL), toy_data).unlock()
+    config.step.name, config.step.lr, config.select = "bilevel", 0.1, None
+    train.train_and_evaluate(config.lock(), tmp_path / "alone")
+    real_save = checkpoint.save
+
+    def stop_after_two(manager, step, *rest):
+        real_save(manager, step, *rest)
+        manager.wait_until_finished()
+        raise OSError("stopped")
+
+    monkeypatch.setattr(checkpoint, "save", stop_after_two)
+    with pytest.raises(OSError, match="stopped"):
+        train.train_and_evaluate(config, tmp_path / "twice")
+    monkeypatch.setattr(checkpoint, "save", real_save)
+    train.train_and_evaluate(config, tmp_path / "twice")
+    alone, twice = (logs.read_metrics(tmp_path / name) for name in ("alone", "twice"))
+    values = lambda lines: [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    assert values(alone) == values(twice) and len({line["loss_weights/label"] for line in alone}) == 4
+    # What was saved for one batch a step is no place for two.
+    with config.unlocked():
+        config.step.name = "gradient"
+    batches = pipeline.JoinedBatches([])
+    with pytest.raises(ValueError, match="independent batches a step"):
+        batches.set_state([{}])
+
+
+@pytest.mark.long
+def test_a_clip_model_trains_and_scores_clips(package, tmp_path):
+    _, write = package
+    pairs = {split: [(f"00{i}", f"00{i + 1}")] for split, i in (("train", 0), ("val", 2), ("test", 4))}
+    tree = prepared_tree.write_tree(tmp_path / "tree", pairs=pairs, frames=range(16), size=64)
+    build.build("faceforensics", "toy_clip16", tree, tmp_path / "built")
+    config = _adjusted(write("clip", CLIP, width=4), (tree, tmp_path / "built")).unlock()
+    config.data.clip_length = 16
+    for settings in (config.data.train, *config.evals.values()):
+        settings.name, settings.methods = "faceforensics/toy_clip16", None
+    config.select.metric = "video_auc"
+    config.synth.recipe = {"name": "self_blend"}
+    results = train.train_and_evaluate(config.lock(), tmp_path / "run")
+    assert 0.0 <= results["toy_swap/video_auc"] <= 1.0
+    model = inference.load_for_inference(tmp_path / "run")
+    clip = np.zeros((2, 16, 64, 64, 3), np.uint8)
+    assert np.asarray(model.predict_fn(model.params, {"image": clip})["score"]).shape == (2,)
+    # Frames where clips are wanted, and the other way about, are told before anything runs.
+    with config.unlocked():
+        config.data.clip_length = 0
+    with pytest.raises(ValueError, match="clip"):
+        train.train_and_evaluate(config, tmp_path / "frames")
 
 
 def _write_detector(package, text):
