@@ -12,7 +12,6 @@ Writes table.csv (a line a figure, with seed, interval, step, SHA-256 of the con
 import argparse
 import csv
 import hashlib
-import importlib.util
 import json
 import pathlib
 import sys
@@ -21,7 +20,7 @@ import jax
 import numpy as np
 
 from configs import datasets
-from msddf_jax import train
+from msddf_jax import experiments, train
 from msddf_jax.show import page
 
 CONFIGS = (
@@ -40,13 +39,7 @@ COLUMNS = (*_COLUMNS, "commit")
 
 def load_config(name, args, seed, test_sets):
     """The config of a file "path.py" or "path.py:argument", with the test sets added to its evals."""
-    path, _, argument = name.partition(":")
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    if spec is None or not pathlib.Path(path).is_file():
-        raise FileNotFoundError(f"--configs names {path}, which is no file; each is path.py or path.py:argument")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(argument or None).unlock()
+    config = experiments.load(name).unlock()
     config.data.data_dir, config.seed = args.data_dir, seed
     if args.steps:
         config.steps = args.steps

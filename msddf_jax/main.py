@@ -44,7 +44,8 @@ def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=N
 
     Args:
       config: locked ConfigDict. train, test: lists of "<set>/<config>[:split]", by default the splits "train" and
-        "test". The eval that `config.select` names stays beside the test sets. methods: to train on.
+        "test". With `train`, checkpoints are chosen on the validation split of its first set; the eval that
+        `config.select` names stays beside the test sets. methods: to train on; with `train`, all where None.
       frames_per_video: of each video, in training and in every eval.
 
     Returns:
@@ -60,7 +61,10 @@ def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=N
             )
     with config.unlocked():
         if train is not None:
-            config.data.train.update({"name": ",".join(train), "split": "train"})
+            config.data.train.update({"name": ",".join(train), "split": "train", "methods": None})
+            if config.select is not None:
+                first = {"name": train[0].partition(":")[0], "split": "validation", "methods": None}
+                config.evals[config.select.eval].update(first)
         if methods is not None:
             config.data.train.methods = tuple(methods)
         if test is not None:

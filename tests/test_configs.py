@@ -187,6 +187,10 @@ def test_sets_on_the_command_line_fill_the_config():
         "dfdc_full_validation": ("dfdc/full", "validation", None, 4),
     }
     assert filled.is_locked
+    # With a training set of its own, what the config kept of another set is forgotten.
+    demo = main.fill_sets(experiments.load("configs/msddf.py:demo"), train=["sjedd/list"])
+    assert demo.data.train.methods is None
+    assert (demo.evals.val.name, demo.evals.val.split, demo.evals.val.methods) == ("sjedd/list", "validation", None)
     untouched = experiments.load("configs/msddf.py")
     assert main.fill_sets(untouched).to_json_best_effort() == experiments.load("configs/msddf.py").to_json_best_effort()
     for wrong in ("celebdf", "a/b/c"):
