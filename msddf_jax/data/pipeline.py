@@ -204,11 +204,11 @@ class JoinedBatches:
     def __next__(self):
         return tuple(next(iterator) for iterator in self._iterators)
 
-    def get_state(self):
+    def get_state(self) -> list[dict]:
         """Position after the tuples that `next` has returned."""
         return [iterator.get_state() for iterator in self._iterators]
 
-    def set_state(self, state):
+    def set_state(self, state) -> None:
         """Go to where `get_state` was called. Raises ValueError for another number of iterators, and as theirs."""
         if not isinstance(state, list) or len(state) != len(self._iterators):
             raise ValueError(
@@ -218,7 +218,7 @@ class JoinedBatches:
         for iterator, own in zip(self._iterators, state, strict=True):
             iterator.set_state(own)
 
-    def close(self):
+    def close(self) -> None:
         """Stop the reading threads."""
         for iterator in self._iterators:
             iterator.close()
@@ -229,7 +229,7 @@ def encode_state(state) -> str:
     return json.dumps(state)
 
 
-def decode_state(text) -> dict:
+def decode_state(text) -> dict | list[dict]:
     """The inverse of `encode_state`."""
     return json.loads(text)
 

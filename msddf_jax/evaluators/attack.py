@@ -6,6 +6,7 @@ it does not vanish where the detector is sure.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +21,19 @@ PGD_STEPS = 10
 PGD_STEP = 2.5 / PGD_STEPS
 
 
-def make_logit_fn(config):
+def make_logit_fn(config) -> Callable[[dict, jax.Array], jax.Array]:
     """logit(weights, image float32 [B, H, W, 3] in [0, 1]) -> float32 [B], > 0 for fake; weights as for predict_fn."""
     apply = detector.make_apply(config)
     return lambda weights, image: apply(weights, {"image": image})["logit"].astype(jnp.float32)
 
 
-def wrongness(logit, label):
+def wrongness(logit, label) -> jax.Array:
     """How far towards the wrong label: the logit for a real, minus the logit for a fake. logit [B], label [B]."""
     return jnp.where(label == 1, -logit, logit)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def fgsm(logit_fn, weights, image, label, epsilon):
+def fgsm(logit_fn, weights, image, label, epsilon) -> jax.Array:
     """The fast gradient sign method: one step of `epsilon` in every pixel.
 
     Args:
@@ -50,7 +51,7 @@ def fgsm(logit_fn, weights, image, label, epsilon):
 
 
 @functools.partial(jax.jit, static_argnums=1, static_argnames="steps")
-def pgd(key, logit_fn, weights, image, label, epsilon, *, steps=PGD_STEPS, step=PGD_STEP):
+def pgd(key, logit_fn, weights, image, label, epsilon, *, steps=PGD_STEPS, step=PGD_STEP) -> jax.Array:
     """Projected gradient descent: signed steps from a random start, back into the ball and [0, 1] after each.
 
     Args:
@@ -72,7 +73,7 @@ def pgd(key, logit_fn, weights, image, label, epsilon, *, steps=PGD_STEPS, step=
     return jax.lax.fori_loop(0, steps, climb, jnp.clip(start, low, high))
 
 
-def attacks(logit_fn, weights, transfer_from=""):
+def attacks(logit_fn, weights, transfer_from="") -> tuple[Perturbation, Perturbation]:
     """The rows FGSM and PGD of the table, made with the gradient of one detector.
 
     Args:

@@ -16,7 +16,7 @@ from msddf_jax.statistics import intervals, metrics
 _IN_FLIGHT = 2
 
 
-def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate", on_maps=None):
+def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate", on_maps=None) -> dict[str, np.ndarray]:
     """Runs the model over an evaluation set and keeps one row an example, padding left out.
 
     Every process must have as many batches as the others; each sees its own rows, all return the rows of all.
@@ -82,7 +82,7 @@ def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate", on_map
     return scores
 
 
-def set_metrics(name, scores, *, aggregate="mean", calibration=None, dfb_compat=False):
+def set_metrics(name, scores, *, aggregate="mean", calibration=None, dfb_compat=False) -> dict[str, float]:
     """The metrics of one set: pooled, by method, and by compression where there are several.
 
     Args:
@@ -113,7 +113,9 @@ def set_metrics(name, scores, *, aggregate="mean", calibration=None, dfb_compat=
     return result
 
 
-def set_intervals(name, scores, *, aggregate="mean", calibration=None, resamples=intervals.RESAMPLES, seed=0):
+def set_intervals(
+    name, scores, *, aggregate="mean", calibration=None, resamples=intervals.RESAMPLES, seed=0
+) -> dict[str, tuple[float, float]]:
     """95 % intervals of the figures of `set_metrics`, by bootstrap over videos (`intervals.bootstrap_intervals`).
 
     Args: as `set_metrics`; resamples, seed: as `bootstrap_intervals`.
@@ -142,7 +144,7 @@ def set_intervals(name, scores, *, aggregate="mean", calibration=None, resamples
     return result
 
 
-def set_groups(name, scores):
+def set_groups(name, scores) -> dict[str, np.ndarray]:
     """{"<name>": rows, "<name>/<method>": rows, "<name>/<compression>": rows}, each bool [N]; see `set_metrics`."""
     label, method, keys = (np.asarray(scores[k]) for k in ("label", "method", "video_key"))
     wrong = np.flatnonzero((label == 1) == (method == methods.METHODS.index("real")))
@@ -162,7 +164,7 @@ def set_groups(name, scores):
     return groups
 
 
-def write_scores(path, scores):
+def write_scores(path, scores) -> None:
     """Writes one line a frame: video_key, method (index into `methods.METHODS`), frame_index, label, score."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +174,7 @@ def write_scores(path, scores):
         writer.writerows(zip(*(scores[name] for name in _COLUMNS), strict=True))
 
 
-def read_scores(path):
+def read_scores(path) -> dict[str, np.ndarray]:
     """What `write_scores` wrote, as `collect_scores` returns it, the scores to the bit.
 
     Raises:

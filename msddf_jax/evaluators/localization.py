@@ -21,13 +21,13 @@ NUM_BINS = 1 << 15
 _LOGITS = (-104.0, 18.0)
 
 
-def init_sums():
+def init_sums() -> dict[str, np.ndarray | float]:
     """Sums of no frame: a dict of arrays and numbers, for `add_batch`."""
     histogram = np.zeros((2, NUM_BINS), np.int64)  # row 0: untouched pixels, row 1: manipulated ones
     return {"histogram": histogram, "iou": 0.0, "boundary_f1": 0.0, "num_frames": 0, "num_empty": 0}
 
 
-def add_batch(sums, maps, batch):
+def add_batch(sums, maps, batch) -> None:
     """Adds the fake frames with masks of one batch to the sums.
 
     Args:
@@ -55,7 +55,7 @@ def add_batch(sums, maps, batch):
         sums["num_frames"] += 1
 
 
-def gather_sums(sums):
+def gather_sums(sums) -> dict[str, np.ndarray | float]:
     """The sums over all processes, on every process; every process must call it."""
     if jax.process_count() == 1:
         return sums
@@ -66,7 +66,7 @@ def gather_sums(sums):
     return {name: value if value.ndim else value.item() for name, value in total.items()}
 
 
-def localization_metrics(name, sums):
+def localization_metrics(name, sums) -> dict[str, float]:
     """The figures of one set.
 
     Args:
@@ -92,7 +92,7 @@ def localization_metrics(name, sums):
     return {f"{name}/pixel_{metric}": float(value) for metric, value in values.items()}
 
 
-def resize_map(values, size):
+def resize_map(values, size) -> np.ndarray:
     """float32 [g, h] in [0, 1] -> [H, W] = size, bilinear, the outermost values repeated. Raises ValueError outside."""
     values = np.asarray(values, np.float32)
     if not np.all((values >= 0.0) & (values <= 1.0)):
@@ -104,7 +104,7 @@ def resize_map(values, size):
     return np.clip(np.asarray(image), 0.0, 1.0)
 
 
-def score_bins(scores):
+def score_bins(scores) -> np.ndarray:
     """int [N]: the bin in [0, NUM_BINS) of each probability."""
     with np.errstate(divide="ignore"):
         logits = np.log(scores) - np.log1p(-scores)
@@ -112,7 +112,7 @@ def score_bins(scores):
     return np.clip(place, 0, NUM_BINS - 1).astype(np.int64)
 
 
-def histogram_auc(histogram):
+def histogram_auc(histogram) -> tuple[float, float]:
     """(AUC, the most it can differ from that of the single scores) of counts [2, bins]: negatives, positives.
 
     A bin's pairs count half, as ties do; they are the only ones whose order is lost. NaN where a row is empty.
@@ -126,13 +126,13 @@ def histogram_auc(histogram):
     return (np.dot(positives, below) + tied) / pairs, tied / pairs
 
 
-def iou(predicted, mask):
+def iou(predicted, mask) -> float:
     """Intersection over union of two bool arrays [H, W]; NaN where both are empty."""
     union = np.sum(predicted | mask)
     return float(np.sum(predicted & mask) / union) if union else np.nan
 
 
-def boundary_f1(predicted, mask, tolerance=TOLERANCE):
+def boundary_f1(predicted, mask, tolerance=TOLERANCE) -> float:
     """Harmonic mean of the shares of either boundary that lie near the other.
 
     A boundary is made of the pixels of a region with a 4-neighbour outside it, beyond the image being outside. Near is
@@ -156,7 +156,7 @@ def boundary_f1(predicted, mask, tolerance=TOLERANCE):
     return float(2 * precision * recall / (precision + recall)) if precision + recall > 0.0 else 0.0
 
 
-def boundary(region):
+def boundary(region) -> np.ndarray:
     """int [P, 2]: (row, column) of the pixels of a region [H, W] with a 4-neighbour outside it."""
     padded = np.pad(np.asarray(region, bool), 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]

@@ -42,7 +42,7 @@ class Perturbation(NamedTuple):
     changes: Callable[[Any, tuple], bool] = _always
 
 
-def saturate_color(x, share):
+def saturate_color(x, share) -> jax.Array:
     """Colour saturation, CS: chroma times `share` about the luma grey; 0 is grey. Source: DeeperForensics-1.0.
 
     Args:
@@ -51,7 +51,7 @@ def saturate_color(x, share):
     return degrade.scale_saturation(x, share)
 
 
-def scale_contrast(x, share):
+def scale_contrast(x, share) -> jax.Array:
     """Colour contrast, CC: every channel times `share`, towards black. Source: DeeperForensics-1.0.
 
     Args:
@@ -60,7 +60,7 @@ def scale_contrast(x, share):
     return x * jnp.asarray(share, jnp.float32)[..., None, None, None]
 
 
-def block_wise(key, x, count):
+def block_wise(key, x, count) -> jax.Array:
     """Local block-wise, BW: count * floor(min(H, W) / 256) random 8 x 8 blocks become grey 128.
 
     Below 256 pixels that is no block at all: the published definition leaves smaller crops as they are.
@@ -74,7 +74,7 @@ def block_wise(key, x, count):
     return degrade.block_out(key, x, count, max_blocks=count) if count else x
 
 
-def noise_color(key, x, variance):
+def noise_color(key, x, variance) -> jax.Array:
     """Gaussian noise in colour, GNC: deviation sqrt(variance) in each channel of studio-range YCbCr.
 
     Args:
@@ -85,7 +85,7 @@ def noise_color(key, x, variance):
     return degrade.color_noise(key, x, variance)
 
 
-def blur_sixth(x, kernel_size):
+def blur_sixth(x, kernel_size) -> jax.Array:
     """Gaussian blur, GB: `cv2.GaussianBlur` with sigma = kernel_size / 6. Source: DeeperForensics-1.0.
 
     Args:
@@ -95,7 +95,7 @@ def blur_sixth(x, kernel_size):
     return degrade.gaussian_blur(x, kernel_size, kernel_size / 6.0)
 
 
-def pixelate(x, factor):
+def pixelate(x, factor) -> jax.Array:
     """What DeeperForensics-1.0 calls JPEG: bilinear to floor(size / factor) pixels, and back.
 
     Args:
@@ -106,7 +106,7 @@ def pixelate(x, factor):
     return resize(small, height, width, "linear")
 
 
-def compress_frame(x, quality):
+def compress_frame(x, quality) -> jax.Array:
     """VC~: JPEG of each frame by itself, where the video that VC compresses is not there.
 
     Args:
@@ -115,7 +115,7 @@ def compress_frame(x, quality):
     return degrade.jpeg(x, quality)
 
 
-def blur(x, level):
+def blur(x, level) -> jax.Array:
     """Gaussian blur of kernel size and sigma given. Source: GenD.
 
     Args:
@@ -125,7 +125,7 @@ def blur(x, level):
     return degrade.gaussian_blur(x, jnp.maximum(kernel_size, 1.0), jnp.maximum(sigma, 1e-3))
 
 
-def noise(key, x, sigma):
+def noise(key, x, sigma) -> jax.Array:
     """Gaussian noise by pixel and channel, deviation `sigma` in the unit of the image. Source: GenD.
 
     Args:
@@ -134,7 +134,7 @@ def noise(key, x, sigma):
     return degrade.gaussian_noise(key, x, sigma)
 
 
-def resize_to(kernel):
+def resize_to(kernel) -> Callable[[jax.Array, int], jax.Array]:
     """A function (x, side): x [B, H, W, 3] to side x side with `kernel`, then to H x W again with "cubic".
 
     GenD hands the small image to CLIP's processor, which enlarges it with a cubic kernel; here the detector keeps
@@ -149,12 +149,12 @@ def resize_to(kernel):
     return resize_square
 
 
-def shrinks(side, size):
+def shrinks(side, size) -> bool:
     """Whether `side` x `side` is smaller than (height, width) on both axes."""
     return side < min(size)
 
 
-def round_trip(down, up, passes=1):
+def round_trip(down, up, passes=1) -> Callable[[jax.Array, float], jax.Array]:
     """A function (x, share): each pass down to `share` of the sides with kernel `down`, and up again with `up`.
 
     The image has 256 levels between the steps, as a file between two programs has. With passes=None the level
@@ -172,7 +172,7 @@ def round_trip(down, up, passes=1):
     return rescale
 
 
-def screenshot_twice(x, level):
+def screenshot_twice(x, level) -> jax.Array:
     """A screenshot of a screenshot; the definition is this project's own, no published one is known to it.
 
     Each of two passes: enlarged or reduced to `scale` (linear), shown by a screen of relative exponent `gamma`,
@@ -193,7 +193,7 @@ def screenshot_twice(x, level):
     return x
 
 
-def resize(x, height, width, kernel):
+def resize(x, height, width, kernel) -> jax.Array:
     """`cv2.resize` of a batch of uint8 images, to one grey level.
 
     Args:
@@ -240,7 +240,7 @@ def _fixed_point_taps(size_in, size_out):
     return low, np.minimum(low + 1, size_in - 1), *weights
 
 
-def resize_matrix(size_in, size_out, kernel):
+def resize_matrix(size_in, size_out, kernel) -> np.ndarray:
     """[size_out, size_in] float32: OpenCV's weights of one axis; see `resize`."""
     scale = size_in / size_out
     matrix = np.zeros((size_out, size_in), np.float64)
@@ -282,7 +282,7 @@ _WEIGHTS = {
 
 
 @jax.jit
-def to_uint8(x):
+def to_uint8(x) -> jax.Array:
     """float [0, 1] -> uint8, the nearest of 256 levels; halves up, as OpenCV, also where float32 is just below."""
     return jnp.floor(255.0 * jnp.clip(x, 0.0, 1.0) + _HALF).astype(jnp.uint8)
 

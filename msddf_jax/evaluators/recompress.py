@@ -28,7 +28,7 @@ CRF_RANGE = (0, 51)
 _CLIPS_KEPT = 64
 
 
-def recompress_jpeg(image, quality):
+def recompress_jpeg(image, quality) -> np.ndarray:
     """JPEG (4:2:0) and back.
 
     Args:
@@ -47,7 +47,7 @@ def recompress_jpeg(image, quality):
     return np.array(PIL.Image.open(buffer, formats=("JPEG",)))
 
 
-def recompress_clip(frames, crf, fps=25):
+def recompress_clip(frames, crf, fps=25) -> np.ndarray:
     """H.264 (x264, preset medium, yuv420p) and back, in memory.
 
     Args:
@@ -83,7 +83,7 @@ def recompress_clip(frames, crf, fps=25):
     return np.stack(decoded)[:, :height, :width]
 
 
-def recompress_video(path_in, path_out, crf):
+def recompress_video(path_in, path_out, crf) -> None:
     """Writes a whole video again as H.264 mp4 of quality `crf`, every frame, upright, without its sound.
 
     Args:
@@ -108,7 +108,7 @@ def recompress_video(path_in, path_out, crf):
         temporary.unlink(missing_ok=True)
 
 
-def check_x264():
+def check_x264() -> None:
     """Raises RuntimeError, naming the H.264 encoders there are, where PyAV's FFmpeg has no x264."""
     if "libx264" in av.codecs_available:
         return
@@ -119,7 +119,7 @@ def check_x264():
     )
 
 
-def forms_clips(source):
+def forms_clips(source) -> bool:
     """Whether the stored frames of every video are consecutive ones, and several: a clip, and not samples of one."""
     if source.count.min() < 2:
         return False

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from msddf_jax import checkpoint, sharding
 from msddf_jax.data import pipeline
-from msddf_jax.data.source import keep_records
+from msddf_jax.data.source import Source, keep_records
 from msddf_jax.evaluators import detection, perturb, recompress
 from msddf_jax.statistics import metrics
 
@@ -47,7 +47,7 @@ class Scorer(NamedTuple):
     aggregate: str = "mean"
 
 
-def grid_rows(grid, eval_set, attacks=()):
+def grid_rows(grid, eval_set, attacks=()) -> list[perturb.Perturbation]:
     """The perturbations of a grid, as far as they can be made of a data set.
 
     Args:
@@ -79,7 +79,7 @@ def grid_rows(grid, eval_set, attacks=()):
     return list(tables[grid])
 
 
-def limit_videos(source, number):
+def limit_videos(source, number) -> Source:
     """The source with at most `number` videos, reals and fakes alike, each evenly spread over those there are.
 
     Raises:
@@ -96,7 +96,7 @@ def limit_videos(source, number):
     return keep_records(source, keep[source.video])
 
 
-def score_level(scorer, eval_set, perturbation, level, desc):
+def score_level(scorer, eval_set, perturbation, level, desc) -> dict[str, np.ndarray]:
     """Every example of a set, perturbed at one level and scored.
 
     What is drawn depends on the seed, the perturbation's name, the batch and the row in it, not on the level: a
@@ -152,7 +152,7 @@ def _unit(image):
     return image.astype(np.float32) / 255.0
 
 
-def stress_set(folder, name, eval_set, grids, scorer, *, about, attacks=()):
+def stress_set(folder, name, eval_set, grids, scorer, *, about, attacks=()) -> list[dict]:
     """Every cell of the grids over one set. A cell that is there, made with the same settings, is not run again.
 
     Args:
@@ -232,7 +232,7 @@ def _summarize(name, grid, row, size, clean, found):
     }  # fmt: skip
 
 
-def grid_means(rows):
+def grid_means(rows) -> list[dict[str, str | float]]:
     """Per eval and grid of several rows, {"eval", "grid", "mean", "drop"}: the mean of the rows that have one."""
     out = []
     groups = itertools.groupby(rows, key=lambda row: (row["eval"], row["grid"]))
@@ -246,7 +246,7 @@ def grid_means(rows):
     return out
 
 
-def write_results(folder, rows, about):
+def write_results(folder, rows, about) -> str:
     """Writes table.txt, table.csv, table.tex, stress.json and stress.png into `folder`. Returns the text table."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,7 +260,7 @@ def write_results(folder, rows, about):
     return text
 
 
-def format_table(rows):
+def format_table(rows) -> str:
     """The table as text: video AUC in percent, a row a perturbation, a column a level, then mean and relative drop."""
     columns = max(len(row["levels"]) for row in rows)
     head = ["eval", "grid", "perturbation", *map(str, range(1, columns + 1)), "mean", "drop %"]
@@ -327,7 +327,7 @@ def _csv_lines(rows):
         ]  # fmt: skip
 
 
-def format_latex(rows):
+def format_latex(rows) -> str:
     """The table for LaTeX (needs booktabs), with the definitions as comments."""
     columns = max(len(row["levels"]) for row in rows)
     lines = [f"% {line}" for line in _notes(rows)]
@@ -345,7 +345,7 @@ def _latex(cells):
     return " & ".join(text) + r" \\"
 
 
-def draw_plot(rows, columns=5):
+def draw_plot(rows, columns=5) -> np.ndarray:
     """A panel for each perturbation, a line for each eval: video AUC over the level, the clean figure dashed.
 
     Args:

@@ -82,7 +82,7 @@ class BoundaryMining(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images) -> dict[str, jax.Array]:
         """Weights of a batch.
 
         Args:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from msddf_jax.models import layers
@@ -93,7 +94,7 @@ class Attention(nn.Module):
     linear: Any = Linear
 
     @nn.compact
-    def __call__(self, x, asking=ALL):
+    def __call__(self, x, asking=ALL) -> jax.Array:
         width = x.shape[-1]
         std = width**-0.5
         query, key, value = (
@@ -118,7 +119,7 @@ class Block(nn.Module):
     attn_linear: Any = Linear
 
     @nn.compact
-    def __call__(self, x, asking=ALL):
+    def __call__(self, x, asking=ALL) -> jax.Array:
         y = layer_norm(self.dtype, "ln_1", self.norm_eps)(x)
         attention = Attention(self.heads, self.depth, self.dtype, self.causal, self.attn_linear, name="attn")
         x = x[:, slice(*asking)] + attention(y, asking)
@@ -165,7 +166,7 @@ class VisionTransformer(nn.Module):
     in_channels: int = 3
 
     @nn.compact
-    def __call__(self, images, inject=None, *, train=False):
+    def __call__(self, images, inject=None, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
         """Features of a batch.
 
         Args:

@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from msddf_jax.models import clip, heads, layers
@@ -51,7 +52,7 @@ class TextTransformer(nn.Module):
     quick_gelu: bool = True
 
     @nn.compact
-    def __call__(self, ids):
+    def __call__(self, ids) -> dict[str, jax.Array]:
         """Feature of each text.
 
         Args:
@@ -103,7 +104,7 @@ class ClipModel(nn.Module):
     pixel_std: tuple = clip.PIXEL_STD
 
     @nn.compact
-    def __call__(self, images, ids):
+    def __call__(self, images, ids) -> dict[str, jax.Array]:
         """Similarity of every image to every text.
 
         Args:

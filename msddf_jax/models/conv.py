@@ -26,7 +26,7 @@ def normalized(images, image_size, mean, std, dtype, name, *, in_channels=3) -> 
     return layers.normalized(images, image_size, mean, std, dtype, name, in_channels=in_channels)
 
 
-def symmetric(pad) -> tuple:
+def symmetric(pad) -> tuple[tuple[int, int], tuple[int, int]]:
     """The same number of pixels on all four sides, as `lax` takes it."""
     return ((pad, pad), (pad, pad))
 
@@ -94,7 +94,7 @@ class Depthwise(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x) -> jax.Array:
         kernel = self.param("kernel", HE_NORMAL_DEPTHWISE, (self.size, self.size, 1, x.shape[-1]), jnp.float32)
         padded = jnp.pad(x, ((0, 0), *self.padding, (0, 0))).astype(jnp.float32)
         total, weights = 0.0, kernel.reshape(self.size**2, -1)

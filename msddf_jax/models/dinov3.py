@@ -57,7 +57,7 @@ class Mlp(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x) -> jax.Array:
         width = x.shape[-1]
         hidden = Linear(MLP_RATIO * width, self.dtype, _INIT, name="fc_1")(x)
         if self.gated:
@@ -75,7 +75,7 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, angles):
+    def __call__(self, x, angles) -> jax.Array:
         scale = lambda name: self.param(name, nn.initializers.ones, x.shape[-1:], jnp.float32).astype(self.dtype)
         attention = rope.Attention(self.heads, False, False, self.dtype, _INIT, name="attn")
         x = x + scale("scale_1") * attention(layer_norm(self.dtype, "ln_1")(x), angles)
@@ -106,7 +106,7 @@ class VisionTransformer(nn.Module):
     in_channels: int = 3
 
     @nn.compact
-    def __call__(self, images, *, train=False):
+    def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
         """Features of a batch.
 
         Args:

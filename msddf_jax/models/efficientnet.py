@@ -124,7 +124,7 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train) -> jax.Array:
         expand, kernel, stride, before, after = self.plan
         norm = lambda name: layers.batch_norm(train, self.dtype, name, epsilon=self.epsilon, momentum=self.momentum)
         linear = lambda features, name, **kw: Linear(features, self.dtype, conv.HE_NORMAL, name=name, **kw)
@@ -179,7 +179,7 @@ class EfficientNet(nn.Module):
     in_channels: int = 3
 
     @nn.compact
-    def __call__(self, images, *, train=False):
+    def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
         """Features of a batch.
 
         Args:

@@ -116,7 +116,7 @@ class DepthwiseConv(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x) -> jax.Array:
         channels = x.shape[-1]
         kernel = self.param("kernel", nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
                             (3, 3, 1, channels))  # fmt: skip

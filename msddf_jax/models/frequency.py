@@ -115,7 +115,7 @@ def _dwt1(x, low, high, axis, mode):
     return outputs
 
 
-def dwt2(x, wavelet="haar", levels=DWT_LEVELS, mode="periodization") -> tuple[jax.Array, list[tuple]]:
+def dwt2(x, wavelet="haar", levels=DWT_LEVELS, mode="periodization") -> tuple[jax.Array, list[tuple[jax.Array, ...]]]:
     """Multi-level 2-D discrete wavelet transform, as PyWavelets computes it.
 
     Args:
@@ -156,7 +156,7 @@ class FftBranch(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images) -> tuple[jax.Array, jax.Array]:
         y = luma(images)
         shape = y.shape[1:]
         spectrum = jnp.fft.rfft2(y - y.mean((1, 2), keepdims=True), norm="ortho")
@@ -180,7 +180,7 @@ class DwtBranch(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images) -> jax.Array:
         _, details = dwt2(images, self.wavelet, DWT_LEVELS)
         x = None
         for index, (level, features) in enumerate(zip(details, (32, 64, 96), strict=True)):
@@ -214,7 +214,7 @@ class FreqAdapter(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images, weight=None):
+    def __call__(self, images, weight=None) -> dict[str, jax.Array | dict[int, jax.Array]]:
         """Tokens of a batch.
 
         Args:

@@ -37,7 +37,7 @@ class BinaryHead(nn.Module):
     scale: float = 30.0
 
     @nn.compact
-    def __call__(self, feature):
+    def __call__(self, feature) -> dict[str, jax.Array]:
         """Scores of features [B, d].
 
         Returns:
@@ -66,7 +66,7 @@ class TypeHead(nn.Module):
     hidden: int = 256
 
     @nn.compact
-    def __call__(self, feature):
+    def __call__(self, feature) -> jax.Array:
         x = jax.nn.gelu(Linear(self.hidden, name="hidden")(feature))
         return Linear(self.num_types, name="out")(x)
 
@@ -78,7 +78,7 @@ class RegionHead(nn.Module):
     hidden: int = 256
 
     @nn.compact
-    def __call__(self, feature):
+    def __call__(self, feature) -> jax.Array:
         x = jax.nn.gelu(Linear(self.hidden, name="hidden")(feature))
         return Linear(self.num_regions, name="out")(x)
 
@@ -89,7 +89,7 @@ class StrengthHead(nn.Module):
     hidden: int = 64
 
     @nn.compact
-    def __call__(self, feature):
+    def __call__(self, feature) -> jax.Array:
         x = jax.nn.gelu(Linear(self.hidden, name="hidden")(feature))
         return jax.nn.sigmoid(Linear(1, name="out")(x)[:, 0])
 
@@ -100,7 +100,7 @@ class MapHead(nn.Module):
     hidden: int = 128
 
     @nn.compact
-    def __call__(self, mid_tokens, tokens):
+    def __call__(self, mid_tokens, tokens) -> jax.Array:
         """Logits of a batch.
 
         Args:
@@ -140,7 +140,7 @@ class IdentityHead(nn.Module):
     scale: float = 30.0
 
     @nn.compact
-    def __call__(self, feature):
+    def __call__(self, feature) -> jax.Array:
         """Features [B, d] to logits [B, num_identities] float32, in [-scale, scale]."""
         x = Linear(self.hidden, name="hidden")(feature)
         x = jax.nn.gelu(layer_norm(jnp.float32, "ln")(x))
@@ -156,7 +156,7 @@ class FeatureFusion(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, feature, boundary=None, frequency=None):
+    def __call__(self, feature, boundary=None, frequency=None) -> jax.Array:
         """Fused feature.
 
         Args:

@@ -87,7 +87,7 @@ class Linear(nn.Module):
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
         if self.use_bias:
@@ -130,7 +130,7 @@ class Mlp(nn.Module):
     tanh_gelu: bool = False
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x) -> jax.Array:
         width = x.shape[-1]
         x = Linear(MLP_RATIO * width, self.dtype, nn.initializers.normal((2 * width) ** -0.5), name="fc_1")(x)
         x = x * jax.nn.sigmoid(1.702 * x) if self.quick_gelu else jax.nn.gelu(x, approximate=self.tanh_gelu)

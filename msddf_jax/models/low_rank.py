@@ -6,11 +6,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 RESIDUAL = ("u", "s", "v")
 
 
-def split_svd(kernel, rank, xp=jnp) -> tuple:
+def split_svd(kernel, rank, xp=jnp) -> tuple[jax.Array | np.ndarray, ...]:
     """Split a matrix into all but its `rank` last singular triplets, and those.
 
     Args:
@@ -47,7 +48,7 @@ class LowRankLinear(nn.Module):
     rank: int = 1
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x) -> jax.Array:
         width, rank = x.shape[-1], self.rank
         if self.is_initializing():
             kernel = self.kernel_init(self.make_rng("params"), (width, self.features), jnp.float32)
@@ -71,7 +72,7 @@ def _constant(_, value):
     return jnp.zeros(value.shape) if isinstance(value, jax.ShapeDtypeStruct) else value
 
 
-def layers(params) -> list[Mapping]:
+def layers(params) -> list[Mapping[str, jax.Array]]:
     """Every {"kernel", "u", "s", "v", ...} of a `LowRankLinear` in a nested dict of parameters, in its order."""
     if set(RESIDUAL) <= set(params):
         return [params]

@@ -63,7 +63,7 @@ class Inception(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train) -> jax.Array:
         linear = lambda width, name: Linear(width, self.dtype, UNIFORM, use_bias=False, name=name)
         branches = [linear(self.widths[0], "branch_1")(x)]
         for dilation, width in enumerate(self.widths[1:], 1):
@@ -95,7 +95,7 @@ class Meso(nn.Module):
     in_channels: int = 3
 
     @nn.compact
-    def __call__(self, images, *, train=False):
+    def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
         """Features of a batch.
 
         Args:

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -56,7 +57,7 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, angles):
+    def __call__(self, x, angles) -> jax.Array:
         attention = rope.Attention(self.heads, True, True, self.dtype, _INIT, name="attn")
         x = x + attention(layer_norm(self.dtype, "ln_1")(x), angles)
         return x + Mlp(self.depth, False, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_2")(x))
@@ -69,7 +70,7 @@ class AttentionPool(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x) -> jax.Array:
         width = x.shape[-1]
         linear = lambda name: Linear(width, self.dtype, _INIT, name=name)
         latent = self.param("latent", nn.initializers.truncated_normal(width**-0.5), (width,), jnp.float32)
@@ -103,7 +104,7 @@ class VisionTransformer(nn.Module):
     in_channels: int = 3
 
     @nn.compact
-    def __call__(self, images, *, train=False):
+    def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
         """Features of a batch.
 
         Args:

@@ -36,7 +36,7 @@ class Trunk(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, target, source):
+    def __call__(self, target, source) -> jax.Array:
         """target, source: [B, H, W, 3] float in [0, 1] -> [B, 256] float32."""
         x = jnp.concatenate([target, source], axis=-1)
         shape = (x.shape[0], INPUT_SIZE, INPUT_SIZE, x.shape[-1])
@@ -58,7 +58,7 @@ class Policy(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, target, source):
+    def __call__(self, target, source) -> dict[str, jax.Array]:
         """Forward pass.
 
         Args:
@@ -86,7 +86,7 @@ class PathwisePolicy(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, target, source, region, blend_type):
+    def __call__(self, target, source, region, blend_type) -> dict[str, jax.Array]:
         """Forward pass.
 
         Args:
@@ -109,7 +109,7 @@ def _row_keys(key, batch_size):
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch_size))
 
 
-def executed_log_probs(logits, epsilon):
+def executed_log_probs(logits, epsilon) -> jax.Array:
     """Log-probabilities of the distribution that actions are drawn from: (1 - epsilon) softmax + epsilon / n.
 
     Args:
@@ -123,7 +123,7 @@ def executed_log_probs(logits, epsilon):
     return jnp.logaddexp(greedy, jnp.log(epsilon / logits.shape[-1]))
 
 
-def sample(key, logits, epsilon):
+def sample(key, logits, epsilon) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Draws an action of each head.
 
     Args:
@@ -145,7 +145,7 @@ def sample(key, logits, epsilon):
     return actions, log_probs
 
 
-def draw_magnitude(key, bins, low=0.1, high=1.0):
+def draw_magnitude(key, bins, low=0.1, high=1.0) -> jax.Array:
     """Strengths from bins of equal width: uniform in its bin, so that uniform bins give U(low, high).
 
     Args:
@@ -158,7 +158,7 @@ def draw_magnitude(key, bins, low=0.1, high=1.0):
     return low + (high - low) * (bins + within) / MAGNITUDE_BINS
 
 
-def joint_log_prob(log_probs, blend_type, magnitude_on=("dynamic",)):
+def joint_log_prob(log_probs, blend_type, magnitude_on=("dynamic",)) -> jax.Array:
     """Log-probability of what had an effect: no region without a blend, strength only where the blend uses it.
 
     Args:
@@ -181,7 +181,7 @@ def joint_log_prob(log_probs, blend_type, magnitude_on=("dynamic",)):
     return log_probs["type"] + region + jnp.where(uses_magnitude, log_probs["magnitude"], 0.0)
 
 
-def entropy(logits, epsilon):
+def entropy(logits, epsilon) -> dict[str, jax.Array]:
     """Entropy of the executed distribution of each head.
 
     Args:
@@ -200,14 +200,14 @@ def entropy(logits, epsilon):
     return {name: one(values) for name, values in logits.items()}
 
 
-def entropy_floor(epsilon, actions):
+def entropy_floor(epsilon, actions) -> float:
     """Least entropy (nats) that a head with this many actions can have: float. See the module's docstring."""
     peak, rest = 1.0 - epsilon + epsilon / actions, epsilon / actions
     tail = (actions - 1) * rest * np.log(rest) if rest > 0 else 0.0
     return float(max(0.0, -peak * np.log(peak) - tail))
 
 
-def epsilon_for_floor(floor, actions):
+def epsilon_for_floor(floor, actions) -> float:
     """Least exploration that holds a floor on the entropy of a head.
 
     Args:
@@ -233,7 +233,7 @@ def epsilon_for_floor(floor, actions):
     return high if floor > 0.0 else 0.0
 
 
-def init_baseline():
+def init_baseline() -> dict[str, jax.Array]:
     """State of the reward's moving mean and variance: dict of float32 scalars, to be carried from step to step."""
     return {"mean": jnp.zeros(()), "variance": jnp.ones(()), "count": jnp.zeros(())}
 
@@ -253,7 +253,7 @@ def reinforce_loss(
     decay=0.99,
     entropy_weight=0.01,
     advantage_clip=5.0,
-):
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
     """REINFORCE on each sample's own reward: -mean(A log pi) - entropy_weight * mean(H) (MSDDF section 6).
 
     A = (reward - moving mean) / moving deviation, clipped. Mean and deviation are those before this batch, so
@@ -297,7 +297,7 @@ def reinforce_loss(
     return loss, following, scalars
 
 
-def action_shares(actions, mask):
+def action_shares(actions, mask) -> dict[str, jax.Array]:
     """Histogram of the actions taken in a batch, for the log.
 
     Args:
@@ -314,7 +314,7 @@ def action_shares(actions, mask):
     return shares
 
 
-def adversarial_values(key, values, epsilon, scale):
+def adversarial_values(key, values, epsilon, scale) -> dict[str, jax.Array]:
     """Pathwise mode: values for the blender whose gradient, reversed, raises the detector's loss.
 
     Args:

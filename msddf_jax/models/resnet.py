@@ -46,7 +46,7 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train) -> jax.Array:
         y = conv.conv(self.width, 3, self.dtype, "conv_1", stride=self.stride, padding=1)(x)
         y = jax.nn.relu(layers.batch_norm(train, self.dtype, "norm_1")(y))
         y = conv.conv(self.width, 3, self.dtype, "conv_2", padding=1)(y)
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
     in_channels: int = 3
 
     @nn.compact
-    def __call__(self, images, *, train=False):
+    def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
         """Features of a batch.
 
         Args:

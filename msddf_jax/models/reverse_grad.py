@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 @jax.custom_vjp
-def reverse_grad(x, scale):
+def reverse_grad(x, scale) -> jax.Array:
     """The input, unchanged; its gradient comes back multiplied by `-scale`.
 
     Args:
@@ -30,7 +30,7 @@ def _backward(scale, grad):
 reverse_grad.defvjp(_forward, _backward)
 
 
-def dann_schedule(progress, maximum):
+def dann_schedule(progress, maximum) -> jax.Array:
     """The reversal scale over training: `maximum * (2 / (1 + exp(-10 p)) - 1)`, from 0 towards `maximum`.
 
     Args:

@@ -83,7 +83,7 @@ class Attention(nn.Module):
     kernel_init: Any
 
     @nn.compact
-    def __call__(self, x, angles):
+    def __call__(self, x, angles) -> jax.Array:
         """angles: [N, d / heads / 2]; zero for class and register tokens, which stay as they are."""
         width = x.shape[-1]
         linear = lambda name, bias=True: Linear(width, self.dtype, self.kernel_init, bias, name=name)

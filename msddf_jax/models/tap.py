@@ -1,6 +1,7 @@
 """The place in a model where an explanation reads a feature map and moves it."""
 
 import flax.linen as nn
+import jax
 
 
 class Tap(nn.Module):
@@ -15,5 +16,5 @@ class Tap(nn.Module):
 
     prefix: int = 0
 
-    def __call__(self, x):
+    def __call__(self, x) -> jax.Array:
         return x

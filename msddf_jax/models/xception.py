@@ -69,7 +69,7 @@ class SeparableConv(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x) -> jax.Array:
         x = conv.Depthwise(3, dtype=self.dtype, name="depthwise")(x)
         return Linear(self.features, self.dtype, conv.HE_NORMAL, use_bias=False, name="pointwise")(x)
 
@@ -81,7 +81,7 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train) -> jax.Array:
         widths, stride, first_relu = self.plan
         y = x
         for index, width in enumerate(widths):
@@ -119,7 +119,7 @@ class Xception(nn.Module):
     in_channels: int = 3
 
     @nn.compact
-    def __call__(self, images, *, train=False):
+    def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
         """Features of a batch.
 
         Args:

@@ -23,7 +23,7 @@ _SIZE = (4.0, 3.2)
 _MAX_POINTS = 400
 
 
-def draw_roc(series):
+def draw_roc(series) -> str:
     """ROC curves of one test set.
 
     Args:
@@ -45,7 +45,7 @@ def draw_roc(series):
     return _svg(figure)
 
 
-def draw_precision_recall(series):
+def draw_precision_recall(series) -> str:
     """Precision over recall of the fakes. Args, Returns: as `draw_roc`."""
     figure, axes = _panel("recall of fakes", "precision")
     for i, (name, scores, labels) in enumerate(series):
@@ -60,7 +60,7 @@ def draw_precision_recall(series):
     return _svg(figure)
 
 
-def draw_histogram(scores, labels, threshold, num_bins=20):
+def draw_histogram(scores, labels, threshold, num_bins=20) -> str:
     """How the scores of reals and of fakes lie, each as a share of its class.
 
     Args:
@@ -86,7 +86,7 @@ def draw_histogram(scores, labels, threshold, num_bins=20):
     return _svg(figure)
 
 
-def draw_calibration(scores, labels, calibrated=None, num_bins=15):
+def draw_calibration(scores, labels, calibrated=None, num_bins=15) -> str:
     """Reliability diagram: the share of fakes among the scores of each bin, which should be the mean score.
 
     Args:
@@ -111,7 +111,7 @@ def draw_calibration(scores, labels, calibrated=None, num_bins=15):
     return _svg(figure)
 
 
-def draw_robustness(title, levels, series):
+def draw_robustness(title, levels, series) -> str:
     """Video AUC over the levels of one perturbation.
 
     Args:

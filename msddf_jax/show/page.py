@@ -41,7 +41,7 @@ class Table(NamedTuple):
     note: str
 
 
-def write(path, title, sections):
+def write(path, title, sections) -> None:
     """Write the page atomically enough for a browser: one file, no script, nothing loaded from anywhere."""
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -55,27 +55,27 @@ def write(path, title, sections):
     path.write_text(f"{text}<body>{body}</body></html>\n", encoding="utf-8")
 
 
-def section(title, *parts):
+def section(title, *parts) -> str:
     """A headed section; parts are HTML."""
     return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
 
 
-def details(title, *parts, opened):
+def details(title, *parts, opened) -> str:
     """A part that folds; parts are HTML."""
     return f"<details{' open' if opened else ''}><summary>{html.escape(title)}</summary>{''.join(parts)}</details>"
 
 
-def paragraphs(*lines):
+def paragraphs(*lines) -> str:
     """Lines of text, a paragraph each."""
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
 
-def code(text):
+def code(text) -> str:
     """Text as it is, in a box that scrolls."""
     return f"<pre>{html.escape(text)}</pre>"
 
 
-def table(value):
+def table(value) -> str:
     """A `Table` as HTML; wide ones scroll by themselves."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in value.header)
     rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in value.rows)
@@ -91,12 +91,12 @@ def _cell(text):
     return f"<td>{figure}{small}</td>"
 
 
-def figures(items):
+def figures(items) -> str:
     """A grid of SVGs. items: list of (SVG text, what it shows)."""
     return _grid([(f"data:image/svg+xml;base64,{_base64(svg.encode())}", caption) for svg, caption in items])
 
 
-def pictures(items):
+def pictures(items) -> str:
     """A grid of pictures. items: list of (what it shows, uint8 RGB [H, W, 3] or the bytes of a PNG file)."""
     sources = []
     for caption, picture in items:
@@ -114,7 +114,7 @@ def _grid(sources):
     return f'<div class="grid">{cells}</div>'
 
 
-def write_tables(folder, tables):
+def write_tables(folder, tables) -> None:
     """Write each table as `<title>.csv` and `<title>.tex` (booktabs) into a folder."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def write_tables(folder, tables):
         (folder / f"{stem}.tex").write_text(latex(value), encoding="utf-8")
 
 
-def latex(value):
+def latex(value) -> str:
     """A `Table` as a LaTeX tabular (needs booktabs), its note as a comment."""
     escape = lambda cell: re.sub(r"([&%$#_{}])", r"\\\1", cell).replace("~", r"\textasciitilde{}")
     line = lambda cells: " & ".join(map(escape, cells)) + r" \\"

@@ -28,7 +28,7 @@ _DASHES = ("-", "--", "-.", ":")
 _PHONE_WIDTH, _PHONE_DPI = 5.4, 150
 
 
-def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshold=0.5):
+def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshold=0.5) -> np.ndarray:
     """The score of each frame over time, their mean, the threshold, and the frames that gave no score.
 
     Args:
@@ -97,7 +97,7 @@ def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshol
     return _render(figure)
 
 
-def draw_overlay(image, heat, title, *, score=None):
+def draw_overlay(image, heat, title, *, score=None) -> np.ndarray:
     """A face, and beside it the manipulation map over the same face, with a colour bar from 0 to 1.
 
     The map is enlarged linearly from its grid; colours mean the same in every picture.
@@ -134,7 +134,7 @@ def draw_overlay(image, heat, title, *, score=None):
     return _render(figure)
 
 
-def blend_heat(image, heat):
+def blend_heat(image, heat) -> np.ndarray:
     """A map drawn over a grey version of its image: the hotter, the more of the map is seen.
 
     Args:
@@ -152,7 +152,7 @@ def blend_heat(image, heat):
     return np.rint(alpha * color + (1.0 - alpha) * grey).astype(np.uint8)
 
 
-def draw_maps(image, maps, title, *, score=None, columns=3):
+def draw_maps(image, maps, title, *, score=None, columns=3) -> np.ndarray:
     """A face, and several maps over the same face, captions below, one colour bar for all.
 
     Args:
@@ -193,7 +193,7 @@ def draw_maps(image, maps, title, *, score=None, columns=3):
     return _render(figure)
 
 
-def draw_embedding(points, groups, title):
+def draw_embedding(points, groups, title) -> np.ndarray:
     """Points in the plane, coloured by group; the legend says how many of each.
 
     Args:
@@ -229,7 +229,7 @@ def draw_embedding(points, groups, title):
     return _render(figure)
 
 
-def draw_profiles(frequency, profiles, title):
+def draw_profiles(frequency, profiles, title) -> np.ndarray:
     """Spectra of groups of images: mean and the band of 90 % of the images; below, the difference from the first group.
 
     The difference's band is 1.96 standard errors, images taken as independent, which frames of one video are not.
@@ -273,7 +273,7 @@ def draw_profiles(frequency, profiles, title):
     return _render(figure)
 
 
-def draw_policy(steps, shares, entropy, title, *, bins=24):
+def draw_policy(steps, shares, entropy, title, *, bins=24) -> np.ndarray:
     """What the adversary chose over training: for each head a heat map of shares, below, each head's entropy.
 
     Logged steps are averaged into at most `bins` columns: one batch has few forgeries.
@@ -330,7 +330,7 @@ def draw_policy(steps, shares, entropy, title, *, bins=24):
     return _render(figure)
 
 
-def draw_faithfulness(curves, title):
+def draw_faithfulness(curves, title) -> np.ndarray:
     """Mean deletion and insertion curves of several maps, with the areas under them in the legends.
 
     Args:

@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import av
@@ -65,7 +66,7 @@ class Limits:
     max_memory: int = 4 * 2**30
 
 
-def sniff_type(head):
+def sniff_type(head) -> str | None:
     """The type of a file by its first bytes.
 
     Args:
@@ -89,7 +90,7 @@ def sniff_type(head):
     return None
 
 
-def check_upload(path, limits):
+def check_upload(path, limits) -> tuple[str, video.VideoInfo | None]:
     """Refuses what is too much before it is decoded.
 
     Args:
@@ -122,7 +123,7 @@ def check_upload(path, limits):
     return kind, _check_video(path, kind, limits)
 
 
-def too_many_bytes(limits):
+def too_many_bytes(limits) -> UploadError:
     """The UploadError of a file that is too large."""
     return UploadError("file_too_large", f"This file is too large: at most {limits.max_bytes / 2**20:g} MB.")
 
@@ -171,7 +172,7 @@ def _check_video(path, kind, limits):
     return info
 
 
-def read_upload(path, limits, detector, landmarker, *, size, preset, num_frames):
+def read_upload(path, limits, detector, landmarker, *, size, preset, num_frames) -> extract.Extraction:
     """The faces of an upload, after `check_upload`.
 
     Args:
@@ -205,7 +206,7 @@ def read_upload(path, limits, detector, landmarker, *, size, preset, num_frames)
     raise UploadError(code, message)
 
 
-def make_face_models():
+def make_face_models() -> tuple[Callable, Callable]:
     """(detector, landmarker) of the app. Raises as `detect.make_detector` and `landmarks.make_landmarker`."""
     return detect.make_detector(), face_landmarks.make_landmarker()
 
@@ -218,7 +219,7 @@ class Store:
         self.root, self._waiting, self._asked = pathlib.Path(root), {}, set()
         self._lock = threading.Lock()
 
-    def reserve(self):
+    def reserve(self) -> str:
         """A new token. Raises UploadError: busy."""
         self.sweep()
         with self._lock:
@@ -228,22 +229,22 @@ class Store:
             self._waiting[token] = time.monotonic() + UPLOAD_SECONDS
             return token
 
-    def path(self, token):
+    def path(self, token) -> pathlib.Path:
         """Where the upload of a token lies."""
         return self.root / token / "upload"
 
-    def write(self, token, source):
+    def write(self, token, source) -> None:
         """Copies an open binary file to `path(token)`."""
         self.path(token).parent.mkdir(mode=0o700)
         with open(self.path(token), "xb") as target:
             shutil.copyfileobj(source, target, 2**20)
 
-    def token(self, path):
+    def token(self, path) -> str | None:
         """The token of a path that `path` gave and that still waits, or None; any string is allowed."""
         match = re.fullmatch(re.escape(str(self.root)) + r"/([0-9a-f]{32})/upload", str(path))
         return match[1] if match and match[1] in self._waiting else None
 
-    def keep(self, token):
+    def keep(self, token) -> bool:
         """Lets an upload that is asked about wait in the queue; False where it was asked about before, or is gone."""
         with self._lock:
             if token not in self._waiting or token in self._asked:
@@ -252,13 +253,13 @@ class Store:
             self._waiting[token] = time.monotonic() + QUEUE_SECONDS
             return True
 
-    def remove(self, token):
+    def remove(self, token) -> None:
         """Forgets an upload and removes it, and whatever else is left over."""
         with self._lock:
             self._waiting.pop(token, None)
         self.sweep()
 
-    def sweep(self):
+    def sweep(self) -> None:
         """Removes all that no waiting upload owns, and uploads that waited too long."""
         with self._lock:
             now = time.monotonic()
@@ -286,7 +287,7 @@ class Reader:
         self._lock, self._process, self._pipe = threading.Lock(), None, None
         self._start()
 
-    def read(self, path):
+    def read(self, path) -> extract.Extraction:
         """`read_upload(path)`. Raises UploadError: as there, or took_too_long, decoder_failed, out_of_memory."""
         with self._lock:
             if self._process is None or not self._process.is_alive():
@@ -309,7 +310,7 @@ class Reader:
             raise answer
         return answer
 
-    def close(self):
+    def close(self) -> None:
         """Ends the child."""
         with self._lock:
             self._stop()

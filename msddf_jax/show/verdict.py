@@ -51,7 +51,7 @@ def judge(model, found, calibration, aggregate="mean") -> dict:
     }
 
 
-def render_error(error):
+def render_error(error) -> str:
     """HTML of an `uploads.UploadError`."""
     return (
         '<div class="msddf-card msddf-error" role="alert"><div class="msddf-big">Not checked</div>'
@@ -59,7 +59,7 @@ def render_error(error):
     )
 
 
-def render_verdict(verdict):
+def render_verdict(verdict) -> str:
     """HTML of what `judge` gave: verdict, scores over time, faces and maps; the pictures are inside it."""
     parts = [_render_headline(verdict)]
     if verdict["kind"] == "video":

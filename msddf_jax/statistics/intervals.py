@@ -41,7 +41,7 @@ class PairedTest(NamedTuple):
 
 def bootstrap_intervals(
     scores, labels, video_keys, *, aggregate="mean", calibration=None, resamples=RESAMPLES, level=LEVEL, seed=0
-):
+) -> dict[str, tuple[float, float]]:
     """Intervals of every metric of `metrics.detection_metrics`.
 
     Real and fake videos are drawn apart, each as many as there are, so that no resample lacks a class. A score of a
@@ -100,7 +100,7 @@ def _unknown_below(num_real, num_fake):
     return {name for name, count in beyond.items() if count < MIN_BEYOND - 1e-9}
 
 
-def auc_interval(scores, labels, *, resamples=RESAMPLES, level=LEVEL, seed=0):
+def auc_interval(scores, labels, *, resamples=RESAMPLES, level=LEVEL, seed=0) -> tuple[float, float]:
     """(low, high) of the AUC of independent examples (videos), by the bootstrap of `bootstrap_intervals`.
 
     Args: scores, labels: as `metrics.auc`, scores in any range. Returns, Raises: as `bootstrap_intervals`.
@@ -113,7 +113,7 @@ def auc_interval(scores, labels, *, resamples=RESAMPLES, level=LEVEL, seed=0):
     return plan.interval(np.concatenate([weighted.auc(*curve) for curve in weighted.curves(examples)]))
 
 
-def bca_interval(drawn, estimate, jackknife, strata, level=LEVEL, *, student=True):
+def bca_interval(drawn, estimate, jackknife, strata, level=LEVEL, *, student=True) -> tuple[float, float]:
     """Bias-corrected and accelerated interval from bootstrap draws.
 
     Args:
@@ -147,7 +147,7 @@ def bca_interval(drawn, estimate, jackknife, strata, level=LEVEL, *, student=Tru
     return float(low), float(high)
 
 
-def student_reach(influence, strata, level=LEVEL):
+def student_reach(influence, strata, level=LEVEL) -> float:
     """Bootstrap standard errors from the estimate to an end of its interval: above the normal's 1.96, and nearing it.
 
     A bootstrap's variance of n examples is (n - 1) / n of the unbiased one, and itself uncertain, the more so the
@@ -176,7 +176,7 @@ def student_reach(influence, strata, level=LEVEL):
     return float(np.sqrt(unbiased / plain) * stdtrit(plain**2 / doubt, (1.0 + level) / 2))
 
 
-def ece_interval(drawn, gaps, level=LEVEL):
+def ece_interval(drawn, gaps, level=LEVEL) -> tuple[float, float]:
     """Interval of the ECE, a sum of absolute values, which noise lifts: a perfect one is never measured as 0.
 
     A bootstrap lifts it once more, so its percentiles, BCa or not, miss the truth. Instead, bins are moved by multiples
@@ -220,7 +220,7 @@ def _ece_of_plan(scores, labels, videos, plan):
     return ece_interval(found + (drawn - found) * wider, found, plan.level)
 
 
-def resampled_metrics(scores, labels, videos, weights, *, calibration=None):
+def resampled_metrics(scores, labels, videos, weights, *, calibration=None) -> dict[str, np.ndarray]:
     """Every metric of `metrics.level_metrics` on every resample.
 
     Args:
@@ -235,7 +235,7 @@ def resampled_metrics(scores, labels, videos, weights, *, calibration=None):
     return metrics.weighted_metrics(examples, calibration=calibration, max_thresholds=MAX_THRESHOLDS)
 
 
-def delong_covariance(scores, labels):
+def delong_covariance(scores, labels) -> tuple[np.ndarray, np.ndarray]:
     """AUCs of several detectors on the same examples, and their covariance.
 
     Args:
@@ -264,7 +264,7 @@ def delong_covariance(scores, labels):
     return above.mean(1), np.atleast_2d(np.cov(above)) / m + np.atleast_2d(np.cov(below)) / n
 
 
-def delong_test(scores_a, scores_b, labels, level=LEVEL):
+def delong_test(scores_a, scores_b, labels, level=LEVEL) -> PairedTest:
     """DeLong's test that two detectors have the same AUC on the same independent examples (videos).
 
     Args:
@@ -294,7 +294,7 @@ def delong_test(scores_a, scores_b, labels, level=LEVEL):
     return PairedTest(*(float(v) for v in (a, b, difference, low, high, p_value)))
 
 
-def permutation_test(scores_a, scores_b, labels, *, resamples=10_000, seed=0):
+def permutation_test(scores_a, scores_b, labels, *, resamples=10_000, seed=0) -> float:
     """Two-sided p-value of equal AUCs: the two ranks of an example are swapped at random, each with chance 1/2.
 
     Scores become ranks first, so that detectors on different scales can be swapped.
@@ -331,7 +331,7 @@ def _auc_rows(scores, fake):
 
 
 def paired_bootstrap(scores_a, scores_b, labels, video_keys, *, aggregate="mean", resamples=RESAMPLES, level=LEVEL,
-                     seed=0):  # fmt: skip
+                     seed=0) -> dict[str, tuple[float, float]]:  # fmt: skip
     """Intervals of a - b for every metric, both detectors on the same drawn videos.
 
     Args:

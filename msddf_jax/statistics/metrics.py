@@ -32,7 +32,7 @@ NAMES = (*RANKED, "accuracy", "ece", "brier")
 CALIBRATED = ("accuracy_val", "balanced_accuracy_val", "ece_calibrated", "brier_calibrated")
 
 
-def auc(scores, labels):
+def auc(scores, labels) -> float:
     """Area under the ROC curve: the chance that a fake scores above a real, ties counting half.
 
     Args:
@@ -49,7 +49,7 @@ def auc(scores, labels):
     return _of_curve("auc", weighted.auc, scores, labels)
 
 
-def eer(scores, labels):
+def eer(scores, labels) -> float:
     """Equal error rate: where the ROC, its points joined by straight lines, crosses FPR = 1 - TPR.
 
     DeepfakeBench instead takes the FPR of the nearest ROC point (`dfb_metrics`), which differs by up to 0.01 on
@@ -65,7 +65,7 @@ def eer(scores, labels):
     return _of_curve("eer", weighted.eer, scores, labels)
 
 
-def average_precision(scores, labels):
+def average_precision(scores, labels) -> float:
     """Average precision of the fakes: the sum of precision times the step in recall, not interpolated.
 
     Args, Raises: as `auc`.
@@ -80,7 +80,7 @@ def average_precision(scores, labels):
     return _of_curve("ap", weighted.average_precision, scores, labels)
 
 
-def accuracy(scores, labels, threshold=schema.THRESHOLD):
+def accuracy(scores, labels, threshold=schema.THRESHOLD) -> float:
     """Share of correct calls at a threshold: a score strictly above it is called fake.
 
     The threshold is fixed before the test set is seen: 0.5, or the validation set's
@@ -98,7 +98,7 @@ def accuracy(scores, labels, threshold=schema.THRESHOLD):
     return float(weighted.accuracies(weighted.once(scores, labels), threshold)[0][0])
 
 
-def balanced_accuracy(scores, labels, threshold=schema.THRESHOLD):
+def balanced_accuracy(scores, labels, threshold=schema.THRESHOLD) -> float:
     """The mean of the shares of fakes and of reals that are called right; 0.5 for a detector that always says one.
 
     Args, Raises: as `accuracy`. Returns: float in [0, 1]; NaN with a warning where one class is absent.
@@ -110,7 +110,7 @@ def balanced_accuracy(scores, labels, threshold=schema.THRESHOLD):
     return float(weighted.accuracies(weighted.once(scores, labels), threshold)[1][0])
 
 
-def tnr_at_tpr(scores, labels, target):
+def tnr_at_tpr(scores, labels, target) -> float:
     """True negative rate at the highest threshold that still finds a share `target` of the fakes.
 
     t = max{t : mean(s_fake >= t) >= target}; TNR = mean(s_real < t). A real that ties with t counts as a
@@ -134,7 +134,7 @@ def tnr_at_tpr(scores, labels, target):
     return _of_curve(f"tnr{round(100 * target)}", formula, scores, labels)
 
 
-def tpr_at_fpr(scores, labels, target):
+def tpr_at_fpr(scores, labels, target) -> float:
     """The largest share of fakes that a threshold finds with at most a share `target` of false alarms.
 
     max over t of mean(s_fake >= t) where mean(s_real >= t) <= target. With fewer than 1 / target reals this is the
@@ -165,7 +165,7 @@ def _of_curve(name, formula, scores, labels):
     return float(formula(*curve)[0])
 
 
-def level_metrics(scores, labels, *, name="the set", calibration=None):
+def level_metrics(scores, labels, *, name="the set", calibration=None) -> dict[str, float]:
     """Every metric of this module over one list of scores.
 
     Args:
@@ -215,7 +215,9 @@ def _level_metrics(scores, labels, calibration):
     return {name: float(value[0]) for name, value in values.items()} | counts
 
 
-def detection_metrics(scores, labels, video_keys, *, name="the set", aggregate="mean", calibration=None):
+def detection_metrics(
+    scores, labels, video_keys, *, name="the set", aggregate="mean", calibration=None
+) -> dict[str, float]:
     """Every metric of this module over frames and over videos.
 
     Args:
@@ -240,7 +242,7 @@ def detection_metrics(scores, labels, video_keys, *, name="the set", aggregate="
     return result
 
 
-def dfb_metrics(scores, labels, video_keys, *, name="the set"):
+def dfb_metrics(scores, labels, video_keys, *, name="the set") -> dict[str, float]:
     """DeepfakeBench's figures, defects included, for comparison with its tables; not for new ones.
 
     Videos are told apart by the last folder's name alone, so that the four FF++ fakes of a pair become one, and a real

@@ -9,7 +9,7 @@ import numpy as np
 AGGREGATES = ("mean", "median", "max", "top<k>")
 
 
-def check_scores(scores, labels):
+def check_scores(scores, labels) -> tuple[np.ndarray, np.ndarray]:
     """float64 [N] scores and int64 [N] labels, or a ValueError that names the first thing wrong.
 
     Wrong are: no scores, another shape, a score that is not finite, a label that is not 0 or 1.
@@ -29,7 +29,7 @@ def check_scores(scores, labels):
     return scores, labels.astype(np.int64)
 
 
-def check_probabilities(scores, labels, what):
+def check_probabilities(scores, labels, what) -> tuple[np.ndarray, np.ndarray]:
     """As `check_scores`, and a ValueError for a score outside [0, 1]. what: the metric, for the message."""
     scores, labels = check_scores(scores, labels)
     outside = np.flatnonzero((scores < 0.0) | (scores > 1.0))
@@ -38,7 +38,7 @@ def check_probabilities(scores, labels, what):
     return scores, labels
 
 
-def both_classes(labels, what):
+def both_classes(labels, what) -> bool:
     """Whether labels [N] hold reals and fakes; if not, warns that `what` is undefined (UndefinedMetricWarning)."""
     absent = "fake" if not labels.any() else "real" if labels.all() else None
     if absent is None:
@@ -53,7 +53,7 @@ def both_classes(labels, what):
     return False
 
 
-def group_videos(scores, labels, keys, aggregate="mean"):
+def group_videos(scores, labels, keys, aggregate="mean") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One score a video, from its frames' scores.
 
     Args:
@@ -92,7 +92,7 @@ def aggregate_scores(scores, aggregate="mean") -> float:
     return float(_aggregate(scores, np.zeros(scores.size, np.int64), np.array([scores.size]), aggregate)[0])
 
 
-def check_aggregate(aggregate):
+def check_aggregate(aggregate) -> int:
     """The k of "top<k>", 0 for the others. Raises ValueError listing what is allowed."""
     if aggregate in AGGREGATES[:3]:
         return 0

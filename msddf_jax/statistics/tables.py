@@ -22,12 +22,12 @@ _LATEX = (
 )
 
 
-def eval_names(results):
+def eval_names(results) -> list[str]:
     """The evals in `results`, in order; keys that start with "_" are about the results."""
     return list(dict.fromkeys(key.split("/")[0] for key in results if not key.startswith("_")))
 
 
-def percent(value, interval=None):
+def percent(value, interval=None) -> str:
     """ "91.2" or "91.2 [88.0, 94.1]" from shares; "-" where the value is None or NaN, "[-]" where its interval is."""
     if _missing(value):
         return "-"
@@ -37,7 +37,7 @@ def percent(value, interval=None):
     return f"{text} [-]" if _missing(interval[0]) else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
-def format_table(results):
+def format_table(results) -> str:
     """The results as a text table, one row an eval, percent, AUC with its interval; "-" where undefined."""
     intervals = results.get("_intervals", {})
     names = eval_names(results)
@@ -53,7 +53,7 @@ def format_table(results):
     return "\n".join("  ".join(line) for line in lines)
 
 
-def to_csv(results):
+def to_csv(results) -> str:
     """Every figure as CSV text: eval, group (method, compression or "dfb_compat"; "" is the whole set), level, metric,
     value, low, high; an empty field where undefined."""
     intervals = results.get("_intervals", {})
@@ -72,7 +72,7 @@ def to_csv(results):
     return file.getvalue()
 
 
-def to_latex(results):
+def to_latex(results) -> str:
     """The main table as a LaTeX tabular (booktabs), percent, intervals in brackets; its conditions as comments."""
     intervals, about = results.get("_intervals", {}), results.get("_about", {})
     settings = about.get("intervals") or {}

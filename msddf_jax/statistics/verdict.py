@@ -164,7 +164,7 @@ def top_faces(frames, outputs) -> dict[int, dict]:
     return found
 
 
-def describe_forgery(outputs) -> dict:
+def describe_forgery(outputs) -> dict[str, str | float | dict[str, float]]:
     """What a detector says of the forgery, over the frames of one file; {} where it has no such heads.
 
     Args:

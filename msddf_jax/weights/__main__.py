@@ -126,7 +126,7 @@ def write_workdir(workdir, found, path, tensors, digest) -> None:
     checkpoint.save_best(workdir, 0, weights, {"converted_from": found.format, "sha256": digest})
 
 
-def main(argv):
+def main(argv) -> None:
     """Command line."""
     values = flags.FLAGS
     try:

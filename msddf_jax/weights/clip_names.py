@@ -393,7 +393,7 @@ def table_of(found, text=False) -> tuple[dict[str, Entry], tuple[str, ...]]:
     return prefixed(table, prefix), tuple(re.escape(prefix) + p for p in skip)
 
 
-def settings(config) -> dict:
+def settings(config) -> dict[str, bool | float | tuple[float, ...]]:
     """Fields of `clip.VisionTransformer` that the JSON files beside weights state.
 
     Args:
