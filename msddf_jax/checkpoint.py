@@ -165,7 +165,7 @@ def save(manager, step, state, iterator_state) -> None:
     )
 
 
-def restore_last(manager, abstract_state) -> tuple[int, object, str] | None:
+def restore_last(manager, abstract_state) -> tuple[int, object, str | dict] | None:
     """(step, state, iterator state) of the newest whole checkpoint, or None where there is none.
 
     abstract_state: the state as `jax.ShapeDtypeStruct`s with shardings.
