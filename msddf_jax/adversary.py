@@ -35,7 +35,7 @@ def check(settings, recipe) -> None:
         )
 
 
-def make_network(config) -> tuple[nn.Module, tuple]:
+def make_network(config) -> tuple[nn.Module, tuple[jax.Array, ...]]:
     """(linen module of `config.policy.mode`, arguments to initialise it with)."""
     twin = jnp.zeros((1, policy.INPUT_SIZE, policy.INPUT_SIZE, 3), jnp.float32)
     dtype = jnp.dtype(config.dtype)
@@ -44,7 +44,7 @@ def make_network(config) -> tuple[nn.Module, tuple]:
     return policy.PathwisePolicy(dtype), (twin, twin, jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32))
 
 
-def exploration_at(progress, *, exploration, entropy_floor, warmup):
+def exploration_at(progress, *, exploration, entropy_floor, warmup) -> jax.Array:
     """Share of uniform choices: 1 during the warm-up, then the larger of what is asked for and what the floor needs.
 
     Args:
@@ -58,7 +58,7 @@ def exploration_at(progress, *, exploration, entropy_floor, warmup):
     return jnp.where(progress < warmup, 1.0, max(exploration, needed)).astype(jnp.float32)
 
 
-def make_choose(ctx) -> Callable:
+def make_choose(ctx) -> Callable[..., dict[str, jax.Array | dict]]:
     """choose(key, target, source, type_weights=, magnitude_on=) for `recipes.forge`, by the player "policy".
 
     ctx: `hooks.Context`; of `config.policy`: mode, exploration, entropy_floor, warmup, reversal.

@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Awaitable, Callable
 
 from absl import app, flags, logging
 
@@ -99,7 +100,7 @@ reliably.</li>
 """
 
 
-def make_asgi_app(model, reader, store, limits, calibration, aggregate):
+def make_asgi_app(model, reader, store, limits, calibration, aggregate) -> Callable[..., Awaitable[None]]:
     """The page and what it asks of the server, as an ASGI application.
 
     Args:
@@ -303,7 +304,7 @@ async def _checked_body(scope, receive, store):
     return replay
 
 
-def prepare_gradio(folder):
+def prepare_gradio(folder) -> None:
     """Tells Gradio, before it is imported, where temporary files lie, and to tell nobody of anything."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY", "GRADIO_MCP_SERVER", "GRADIO_SSR_MODE"):
@@ -311,7 +312,7 @@ def prepare_gradio(folder):
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
-def serve(model, calibration, *, host, port, limits, num_frames=32, make_models=uploads.make_face_models):
+def serve(model, calibration, *, host, port, limits, num_frames=32, make_models=uploads.make_face_models) -> None:
     """Runs the page until it is interrupted; prints its address once it can be opened.
 
     Args:
@@ -370,7 +371,7 @@ def _sweep_often(store, stop):
         store.sweep()
 
 
-def is_loopback(host):
+def is_loopback(host) -> bool:
     """Whether only this machine can reach an address or name."""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -378,7 +379,7 @@ def is_loopback(host):
         return host == "localhost"
 
 
-def define_flags(values=flags.FLAGS):
+def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     keys, limits = {"flag_values": values}, uploads.Limits()
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True, **keys)
@@ -399,7 +400,7 @@ def define_flags(values=flags.FLAGS):
     )
 
 
-def main(argv):
+def main(argv) -> int:
     """Serve the page. Returns the exit code: 0, or 1 with one line that says why."""
     del argv
     values = flags.FLAGS

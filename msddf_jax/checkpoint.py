@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import subprocess
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -18,16 +19,18 @@ from ml_collections import ConfigDict
 
 from msddf_jax import __version__
 
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 LAST, BEST = "checkpoints", "best"
 _WEIGHTS = "weights.safetensors"
 
 
-def write_json(path, value):
+def write_json(path, value) -> None:
     """Write JSON as `write_bytes` does."""
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-def write_bytes(path, data):
+def write_bytes(path, data) -> None:
     """Write a file atomically: a reader sees the old file or the new one, never half of one."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,7 @@ def write_bytes(path, data):
         temporary.unlink(missing_ok=True)
 
 
-def versions():
+def versions() -> dict[str, str | int | None]:
     """Versions and devices of this process, for the record beside every result."""
     import importlib.metadata
 
@@ -54,7 +57,7 @@ def versions():
     }
 
 
-def source_commit():
+def source_commit() -> str | None:
     """The commit of the clone that this package runs from, with "-dirty" where files differ; None outside a clone."""
     root = pathlib.Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
@@ -109,7 +112,7 @@ def has_weights(workdir) -> bool:
     return _best_path(workdir).exists() or (last.is_dir() and any(p.name.isdigit() for p in last.iterdir()))
 
 
-def load_config(workdir):
+def load_config(workdir) -> ConfigDict:
     """The ConfigDict that a workdir was trained with. Raises FileNotFoundError with the command that trains."""
     path = pathlib.Path(workdir) / "config.json"
     if not path.exists():
@@ -139,7 +142,7 @@ def _differences(old, new):
     return [(k, old.get(k), new.get(k)) for k in sorted(set(old) | set(new)) if old.get(k) != new.get(k)]
 
 
-def make_manager(workdir, *, keep=2):
+def make_manager(workdir, *, keep=2) -> "ocp.CheckpointManager":
     """The manager of the whole-state checkpoints in `<workdir>/checkpoints`, saving in the background."""
     import orbax.checkpoint as ocp  # here and below: half a second, which reading `best` does not need
 
@@ -147,7 +150,7 @@ def make_manager(workdir, *, keep=2):
     return ocp.CheckpointManager(pathlib.Path(workdir).absolute() / LAST, options=options)
 
 
-def save(manager, step, state, iterator_state):
+def save(manager, step, state, iterator_state) -> None:
     """Save state and data iterator in one transaction; returns once the arrays are copied off the device.
 
     iterator_state: what the grain iterator's `get_state()` gave for *this* step: the batches that trained it.
@@ -162,7 +165,7 @@ def save(manager, step, state, iterator_state):
     )
 
 
-def restore_last(manager, abstract_state):
+def restore_last(manager, abstract_state) -> tuple[int, object, str | dict] | None:
     """(step, state, iterator state) of the newest whole checkpoint, or None where there is none.
 
     abstract_state: the state as `jax.ShapeDtypeStruct`s with shardings.
@@ -180,7 +183,7 @@ def restore_last(manager, abstract_state):
     return step, restored["state"], restored["iterator"]["state"]
 
 
-def restore_averages(manager, shapes, averaged):
+def restore_averages(manager, shapes, averaged) -> tuple[int, dict[str, dict]] | None:
     """(step, weights) of the detector in the newest whole checkpoint, averages in place of what was trained; or None.
 
     shapes: {"params", "model_state"} of the detector as `jax.ShapeDtypeStruct`s with shardings. averaged: names
@@ -206,7 +209,7 @@ def restore_averages(manager, shapes, averaged):
     return step, {"params": params, "model_state": state["model_state"]["detector"]}
 
 
-def save_best(workdir, step, weights, choice):
+def save_best(workdir, step, weights, choice) -> None:
     """Replace the weights in `<workdir>/best` by these: one file, so that weights and choice change together.
 
     weights: {"params", "model_state"} of the detector. choice: JSON object that says why these: the validation figure
@@ -223,7 +226,7 @@ def save_best(workdir, step, weights, choice):
         write_bytes(_best_path(workdir), data)
 
 
-def read_choice(workdir):
+def read_choice(workdir) -> dict[str, int | float | str] | None:
     """What `<workdir>/best` says of its weights, {"step": int, **choice}, or None where there are none."""
     path = _best_path(workdir)
     if not _is_there(path):
@@ -232,12 +235,12 @@ def read_choice(workdir):
         return _choice(path, file)
 
 
-def best_value(workdir, name):
+def best_value(workdir, name) -> float | None:
     """The validation figure of the weights in `<workdir>/best`, or None."""
     return (read_choice(workdir) or {}).get(name)
 
 
-def restore_best(workdir, abstract_weights):
+def restore_best(workdir, abstract_weights) -> tuple[int, dict[str, dict]] | None:
     """(step, {"params", "model_state"}) of the weights in `<workdir>/best`, or None where there are none.
 
     abstract_weights: the same tree of `jax.ShapeDtypeStruct`s with shardings.

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 
 from absl import app, flags, logging
 
@@ -9,7 +10,7 @@ ERRORS = (FileNotFoundError, ValueError, OSError)
 
 
 @contextlib.contextmanager
-def errors_in_one_line(argv, errors=ERRORS):
+def errors_in_one_line(argv, errors=ERRORS) -> Iterator[None]:
     """Runs the work of a command.
 
     Args:

@@ -13,7 +13,7 @@ from msddf_jax.statistics.scores import group_videos
 TESTS = "paired DeLong test and paired permutation test of the video AUC; a p-value is of one test, uncorrected"
 
 
-def compare_scores(name, ours, theirs, *, aggregate="mean", resamples=intervals.RESAMPLES, seed=0):
+def compare_scores(name, ours, theirs, *, aggregate="mean", resamples=intervals.RESAMPLES, seed=0) -> dict[str, dict]:
     """Detector a against detector b on one set, pooled, and by method and compression where there are several.
 
     Args:
@@ -68,7 +68,7 @@ def _compare_group(where, a, b, labels, keys, aggregate, resamples, seed):
     }
 
 
-def compare_workdirs(workdir, against, *, aggregate=None, resamples=intervals.RESAMPLES):
+def compare_workdirs(workdir, against, *, aggregate=None, resamples=intervals.RESAMPLES) -> dict[str, dict]:
     """Compares the scores that two evaluated workdirs hold, on every eval that both have.
 
     Args:
@@ -110,7 +110,7 @@ def compare_workdirs(workdir, against, *, aggregate=None, resamples=intervals.RE
     return result
 
 
-def format_comparison(result):
+def format_comparison(result) -> str:
     """The paired table as text: video AUC of a and b in percent, their difference with its interval, and p-values."""
     about = result.get("_about", {})
     lines = [f"{side}: {v['workdir']} (step {v['step']})" for side, v in about.items() if side in ("a", "b")]
@@ -130,7 +130,7 @@ def format_comparison(result):
     return "\n".join(lines)
 
 
-def none_for_nan(value):
+def none_for_nan(value) -> dict | list | str | float | None:
     """The same nested dicts and lists with None for every float that is not finite: JSON has no NaN."""
     if isinstance(value, dict):
         return {key: none_for_nan(item) for key, item in value.items()}

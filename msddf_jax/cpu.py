@@ -11,12 +11,12 @@ CONVOLUTIONAL = ("efficientnet", "meso", "resnet", "xception")
 _SUMS, _PRODUCTS = "LIBRARY_FUSION_TYPE_REDUCE", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 
 
-def scoring_options():
+def scoring_options() -> dict[str, str] | None:
     """Options of `jax.jit` for a program that scores, or None on other devices: products and convolutions by XLA."""
     return _kept_by_ynnpack(_SUMS)
 
 
-def training_options(config):
+def training_options(config) -> dict[str, str] | None:
     """Options of `jax.jit` for a train step of the config's model, or None on other devices.
 
     Convolutions are XLA's own, and products too where the backbone is made of convolutions. A ViT's gradient reads its

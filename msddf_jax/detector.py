@@ -26,13 +26,15 @@ import pathlib
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from msddf_jax import detectors
 
+if TYPE_CHECKING:
+    from flax import linen as nn
 REQUIRED = ("Model", "losses")
 OPTIONAL = ("example", "players", "make_rows", "scalars", "from_backbone")
 HOOKS = REQUIRED + OPTIONAL
@@ -84,13 +86,13 @@ def folders(name) -> list[pathlib.Path]:
     return [pathlib.Path(spec.origin).parent] if spec is not None and spec.origin else []
 
 
-def make_model(config) -> Any:
+def make_model(config) -> "nn.Module":
     """The linen module of a config's detector; `config.model` are its fields."""
     fields = config.model.to_dict()
     return load(config.detector).Model(**fields, dtype=jnp.dtype(config.dtype))
 
 
-def example(config) -> dict[str, tuple]:
+def example(config) -> dict[str, tuple[int, ...]]:
     """{field: shape of one row}: the detector's own, or one image, or a clip where `config.data.clip_length` is set."""
     module = load(config.detector)
     if hasattr(module, "example"):
@@ -104,14 +106,14 @@ def example_batch(config, batch_size=1) -> dict[str, jax.Array]:
     return {name: jnp.zeros((batch_size, *shape), jnp.float32) for name, shape in example(config).items()}
 
 
-def weight_shapes(config) -> dict:
+def weight_shapes(config) -> dict[str, dict]:
     """{"params", "model_state"} of the detector as `jax.ShapeDtypeStruct`s."""
     model, rows = make_model(config), example_batch(config)
     variables = dict(jax.eval_shape(lambda: model.init(jax.random.key(0, impl="rbg"), rows, train=False)))
     return {"params": variables.pop("params"), "model_state": variables}
 
 
-def make_apply(config) -> Callable:
+def make_apply(config) -> Callable[..., dict[str, jax.Array] | tuple[dict[str, jax.Array], dict]]:
     """apply(weights, rows, mutable=False) -> what the Model gives outside training. Pure.
 
     weights: {"params", "model_state"}. rows: {"image": float32 [B, (T,) H, W, 3] in [0, 1], ...}. mutable: as linen's
@@ -126,7 +128,7 @@ def make_apply(config) -> Callable:
     return apply
 
 
-def make_score(config) -> Callable:
+def make_score(config) -> Callable[[dict, dict], dict[str, jax.Array]]:
     """score(weights, {"image": uint8 [B, (T,) H, W, 3]}) -> what `read` gives: pure, to be jitted."""
     apply = make_apply(config)
     return lambda weights, batch: read(apply(weights, {"image": batch["image"].astype(jnp.float32) / 255.0}))

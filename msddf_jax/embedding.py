@@ -31,7 +31,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 _COLUMNS = ("set", "method", "label", "video", "frame_index", "score")
 
 
-def make_feature_fn(config):
+def make_feature_fn(config) -> jax.stages.Wrapped:
     """features(weights, {"image": uint8 [B, H, W, 3]}) -> {"feature": [B, d] unit length, "score": [B]}, jitted."""
     apply = detector.make_apply(config)
 
@@ -45,7 +45,7 @@ def make_feature_fn(config):
     return features
 
 
-def collect(feature_fn, weights, sets, *, max_images=200, batch_size=32):
+def collect(feature_fn, weights, sets, *, max_images=200, batch_size=32) -> dict[str, np.ndarray]:
     """Features and spectra of some images of several sets.
 
     Args:
@@ -98,7 +98,7 @@ def _unseen(opened, seen):
     return every[[key not in seen for key in _keys(opened, every)]]
 
 
-def tsne(features, *, perplexity=PERPLEXITY, seed=0):
+def tsne(features, *, perplexity=PERPLEXITY, seed=0) -> np.ndarray:
     """t-SNE in the plane, started from the first two principal components: the same numbers for the same seed.
 
     Args:
@@ -134,7 +134,7 @@ def _rings(height, width):
     return np.rint(radius).astype(int), np.broadcast_to(twice, radius.shape)
 
 
-def radial_profile(images):
+def radial_profile(images) -> tuple[np.ndarray, np.ndarray]:
     """Azimuthal mean of the log power spectrum of grey images, as a function of the spatial frequency.
 
     The mean grey level is taken off and a Hann window laid over, so that the picture's edges, which a spectrum joins,
@@ -163,7 +163,7 @@ def radial_profile(images):
     return np.arange(1, last + 1) / min(height, width), sums / total
 
 
-def policy_history(workdir):
+def policy_history(workdir) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """What training logged of the adversary.
 
     Args:
@@ -193,7 +193,7 @@ def policy_history(workdir):
 
 def embed_workdir(
     workdir, out, *, evals=None, max_images=200, perplexity=PERPLEXITY, seed=0, data_dir=None, batch_size=32
-):
+) -> list[pathlib.Path]:
     """Draw a trained detector's features, the images' spectra and the adversary's choices into a folder.
 
     Args:
@@ -263,7 +263,7 @@ def _save(path, picture):
     return path
 
 
-def main(argv):
+def main(argv) -> None:
     """Draw one workdir. Exit code 1 with one line where it cannot."""
     values = flags.FLAGS
     with command.errors_in_one_line(argv):

@@ -17,7 +17,7 @@ from msddf_jax.statistics.tables import format_table
 __all__ = ["evaluate_set", "evaluate_workdir", "format_table", "score_set", "validation_eval"]
 
 
-def validation_eval(config):
+def validation_eval(config) -> tuple[str | None, str]:
     """(name of the eval whose scores may give threshold and slope, "") or (None, why there is none)."""
     if config.select is None:
         return None, "config.select names no eval"
@@ -31,7 +31,7 @@ def validation_eval(config):
     return name, ""
 
 
-def score_set(config, predict_fn, weights, name, eval_set, mesh, *, on_maps=None):
+def score_set(config, predict_fn, weights, name, eval_set, mesh, *, on_maps=None) -> dict[str, jax.typing.ArrayLike]:
     """Score every example of one set once: what `detection.collect_scores` returns.
 
     Args:
@@ -49,7 +49,7 @@ def score_set(config, predict_fn, weights, name, eval_set, mesh, *, on_maps=None
     return detection.collect_scores(predict_fn, weights, batches, put, desc=f"evaluate {name}", on_maps=on_maps)
 
 
-def evaluate_set(config, predict_fn, weights, name, eval_set, mesh, scores_path=None):
+def evaluate_set(config, predict_fn, weights, name, eval_set, mesh, scores_path=None) -> dict[str, float]:
     """Score every example of one set once and compute its metrics, without intervals, calibration or maps.
 
     Args:
@@ -67,7 +67,7 @@ def evaluate_set(config, predict_fn, weights, name, eval_set, mesh, scores_path=
 
 def evaluate_workdir(
     workdir, eval_sets=None, data_dir=None, *, aggregate=None, dfb_compat=False, resamples=intervals.RESAMPLES
-):
+) -> dict[str, float | dict | None]:
     """Evaluate the workdir's chosen weights on every set of its config.
 
     Writes `results.json`, `results.csv`, `results.tex`, `scores/<eval>.csv`, and, where `config.select` names a
@@ -186,7 +186,7 @@ def _report(workdir, results):
     print(f"results: {workdir / 'results.json'}")
 
 
-def compare_workdirs(workdir, against, **settings):
+def compare_workdirs(workdir, against, **settings) -> dict[str, dict]:
     """Evaluate those of two workdirs that have no results.json yet, compare them, print the table.
 
     Args: workdir, against: folders. settings: as `evaluate_workdir`. Returns: as `compare.compare_workdirs`.
@@ -201,7 +201,7 @@ def compare_workdirs(workdir, against, **settings):
     return result
 
 
-def main(argv):
+def main(argv) -> None:
     """Evaluate one workdir, or compare two. Exit code 1 with one line where it cannot."""
     values = flags.FLAGS
     settings = {name: values[name].value for name in ("data_dir", "aggregate", "dfb_compat", "resamples")}

@@ -74,7 +74,7 @@ def explain_files(
     return records
 
 
-def explain_crops(explain_fn, weights, crops, batch_size=8):
+def explain_crops(explain_fn, weights, crops, batch_size=8) -> dict[str, np.ndarray]:
     """Score and maps of crops, in batches of one size.
 
     Args:
@@ -96,7 +96,7 @@ def explain_crops(explain_fn, weights, crops, batch_size=8):
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def peak_of(heat):
+def peak_of(heat) -> list[float] | None:
     """(x, y) of the middle of a map's largest cell, in shares of its sides; None where the map is constant."""
     if heat.max() == heat.min():
         return None
@@ -131,7 +131,7 @@ def _draw(path, item, maps, judged, out, folder):
     return faces
 
 
-def define_flags(values=flags.FLAGS):
+def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     keys = {"flag_values": values}
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True, **keys)
@@ -149,7 +149,7 @@ def define_flags(values=flags.FLAGS):
     flags.DEFINE_integer("batch_size", 8, "Faces explained at once.", lower_bound=1, **keys)
 
 
-def main(argv):
+def main(argv) -> int:
     """Explain files. Returns the exit code: 0, or 1 where no file was explained, with one line that says why."""
     values = flags.FLAGS
     if len(argv) < 2:

@@ -65,7 +65,7 @@ for path, score in zip(paths, np.asarray(model.call(np.stack([read(p) for p in p
 '''
 
 
-def export_workdir(workdir, to):
+def export_workdir(workdir, to) -> dict[str, str]:
     """Write the chosen weights of a workdir to a folder in formats that others load.
 
     Args:
@@ -109,7 +109,7 @@ def export_workdir(workdir, to):
     return sums
 
 
-def check_target(to):
+def check_target(to) -> None:
     """Raise FileExistsError unless `to` can be written: not there, empty, or an export of this program."""
     to = pathlib.Path(to)
     if to.exists() and not to.is_dir():
@@ -127,13 +127,13 @@ def check_target(to):
         )
 
 
-def flat_variables(weights):
+def flat_variables(weights) -> dict[str, np.ndarray]:
     """{"params/...", "batch_stats/...": float32 array} of {"params", "model_state"}."""
     flat = trees.flatten({"params": weights["params"], **weights["model_state"]})
     return {name: np.asarray(jax.device_get(value), np.float32) for name, value in flat.items()}
 
 
-def clip_backbone(config, flat):
+def clip_backbone(config, flat) -> dict[str, np.ndarray] | None:
     """{name in Hugging Face's CLIPVisionModel: array} of the backbone; None where it is no CLIP ViT.
 
     config: the experiment. flat: {our flat name: array}. A ViT that has other parameters than CLIP's (no LayerNorm
@@ -148,7 +148,7 @@ def clip_backbone(config, flat):
     return table.to_theirs(flat, entries)
 
 
-def clip_vision_config(config):
+def clip_vision_config(config) -> dict[str, int | float | str]:
     """Fields of transformers' CLIPVisionConfig for the backbone that `clip_backbone` gives."""
     size = clip.get_variant(config.model.variant)
     options = config.model.get("options") or {}
@@ -165,7 +165,7 @@ def clip_vision_config(config):
     }
 
 
-def describe(workdir, model, config, flat, outputs, tower):
+def describe(workdir, model, config, flat, outputs, tower) -> str:
     """The model card, from what the workdir says of itself."""
     read = lambda name: json.loads((workdir / name).read_text()) if (workdir / name).exists() else None
     return model_card.write_card(
@@ -181,7 +181,7 @@ def describe(workdir, model, config, flat, outputs, tower):
     )
 
 
-def make_artifact(model):
+def make_artifact(model) -> jax.export.Exported:
     """The detector as a `jax.export.Exported`: uint8 RGB [b, S, S, 3] -> {"score": [b], ...} as `detector.make_score`.
 
     S is config.data.image_size, b any size >= 1. Conversion to float, resizing to the model's own size, normalisation
@@ -200,7 +200,7 @@ def make_artifact(model):
     return jax.export.export(whole, platforms=PLATFORMS)(images)
 
 
-def config_hash(config):
+def config_hash(config) -> str:
     """SHA-256 of a config (dict of JSON values), whatever the order of its fields."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -226,13 +226,13 @@ def _move(folder, to):
             os.replace(folder / name, to / name)
 
 
-def define_flags(values=flags.FLAGS):
+def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True, flag_values=values)
     flags.DEFINE_string("to", None, "Folder for the exported files.", required=True, flag_values=values)
 
 
-def main(argv):
+def main(argv) -> int:
     """Export one workdir. Returns the exit code: 0, or 1 with one line that says why."""
     values = flags.FLAGS
     if len(argv) > 1:

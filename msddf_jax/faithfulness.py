@@ -43,7 +43,7 @@ RESAMPLES = 2000
 
 
 @jax.jit
-def rank_pixels(heat, ties):
+def rank_pixels(heat, ties) -> jax.Array:
     """The place of each pixel by falling saliency.
 
     Args:
@@ -58,7 +58,7 @@ def rank_pixels(heat, ties):
     return jnp.argsort(order, axis=-1).astype(jnp.int32).reshape(heat.shape)
 
 
-def replacement_curves(score_fn, weights, image, blurred, ranks, *, steps=STEPS):
+def replacement_curves(score_fn, weights, image, blurred, ranks, *, steps=STEPS) -> dict[str, np.ndarray]:
     """Scores while pixels are replaced in the order of their ranks, in equal shares.
 
     Args:
@@ -84,12 +84,12 @@ def _score_replaced(score_fn, weights, image, blurred, ranks, number):
     return {"deletion": score_fn(weights, deleted), "insertion": score_fn(weights, inserted)}
 
 
-def area_under(curve):
+def area_under(curve) -> np.ndarray | np.float64:
     """Area under curves [steps + 1, ...] over shares from 0 to 1, by trapezoids: float [...]."""
     return np.trapezoid(curve, dx=1.0 / (len(curve) - 1), axis=0)
 
 
-def point_hits(heat, mask, tolerance):
+def point_hits(heat, mask, tolerance) -> np.ndarray:
     """Whether the peak of each map lies in the mask or at most `tolerance` pixels from it.
 
     Args:
@@ -107,7 +107,7 @@ def point_hits(heat, mask, tolerance):
     return hits
 
 
-def mean_interval(values, videos, *, resamples=RESAMPLES, seed=0):
+def mean_interval(values, videos, *, resamples=RESAMPLES, seed=0) -> tuple[float, float, float]:
     """Mean over the images that are not NaN, with a 95 % percentile bootstrap interval over videos.
 
     Args:
@@ -131,7 +131,7 @@ def mean_interval(values, videos, *, resamples=RESAMPLES, seed=0):
 
 def measure(
     score_fn, explain_fn, weights, batches, *, steps=STEPS, sigma=SIGMA, tolerance=TOLERANCE, seed=0, total=None
-):
+) -> dict[str, dict[str, np.ndarray] | np.ndarray]:
     """Curves and hits of every map on a set of fakes.
 
     Args:
@@ -181,7 +181,7 @@ def measure(
     return joined | {"video": np.array(videos)}
 
 
-def summarize(measured, seed=0):
+def summarize(measured, seed=0) -> list[dict[str, str | int | tuple[float, float, float]]]:
     """The table of what `measure` found.
 
     Returns:
@@ -207,7 +207,7 @@ def summarize(measured, seed=0):
     return rows
 
 
-def format_table(rows):
+def format_table(rows) -> str:
     """The rows of `summarize` as text: mean [low, high], "-" where undefined."""
 
     def cell(values):
@@ -226,7 +226,7 @@ def format_table(rows):
 def measure_workdir(
     workdir, name, *, methods=None, max_images=64, steps=STEPS, sigma=SIGMA, tolerance=TOLERANCE, batch_size=16,
     data_dir=None, seed=0,
-):  # fmt: skip
+) -> dict[str, dict | list]:  # fmt: skip
     """Measure the maps of a trained detector on fakes of one eval; print the table, write it and the plot.
 
     Args:
@@ -287,7 +287,7 @@ def _without_nan(value):
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def main(argv):
+def main(argv) -> None:
     """Measure one workdir. Exit code 1 with one line where it cannot."""
     values = flags.FLAGS
     with command.errors_in_one_line(argv):

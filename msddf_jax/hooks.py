@@ -44,7 +44,7 @@ class Context:
         """The random key of a named stream at this step; "synth", "augment", "dropout" and "losses" are in use."""
         return trees.stream_key(self._key, name, self.step)
 
-    def apply(self, name, *args, train=False, mutable=False, **kwargs) -> Any:
+    def apply(self, name, *args, train=False, mutable=False, **kwargs) -> jax.Array | dict[str, jax.Array | dict]:
         """What a player's module gives: `ctx.apply("detector", rows)["logit"]`, `ctx.apply("teacher", images)`.
 
         Gradients reach a trained player's parameters unless the caller stops them.
@@ -98,7 +98,7 @@ def resolve(module) -> Hooks:
     return Hooks(module.losses, **{name: getattr(module, name, hook) for name, hook in defaults.items()})
 
 
-def to_device_images(batch) -> dict:
+def to_device_images(batch) -> dict[str, jax.Array]:
     """uint8 images and masks of a host batch -> float32 in [0, 1]."""
     return {
         name: value.astype(jnp.float32) / 255.0 if name in ("image", "mask") else value for name, value in batch.items()
@@ -122,7 +122,7 @@ def check(config) -> None:
     schema.make_group(config.data.group)
 
 
-def make_rows(key, batch, ctx) -> dict:
+def make_rows(key, batch, ctx) -> dict[str, jax.Array | dict]:
     """Default of the hook `make_rows`: the recipe of `config.synth`, then `config.augment`.
 
     Args:

@@ -32,7 +32,7 @@ class Inference(NamedTuple):
     origin: str
 
 
-def load_for_inference(workdir, program_cache=None):
+def load_for_inference(workdir, program_cache=None) -> Inference:
     """The weights of a workdir: those chosen on validation where there are any, else the newest averages.
 
     Args:
@@ -81,12 +81,12 @@ def _averaged(config, shapes):
     return [name for name, value in trained.items() if value]
 
 
-def make_score_fn(config) -> Callable:
+def make_score_fn(config) -> Callable[[dict, dict], dict[str, jax.Array]]:
     """`detector.make_score`, jitted as scoring is fastest."""
     return jax.jit(detector.make_score(config), compiler_options=cpu.scoring_options())
 
 
-def score_crops(model, crops, batch_size=32) -> list[dict]:
+def score_crops(model, crops, batch_size=32) -> list[dict[str, float | np.ndarray]]:
     """What the detector says of each of some face crops.
 
     Batches are padded to `batch_size`, so that the model compiles once; fewer crops than that to a power of two, so
@@ -112,7 +112,7 @@ def score_crops(model, crops, batch_size=32) -> list[dict]:
     return rows
 
 
-def use_compilation_cache(folder):
+def use_compilation_cache(folder) -> str | None:
     """Keep compiled code in `folder` for the next process; where JAX itself is told of one, that one stays.
 
     Args:

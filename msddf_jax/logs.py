@@ -29,7 +29,7 @@ class MetricWriter:
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._events.add_event(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
 
-    def write(self, step, scalars):
+    def write(self, step, scalars) -> None:
         """Append one line and one TensorBoard event. scalars: {name: float}; NaN is written as null."""
         values = {k: float(v) for k, v in scalars.items()}
         line = {"step": int(step), **{k: v if math.isfinite(v) else None for k, v in values.items()}}
@@ -40,13 +40,13 @@ class MetricWriter:
         )
         self._events.add_event(event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary))
 
-    def close(self):
+    def close(self) -> None:
         """Flush and close both files."""
         self._file.close()
         self._events.close()
 
 
-def read_metrics(workdir):
+def read_metrics(workdir) -> list[dict[str, float | None]]:
     """The lines of metrics.jsonl as dicts, in order; [] where there is no file."""
     path = pathlib.Path(workdir) / "metrics.jsonl"
     if not path.exists():

@@ -11,7 +11,7 @@ import optax
 _EPS = 1e-6
 
 
-def masked_mean(values, mask):
+def masked_mean(values, mask) -> jax.Array:
     """Mean of `values` [B] over the rows where `mask` [B] is true; 0 where none is.
 
     Divides by the rows that count, so a loss that is defined for few rows is not diluted by the others.
@@ -21,14 +21,14 @@ def masked_mean(values, mask):
     return jnp.sum(jnp.where(mask > 0, values, 0.0) * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def label_ce(logits, label, smoothing=0.0):
+def label_ce(logits, label, smoothing=0.0) -> jax.Array:
     """Softmax cross-entropy. logits [B, C] float, label [B] int -> [B]."""
     target = jax.nn.one_hot(label, logits.shape[-1])
     target = (1.0 - smoothing) * target + smoothing / logits.shape[-1]
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), target)
 
 
-def label_arc(cosine, label, *, scale=30.0, margin=0.3):
+def label_arc(cosine, label, *, scale=30.0, margin=0.3) -> jax.Array:
     """ArcMargin (ArcFace) on cosines in [-1, 1]: cos(theta_y + m), with the linear continuation past pi - m.
 
     cosine [B, C], label [B] int, margin in radians (a float or a traced scalar, for warm-up) -> [B].
@@ -43,7 +43,7 @@ def label_arc(cosine, label, *, scale=30.0, margin=0.3):
     return label_ce(scale * jnp.where(one_hot > 0, shifted, cosine), label)
 
 
-def map_bce(logits, target, *, pos_weight=2.0):
+def map_bce(logits, target, *, pos_weight=2.0) -> jax.Array:
     """Binary cross-entropy of a map against a soft target, mean over the grid.
 
     logits, target [B, g, g, 1], target in [0, 1]; `pos_weight` weighs the positive part -> [B]. Source: MSDDF 6.
@@ -53,7 +53,7 @@ def map_bce(logits, target, *, pos_weight=2.0):
     return jnp.mean(bce, axis=(1, 2, 3))
 
 
-def map_dice(logits, target):
+def map_dice(logits, target) -> jax.Array:
     """1 - soft Dice between sigmoid(logits) and target, both [B, g, g, 1] -> [B] in [0, 1]."""
     prob, target = jax.nn.sigmoid(logits.astype(jnp.float32)), target.astype(jnp.float32)
     overlap = jnp.sum(prob * target, axis=(1, 2, 3))
@@ -61,28 +61,28 @@ def map_dice(logits, target):
     return 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
 
 
-def multilabel_bce(logits, target):
+def multilabel_bce(logits, target) -> jax.Array:
     """Mean sigmoid cross-entropy over labels. logits, target [B, K] -> [B]."""
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), target), axis=-1)
 
 
-def strength_mse(prediction, target):
+def strength_mse(prediction, target) -> jax.Array:
     """Squared error of the blending strength. prediction, target [B] in [0, 1] -> [B]."""
     return (prediction.astype(jnp.float32) - target) ** 2
 
 
-def pair_cosine(a, b):
+def pair_cosine(a, b) -> jax.Array:
     """1 - cos(a, b) for paired rows, [B, d] and [B, d] -> [B] in [0, 2]. Twin and frequency consistency."""
     return 1.0 - jnp.sum(unit(a) * unit(b), axis=-1)
 
 
-def unit(x):
+def unit(x) -> jax.Array:
     """x [..., d] / |x|, in float32, with a finite gradient at 0."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)
 
 
-def feature_uniformity(z, mask):
+def feature_uniformity(z, mask) -> jax.Array:
     """log mean_{i<j} exp(-2 |z_i - z_j|^2) over the global batch, the same value for every row.
 
     z [B, d] of unit length, mask [B] of the rows that take part -> [B]. Source: GenD 3.
@@ -93,7 +93,7 @@ def feature_uniformity(z, mask):
     return jnp.broadcast_to(value, z.shape[:1])
 
 
-def feature_alignment(z, label, mask):
+def feature_alignment(z, label, mask) -> jax.Array:
     """mean over same-label pairs i<j of |z_i - z_j|^2, the same value for every row; 0 without a pair.
 
     z [B, d] of unit length, label [B], mask [B] -> [B]. Source: GenD 3.
@@ -115,7 +115,7 @@ def _pairs(mask):
     return jnp.triu(mask[:, None] * mask[None, :], k=1)
 
 
-def slerp_same_class(key, z, label, *, probability=0.5, t_max=0.5):
+def slerp_same_class(key, z, label, *, probability=0.5, t_max=0.5) -> jax.Array:
     """Move a unit feature along the great circle towards another of its class.
 
     Args:

@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from msddf_jax import experiments
 
@@ -39,7 +39,7 @@ def default_workdir(spec) -> str:
     return str(pathlib.Path("runs") / name.replace("/", "_"))
 
 
-def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=None):
+def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=None) -> ConfigDict:
     """The config with other data sets; what is None stays as it is.
 
     Args:
@@ -84,7 +84,7 @@ def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=N
     return config
 
 
-def main(argv):
+def main(argv) -> None:
     """Run one experiment. Exit code 0 also after SIGTERM with a checkpoint; 1 with one line on a known error."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")

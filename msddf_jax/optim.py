@@ -1,6 +1,5 @@
 """The optimiser from a config: groups by regex, first match wins; a group without settings is frozen."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -35,7 +34,7 @@ class Optimiser(NamedTuple):
 
 def make_schedule(
     peak, *, steps, schedule="cosine", warmup_steps=0, final_lr=0.0, period=0, factor=0.5, start=0.0
-) -> Callable:
+) -> optax.Schedule:
     """The learning rate by step: a linear warm-up to `peak`, then what `schedule` names.
 
     Args:

@@ -6,7 +6,7 @@ Writes `<out>/predictions.jsonl`, one line a file, which is printed too, and for
 line with `error` {code, message} and the others go on; the exit code is 1 where no file was scored.
 """
 
-import collections
+import collections.abc
 import contextlib
 import errno
 import importlib
@@ -123,7 +123,7 @@ def _config_name(config):
     return " ".join([config.detector, *([config.model.variant] if "variant" in config.model else [])])
 
 
-def find_files(paths, skip=None):
+def find_files(paths, skip=None) -> list[tuple[pathlib.Path, InputError | None]]:
     """The files to score, in order, each once.
 
     Args:
@@ -170,7 +170,7 @@ def _search(folder, suffixes, skip):
     return inside
 
 
-def picture_names(paths):
+def picture_names(paths) -> dict[pathlib.Path, str]:
     """{path: its path below the folder that all share}, extension kept: no two files have the same."""
     if not paths:
         return {}
@@ -178,7 +178,7 @@ def picture_names(paths):
     return {path: os.path.relpath(os.path.abspath(path), shared) for path in paths}
 
 
-def extract_all(found, settings):
+def extract_all(found, settings) -> collections.abc.Iterator[tuple[pathlib.Path, extract.Extraction]]:
     """Yields (path, Extraction); of a file that cannot be used, one without frames and with the reason."""
     for path, error in found:
         try:
@@ -349,7 +349,7 @@ def _writing(path):
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def define_flags(values=flags.FLAGS):
+def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     keys = {"flag_values": values}
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True, **keys)
@@ -386,7 +386,7 @@ def _import_ahead(landmarks):
     threading.Thread(target=run).start()
 
 
-def main(argv):
+def main(argv) -> int:
     """Score files. Returns the exit code: 0, or 1 where no file was scored, with one line that says why."""
     values = flags.FLAGS
     if len(argv) < 2:

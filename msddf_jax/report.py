@@ -316,7 +316,7 @@ def _about(run):
     return page.details(run.name, page.table(versions), page.code(config), opened=False)
 
 
-def main(argv):
+def main(argv) -> None:
     """Write the page. Exit code 1 with one line where it cannot."""
     values = flags.FLAGS
     with command.errors_in_one_line(argv):

@@ -27,7 +27,7 @@ METHODS = {
 _PRECISION = jax.lax.Precision.HIGHEST
 
 
-def grad_cam(activation, gradient):
+def grad_cam(activation, gradient) -> jax.Array:
     """Grad-CAM of a feature map: ReLU of its channels' sum, each weighted by its mean gradient, over the largest value.
 
     Args:
@@ -44,7 +44,7 @@ def grad_cam(activation, gradient):
     return _ratio(heat, heat.max((1, 2), keepdims=True))
 
 
-def attention_rollout(attention):
+def attention_rollout(attention) -> jax.Array:
     """How much of each input token is in each token after the last block, by attention and skip connections alone.
 
     The heads' mean is mixed half and half with the identity, for the skip connection, normalised by rows, and the
@@ -110,7 +110,7 @@ def explain(apply, weights, images, methods) -> dict[str, jax.Array]:
     return result
 
 
-def make_explain_fn(config, methods=None) -> Callable:
+def make_explain_fn(config, methods=None) -> Callable[[dict, dict], dict[str, jax.Array]]:
     """explain(weights, {"image": uint8 [B, H, W, 3]}) -> as `explain`, jitted.
 
     Args:
@@ -135,7 +135,7 @@ def methods_of(config) -> tuple[str, ...]:
     return _available(*jax.eval_shape(lambda w: _forward(apply, w, image), detector.weight_shapes(config)))
 
 
-def upsample(heat, size):
+def upsample(heat, size) -> jax.Array:
     """Maps [B, g, g] enlarged linearly to [B, size, size], float32; values stay within their range."""
     return jax.image.resize(heat.astype(jnp.float32), (heat.shape[0], size, size), "bilinear")
 

@@ -1,7 +1,5 @@
 """Meshes and shardings: `jit` with `NamedSharding` on every device there is, one process or many."""
 
-from typing import Any
-
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -41,7 +39,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def infer_sharding(shapes, rules, mesh: Mesh) -> dict:
+def infer_sharding(shapes, rules, mesh: Mesh) -> dict[str, dict | NamedSharding]:
     """A NamedSharding for every leaf.
 
     Args:
@@ -72,7 +70,7 @@ def _spec(name, shape, tactic, mesh):
     return PartitionSpec()
 
 
-def shard_state(shapes, rules, mesh: Mesh) -> Any:
+def shard_state(shapes: trees.State, rules, mesh: Mesh) -> trees.State:
     """Shardings of a whole `train_step.TrainState`.
 
     Parameters by the rules (`infer_sharding`), their averages and moments as they are; all else on every device whole.

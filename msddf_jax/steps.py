@@ -35,7 +35,7 @@ class Step(NamedTuple):
     batches: int = 1
 
 
-def gradient(objective, trainable, batches) -> tuple[dict, Aux]:
+def gradient(objective, trainable, batches) -> tuple[dict[str, jax.Array], Aux]:
     """The gradient of the objective.
 
     Args:
@@ -44,7 +44,7 @@ def gradient(objective, trainable, batches) -> tuple[dict, Aux]:
     return jax.grad(objective, has_aux=True)(trainable, batches[0], 0)
 
 
-def sam(objective, trainable, batches, *, rho) -> tuple[dict, Aux]:
+def sam(objective, trainable, batches, *, rho) -> tuple[dict[str, jax.Array], Aux]:
     """Sharpness-aware minimisation: the gradient at the worst point nearby, to first order.
 
     The detector's parameters move by rho g / |g|; the gradient there is applied at the old place. Log, moving
@@ -61,7 +61,7 @@ def sam(objective, trainable, batches, *, rho) -> tuple[dict, Aux]:
     return grads, aux
 
 
-def bilevel(objective, trainable, batches, *, upper, rates) -> tuple[dict, Aux]:
+def bilevel(objective, trainable, batches, *, upper, rates) -> tuple[dict[str, jax.Array], Aux]:
     """The gradient for parameters and loss weights: the weights lower `upper` on another batch after this step.
 
     Args:
@@ -119,12 +119,12 @@ def hypergradient(terms, upper, parameters, grads, rates) -> dict[str, jax.Array
     return {name: -value for name, value in product.items()}
 
 
-def project(trainable) -> dict:
+def project(trainable) -> dict[str, jax.Array]:
     """The parameters with loss weights kept >= 0."""
     return {name: jnp.maximum(p, 0.0) if name.startswith(_PREFIX) else p for name, p in trainable.items()}
 
 
-def weighted_sum(terms: Mapping[str, tuple], weights: Mapping[str, Any]) -> tuple[jax.Array, dict]:
+def weighted_sum(terms: Mapping[str, tuple], weights: Mapping[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
     """(sum of weight x masked mean, {name: masked mean}) of a detector's terms; a term without a weight counts 0."""
     means = {name: losses.masked_mean(*term) for name, term in terms.items()}
     return sum(weights.get(name, 0.0) * value for name, value in means.items()), means

@@ -18,7 +18,7 @@ from msddf_jax.inference import load_for_inference
 def stress_workdir(
     workdir, *, grids=robustness.GRIDS, evals=None, max_videos=None, transfer_from=None, data_dir=None,
     batch_size=None, seed=0,
-):  # fmt: skip
+) -> list[dict[str, str | list | float | None]]:  # fmt: skip
     """Run the grids over the evals of a workdir; write and print the table.
 
     Args:
@@ -77,7 +77,7 @@ def _check_names(what, given, known):
         raise ValueError(f"unknown {what} {unknown}, allowed: {', '.join(known)}")
 
 
-def main(argv):
+def main(argv) -> None:
     """Stress one workdir. Exit code 1 with one line where it cannot."""
     values = flags.FLAGS
     with command.errors_in_one_line(argv, (*command.ERRORS, RuntimeError)):

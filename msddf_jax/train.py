@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from msddf_jax import checkpoint, cpu, detector, evaluate, hooks, inference, logs, sharding, steps, trees
 from msddf_jax.data import overlap, pipeline, schema, source
-from msddf_jax.train_step import ema_weights, init_players, init_state, make_train_step
+from msddf_jax.train_step import TrainState, ema_weights, init_players, init_state, make_train_step
 from msddf_jax.weights import load_initial
 
 
-def train_and_evaluate(config, workdir, allow_leakage=False):
+def train_and_evaluate(config, workdir, allow_leakage=False) -> dict[str, float | dict | None]:
     """Train to `config.steps`, resuming what the workdir holds, then evaluate every set of `config.evals`.
 
     allow_leakage: go on where training or selection meets a test split; the log and `versions.json` say so.
@@ -40,7 +40,7 @@ def train_and_evaluate(config, workdir, allow_leakage=False):
     return evaluate.evaluate_workdir(workdir, eval_sets=eval_sets)
 
 
-def check_config(config, allow_leakage=False):
+def check_config(config, allow_leakage=False) -> None:
     """Raise ValueError for settings that contradict each other, before any data is read."""
     detector.load(config.detector)
     hooks.check(config)
@@ -63,7 +63,7 @@ def check_config(config, allow_leakage=False):
         raise ValueError("config.steps, log_every and checkpoint_every must be at least 1")
 
 
-def test_splits_used(config):
+def test_splits_used(config) -> list[str]:
     """Lines that say where the config trains or chooses checkpoints on a split that is for testing."""
     lines = []
     if config.select is not None:
@@ -79,7 +79,7 @@ def test_splits_used(config):
     return lines
 
 
-def open_data(config):
+def open_data(config) -> tuple[source.Source, dict[str, source.Source]]:
     """(training source, {eval name: source}). Every missing set is found before the error is raised."""
     problems = {}
 
@@ -103,7 +103,7 @@ def open_data(config):
     return train_set, eval_sets
 
 
-def check_leakage(config, train_set, eval_sets, allow=False):
+def check_leakage(config, train_set, eval_sets, allow=False) -> list[str]:
     """Compare training and validation with every test split, by what the indexes say; print what was found.
 
     Args:
@@ -137,7 +137,7 @@ def check_leakage(config, train_set, eval_sets, allow=False):
     return errors
 
 
-def fit(config, workdir, train_set, eval_sets):
+def fit(config, workdir, train_set, eval_sets) -> TrainState | None:
     """Train until `config.steps`. Returns the final state, or None where SIGTERM ended it with a checkpoint saved."""
     mesh = sharding.make_mesh(config.mesh.to_dict())
     identities = source.identity_table(train_set)
@@ -179,7 +179,7 @@ def fit(config, workdir, train_set, eval_sets):
     return state
 
 
-def make_state(config, mesh) -> tuple:
+def make_state(config, mesh) -> tuple[TrainState, TrainState, dict[str, dict], dict[str, dict]]:
     """(state on the mesh, its shardings, {frozen player: variables}, {tree: where its weights came from}).
 
     Parameters are created in place: whole ones never sit on one device.
@@ -193,7 +193,7 @@ def make_state(config, mesh) -> tuple:
     return make(initial), shardings, fixed, {**about, **more}
 
 
-def load_weights(config, shapes, elsewhere=()) -> tuple[dict, dict]:
+def load_weights(config, shapes, elsewhere=()) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
     """({our flat name: array} of the detector that `config.init` gives, {tree: where from}).
 
     shapes: the state as shapes. elsewhere: trees of `config.init` that are not the detector's. Raises ValueError for
@@ -207,7 +207,7 @@ def load_weights(config, shapes, elsewhere=()) -> tuple[dict, dict]:
     return load_initial.load(config, there, adapt=adapt, elsewhere=elsewhere)
 
 
-def load_frozen(config, shapes, mesh) -> tuple[dict, dict]:
+def load_frozen(config, shapes, mesh) -> tuple[dict[str, dict], dict[str, dict]]:
     """({frozen player: variables on the mesh}, {player: where from}): read from the files of `config.init`.
 
     shapes: {player: variables}. Raises ValueError for a frozen player that `config.init` does not name.
@@ -225,12 +225,12 @@ def load_frozen(config, shapes, mesh) -> tuple[dict, dict]:
     return jax.device_put(fixed, sharding.replicated(mesh)), about
 
 
-def abstract(state, shardings):
+def abstract(state, shardings) -> TrainState:
     """The state as shapes with shardings, to restore into."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
 
 
-def check_identities(config, identities):
+def check_identities(config, identities) -> None:
     """Raise ValueError where the identity head has too few classes for the training set."""
     wanted = config.model.get("num_identities", 0)
     if wanted and len(identities) > wanted:
@@ -270,7 +270,7 @@ class Loop:
         self.eval_sets, self.stop, self.fixed = eval_sets, stop, fixed
         self.score = inference.make_score_fn(config)
 
-    def run(self, state, shardings, first):
+    def run(self, state, shardings, first) -> tuple[TrainState, bool]:
         """(state, finished). Steps from `first` to config.steps; saves, logs and selects on the way."""
         config = self.config
         step_fn = jax.jit(
@@ -313,7 +313,7 @@ class Loop:
         self.manager.wait_until_finished()
         return state, True
 
-    def select(self, step, state):
+    def select(self, step, state) -> None:
         """Evaluate on the validation set of `config.select`; keep the weights if they are the best so far."""
         settings = self.config.select
         weights = ema_weights(state)
@@ -333,7 +333,7 @@ class Loop:
             checkpoint.save_best(self.workdir, step, weights, {name: float(value)})
 
 
-def check_finite(step, scalars):
+def check_finite(step, scalars) -> dict[str, float]:
     """The scalars as floats. Raises FloatingPointError naming every one that is not finite."""
     values = {name: float(np.asarray(value)) for name, value in scalars.items()}
     bad = {name: value for name, value in values.items() if not math.isfinite(value)}

@@ -61,7 +61,7 @@ def make_cast(config) -> Cast:
     return Cast(found, players, {"detector": protocol.make_model(config), **modules}, tuple(groups))
 
 
-def init_players(config, *, frozen) -> dict:
+def init_players(config, *, frozen) -> dict[str, dict]:
     """{player: variables} as drawn: of the frozen players or of the others, the detector among them."""
     cast = make_cast(config)
     # Initial values come from XLA's own generator: the default one, unrolled for some 200 parameters, takes twice
@@ -110,7 +110,7 @@ def make_optimizer(config, trainable) -> optim.Optimiser:
     return optim.make_optimizer(trainable, steps=config.steps, **settings)
 
 
-def make_objective(config, cast, state, held, fixed) -> Callable:
+def make_objective(config, cast, state, held, fixed) -> Callable[[dict, dict, int], tuple[jax.Array, steps.Aux]]:
     """objective(trainable, batch, number) -> (scalar, steps.Aux), as `steps` wants it.
 
     held: flat dict of what this step does not train. fixed: {frozen player: variables}. number: of the batch, 0 for the
@@ -145,7 +145,7 @@ def make_objective(config, cast, state, held, fixed) -> Callable:
     return objective
 
 
-def make_train_step(config) -> Callable:
+def make_train_step(config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """step(state, batches, fixed={}) -> (state, scalars): pure, to be jitted with the state donated.
 
     batches: tuple of `steps.STEPS[config.step.name].batches` dicts of `schema.DEVICE_FIELDS` arrays. fixed: {frozen
@@ -185,7 +185,7 @@ def make_train_step(config) -> Callable:
     return train_step
 
 
-def ema_weights(state) -> dict:
+def ema_weights(state) -> dict[str, dict]:
     """{"params", "model_state"} of the detector with the averaged parameters in place of the trained ones."""
     flat = {**trees.flatten({"detector": state.params["detector"]}), **state.ema}
     return {"params": trees.unflatten(flat)["detector"], "model_state": state.model_state["detector"]}

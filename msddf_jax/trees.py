@@ -3,12 +3,16 @@
 import difflib
 import re
 import zlib
+from typing import TypeVar
 
 import jax
 from flax import traverse_util
 
+Leaf = jax.typing.ArrayLike | jax.ShapeDtypeStruct | jax.sharding.Sharding
+State = TypeVar("State")
 
-def flatten(tree):
+
+def flatten(tree) -> dict[str, Leaf]:
     """Nested dict -> {"a/b/c": leaf}, in sorted order.
 
     An empty tree gives {}. Raises TypeError if `tree` is not a dict.
@@ -18,12 +22,12 @@ def flatten(tree):
     return dict(sorted(traverse_util.flatten_dict(tree, sep="/").items()))
 
 
-def unflatten(flat):
+def unflatten(flat) -> dict[str, dict | Leaf]:
     """{"a/b/c": leaf} -> nested dict; the inverse of `flatten`."""
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def match(names, rules):
+def match(names, rules) -> dict[str, object]:
     """The value of the first rule whose regex matches the whole name, for every name.
 
     Args:
@@ -57,7 +61,7 @@ def match(names, rules):
     return out
 
 
-def split(tree, wanted):
+def split(tree, wanted) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
     """Split a nested dict into two flat ones by a {name: bool} table.
 
     Returns:
@@ -67,7 +71,7 @@ def split(tree, wanted):
     return {k: v for k, v in flat.items() if wanted[k]}, {k: v for k, v in flat.items() if not wanted[k]}
 
 
-def merge(*flats):
+def merge(*flats) -> dict[str, dict | Leaf]:
     """Flat dicts -> one nested dict. Raises ValueError if two hold the same name."""
     out = {}
     for flat in flats:
@@ -78,7 +82,7 @@ def merge(*flats):
     return unflatten(out)
 
 
-def check_same_structure(expected, got, where):
+def check_same_structure(expected, got, where) -> None:
     """Raise ValueError naming every missing, extra or differently shaped leaf of `got`.
 
     Args:
@@ -101,12 +105,12 @@ def check_same_structure(expected, got, where):
         raise ValueError(f"{where} does not fit the model: " + "; ".join(problems[:8]) + more)
 
 
-def count_parameters(tree):
+def count_parameters(tree) -> int:
     """Number of scalars in a tree of arrays or shapes."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
 
 
-def stream_key(root, name, step):
+def stream_key(root, name, step) -> jax.Array:
     """The random key of a named stream at a step: derived, not carried, so a resumed run draws the same.
 
     Args:

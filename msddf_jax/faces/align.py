@@ -57,13 +57,13 @@ BOX_MARGINS = {"sbi": 0.125}
 NAMES = (*PRESETS, *BOX_MARGINS)
 
 
-def check_preset(name):
+def check_preset(name) -> None:
     """Raise ValueError that lists the names there are, unless `name` is one."""
     if name not in NAMES:
         raise ValueError(f"unknown alignment preset {name!r}; there are {', '.join(NAMES)}")
 
 
-def get_preset(name):
+def get_preset(name) -> Preset:
     """The `Preset` of that name. Raises ValueError for other names, and for one that crops by the box."""
     check_preset(name)
     if name in BOX_MARGINS:
@@ -71,7 +71,7 @@ def get_preset(name):
     return PRESETS[name]
 
 
-def template_points(preset, size):
+def template_points(preset, size) -> np.ndarray:
     """Where the five points land in the crop.
 
     Args:
@@ -86,13 +86,13 @@ def template_points(preset, size):
     return (np.array(spec.template, np.float64) + margin) / spec.scale * size
 
 
-def alignment_points(landmarks, preset):
+def alignment_points(landmarks, preset) -> np.ndarray:
     """The five points of `preset`, float64 [5, 2], from 81 landmarks [81, 2]."""
     landmarks = np.asarray(landmarks, np.float64)
     return np.stack([landmarks[list(indices)].mean(0) for indices in get_preset(preset).points])
 
 
-def estimate_similarity(src, dst):
+def estimate_similarity(src, dst) -> np.ndarray:
     """The similarity (scale, rotation, shift; no reflection) closest to `src -> dst` in least squares.
 
     The planar case of Umeyama (PAMI 1991, eq. 40-42): as complex numbers, scale and rotation are one factor.
@@ -123,18 +123,18 @@ def estimate_similarity(src, dst):
     return np.column_stack([linear, dst_mean - linear @ src_mean])
 
 
-def transform_points(points, matrix):
+def transform_points(points, matrix) -> np.ndarray:
     """Points [..., 2] moved by an affine matrix [2, 3]; float64 of the same shape."""
     points, matrix = np.asarray(points, np.float64), np.asarray(matrix, np.float64)
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def align_face(landmarks, preset, size):
+def align_face(landmarks, preset, size) -> np.ndarray:
     """The matrix, float64 [2, 3], that brings 81 landmarks [81, 2] of a frame to the crop of `preset`."""
     return estimate_similarity(alignment_points(landmarks, preset), template_points(preset, size))
 
 
-def crop_matrix(landmarks, box, shape, preset, size):
+def crop_matrix(landmarks, box, shape, preset, size) -> np.ndarray:
     """The matrix, float64 [2, 3], from a frame to the crop of `preset`.
 
     Args:
@@ -158,7 +158,7 @@ def crop_matrix(landmarks, box, shape, preset, size):
     return np.array([[sx, 0, (0.5 - left) * sx - 0.5], [0, sy, (0.5 - top) * sy - 0.5]])
 
 
-def warp_image(image, matrix, size):
+def warp_image(image, matrix, size) -> np.ndarray:
     """The square crop of `image` under `matrix`: bilinear, black outside, as DeepfakeBench does.
 
     Args:
@@ -172,7 +172,7 @@ def warp_image(image, matrix, size):
     return cv2.warpAffine(image, np.asarray(matrix, np.float64), (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
 
 
-def warp_mask(mask, matrix, size):
+def warp_mask(mask, matrix, size) -> np.ndarray:
     """The crop of a mask, uint8 [size, size] in {0, 255}: bilinear, then above 1 is 255 (DeepfakeBench).
 
     The threshold is low because masks come as lossy video and hold every grey level.

@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 
@@ -33,19 +35,19 @@ class Face:
     points: np.ndarray
 
 
-def box_area(box):
+def box_area(box) -> float:
     """Area of x0 y0 x1 y1, 0 where it is empty."""
     return float(max(box[2] - box[0], 0) * max(box[3] - box[1], 0))
 
 
-def box_iou(a, b):
+def box_iou(a, b) -> float:
     """Intersection over union of two boxes x0 y0 x1 y1, 0 to 1."""
     inner = box_area([max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])])
     union = box_area(a) + box_area(b) - inner
     return inner / union if union > 0 else 0.0
 
 
-def make_detector(kind="yunet", model_dir=None, *, file=None):
+def make_detector(kind="yunet", model_dir=None, *, file=None) -> Callable[[np.ndarray], list[Face]]:
     """Builds `detect(image) -> list[Face]`, largest box first, an empty list where there is no face.
 
     `image` is uint8 RGB [H, W, 3] of any size. YuNet looks at it with its long side at 640 pixels, and at 320 where
@@ -71,7 +73,7 @@ def make_detector(kind="yunet", model_dir=None, *, file=None):
     return detect
 
 
-def import_dlib():
+def import_dlib() -> ModuleType:
     """The module, or ImportError that says how to get it."""
     try:
         import dlib
@@ -113,7 +115,7 @@ def _make_dlib(model_dir, file):
     return detect
 
 
-def user_file(file, flag, what):
+def user_file(file, flag, what) -> pathlib.Path:
     """Path of a model file that the user has. Raises fetch.ModelFileError where there is none."""
     if not file or not pathlib.Path(file).is_file():
         found = f"{file} is not there" if file else f"{flag} is not given"

@@ -67,7 +67,9 @@ class Extraction:
     num_decoded: int
 
 
-def extract_scene(scene, *, size=256, preset="dfb", faces="largest", detector=None, landmarker=None, whole_mask=True):
+def extract_scene(
+    scene, *, size=256, preset="dfb", faces="largest", detector=None, landmarker=None, whole_mask=True
+) -> list[Extraction]:
     """Aligned crops of the faces of a scene.
 
     Boxes are linked over the frames (`tracks.link_faces`), and a face is one track throughout, so that a passer-by
@@ -102,7 +104,7 @@ def extract_scene(scene, *, size=256, preset="dfb", faces="largest", detector=No
     return [first, *out[1:]]
 
 
-def extract_crops(scene, *, size=256, detector=None, landmarker=None):
+def extract_crops(scene, *, size=256, detector=None, landmarker=None) -> Extraction:
     """Images that are face crops already, brought to one size, with landmarks where a face is found in them.
 
     Args:
@@ -155,7 +157,7 @@ def extract_faces(
     detector=None,
     landmarker=None,
     mask_path=None,
-):
+) -> Extraction:
     """Aligned crops of the one face that matters in a video.
 
     Holds the sampled frames in memory at full size (32 frames of 1080p are 200 MB).
@@ -187,7 +189,9 @@ def extract_faces(
     return extract_scene(scene, size=size, preset=preset, detector=detector, landmarker=landmarker)[0]
 
 
-def extract_faces_image(image, *, size=256, preset="dfb", detector=None, landmarker=None, points=None, max_faces=1):
+def extract_faces_image(
+    image, *, size=256, preset="dfb", detector=None, landmarker=None, points=None, max_faces=1
+) -> Extraction:
     """Aligned crops of the faces in one image, largest first.
 
     Args:

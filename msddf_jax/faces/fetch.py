@@ -27,7 +27,7 @@ class ModelFileError(RuntimeError):
     """A model file is missing or is not the one expected; the message says what to do."""
 
 
-def model_file(name, model_dir=None):
+def model_file(name, model_dir=None) -> pathlib.Path:
     """The path of a model file, downloaded on first use and checked against its SHA-256.
 
     Args:

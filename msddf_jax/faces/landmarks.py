@@ -1,6 +1,7 @@
 """81 landmarks: from MediaPipe's 478-point face mesh or dlib's predictor, and the order in which files hold them."""
 
 import atexit
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,7 +29,7 @@ _ENLARGE = (1.0, 0.75, 1.5)
 _MIN_IOU = 0.1
 
 
-def from_dlib_order(points):
+def from_dlib_order(points) -> np.ndarray:
     """Files to memory: the 13 forehead points from the predictor's order to left to right.
 
     Args:
@@ -43,7 +44,7 @@ def from_dlib_order(points):
     return out
 
 
-def to_dlib_order(points):
+def to_dlib_order(points) -> np.ndarray:
     """Memory to files: the inverse of `from_dlib_order`."""
     points = _checked(points)
     out = points.copy()
@@ -70,7 +71,7 @@ def _load_mediapipe():
     return mediapipe, BaseOptions, vision
 
 
-def make_landmarker(kind="mediapipe", model_dir=None, *, file=None):
+def make_landmarker(kind="mediapipe", model_dir=None, *, file=None) -> Callable[..., np.ndarray | None]:
     """Builds `landmark(image, box)`: 81 points of the face in a box, or None where there is none.
 
     `image` is uint8 RGB [H, W, 3]; `box` is x0 y0 x1 y1 in its pixels. Returns float32 [81, 2], pixels of the

@@ -60,7 +60,7 @@ class Scene:
     num_decoded: int
 
 
-def read_video_scene(path, sample, *, mask_path=None, sidecar=False, limits=None):
+def read_video_scene(path, sample, *, mask_path=None, sidecar=False, limits=None) -> Scene:
     """The sampled frames of a video, with its mask video's.
 
     Args:
@@ -96,7 +96,7 @@ def read_video_scene(path, sample, *, mask_path=None, sidecar=False, limits=None
     return Scene(decoded.frames, masks, points, drops, info, decoded.num_decoded)
 
 
-def read_image_scene(images, sample, *, masks=None, sidecar=False, optional=False):
+def read_image_scene(images, sample, *, masks=None, sidecar=False, optional=False) -> Scene:
     """The sampled images of a sequence.
 
     Args:
@@ -128,13 +128,13 @@ def read_image_scene(images, sample, *, masks=None, sidecar=False, optional=Fals
     return Scene(frames, read_masks or None, points if sidecar else None, drops, None, len(frames))
 
 
-def sidecar_path(video_path):
+def sidecar_path(video_path) -> pathlib.Path:
     """`<stem>.landmarks.npy` beside a video."""
     video_path = pathlib.Path(video_path)
     return video_path.with_name(f"{video_path.stem}.landmarks.npy")
 
 
-def read_sidecar(path):
+def read_sidecar(path) -> np.ndarray:
     """Landmarks that come with a video.
 
     Args:

@@ -15,7 +15,7 @@ NMS_THRESHOLD = 0.4
 _MEAN, _STD = 127.5, 128.0
 
 
-def letterbox(image):
+def letterbox(image) -> tuple[np.ndarray, tuple[int, int]]:
     """The network's input.
 
     Args:
@@ -34,7 +34,7 @@ def letterbox(image):
     return ((canvas.astype(np.float32) - _MEAN) / _STD).transpose(2, 0, 1)[None], small
 
 
-def decode_heads(outputs):
+def decode_heads(outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes from the nine outputs, before non-maximum suppression.
 
     Args:
@@ -67,14 +67,14 @@ def decode_heads(outputs):
     return tuple(np.concatenate(parts).astype(np.float32) for parts in (scores, boxes, points))
 
 
-def suppress(scores, boxes):
+def suppress(scores, boxes) -> np.ndarray:
     """Indices of the boxes to keep, best first: none overlaps a better one by more than 0.4."""
     sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     kept = cv2.dnn.NMSBoxes(sizes.tolist(), scores.tolist(), SCORE_THRESHOLD, NMS_THRESHOLD)
     return np.asarray(kept, np.int64).ravel()
 
 
-def find_faces(net, image):
+def find_faces(net, image) -> list[tuple[np.ndarray, float, np.ndarray]]:
     """(box [4], score, points [5, 2]) of every face, in pixels of the image, best first.
 
     Args:

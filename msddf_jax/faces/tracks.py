@@ -11,7 +11,7 @@ _MAX_STEP = 1.0
 _MAX_GROWTH = 2.0
 
 
-def link_faces(boxes):
+def link_faces(boxes) -> list[dict[int, int]]:
     """Tracks of boxes that belong to one face each.
 
     A box joins the track whose latest box it overlaps most; where none overlaps, one from which it is less than a side
@@ -45,7 +45,7 @@ def link_faces(boxes):
     return tracks
 
 
-def rank_tracks(tracks, boxes, masks=None):
+def rank_tracks(tracks, boxes, masks=None) -> list[tuple[dict[int, int], int]]:
     """The tracks, the one that matters first.
 
     Args:
@@ -60,7 +60,7 @@ def rank_tracks(tracks, boxes, masks=None):
     return [(tracks[t], held[t]) for t in order]
 
 
-def main_track(ranked, boxes, masked=False):
+def main_track(ranked, boxes, masked=False) -> dict[int, int]:
     """The first of the ranked tracks, with those that may be the same face elsewhere, after a cut or a quick move.
 
     They never show beside it in a frame, and are at most twice as large or small as it is next in time. A face that
@@ -80,7 +80,7 @@ def main_track(ranked, boxes, masked=False):
     return dict(sorted(main.items()))
 
 
-def mask_pixels(masks, index, box):
+def mask_pixels(masks, index, box) -> int:
     """How many pixels of a frame's mask, where it has one, are set inside a box."""
     if masks is None or index not in masks:
         return 0

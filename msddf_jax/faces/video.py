@@ -75,7 +75,7 @@ class DecodedFrames:
     corrupt: tuple = ()
 
 
-def sample_indices(num_frames, k):
+def sample_indices(num_frames, k) -> np.ndarray:
     """Up to k frame numbers, evenly spread over a video, first and last included (DeepfakeBench).
 
     Args:
@@ -95,7 +95,7 @@ def sample_indices(num_frames, k):
     return np.unique(np.linspace(0, num_frames - 1, k).astype(np.int64))
 
 
-def sample_clips(num_frames, clip_length, num_clips):
+def sample_clips(num_frames, clip_length, num_clips) -> np.ndarray:
     """Frame numbers of runs of consecutive frames, evenly placed over a video, the first at its start.
 
     Args:
@@ -117,7 +117,7 @@ def sample_clips(num_frames, clip_length, num_clips):
     return (starts[:, None] + np.arange(clip_length)).ravel()
 
 
-def check_limits(info, path, *, max_seconds=MAX_VIDEO_SECONDS, max_pixels=MAX_FRAME_PIXELS):
+def check_limits(info, path, *, max_seconds=MAX_VIDEO_SECONDS, max_pixels=MAX_FRAME_PIXELS) -> None:
     """Refuse a video by what its container says, before anything is decoded.
 
     Args:
@@ -161,7 +161,7 @@ def _info(container, path):
     return VideoInfo(num_frames, stream.width, stream.height, float(stream.average_rate or 0))
 
 
-def probe(path):
+def probe(path) -> VideoInfo:
     """`VideoInfo` of a video file. Raises VideoError (unreadable_video)."""
     with _open(path) as container:
         return _info(container, path)
@@ -174,7 +174,7 @@ def _to_rgb(frame):
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def read_frames(path, indices, *, max_pixels=MAX_FRAME_PIXELS):
+def read_frames(path, indices, *, max_pixels=MAX_FRAME_PIXELS) -> DecodedFrames:
     """The frames asked for, in one sequential decode (seeking each costs ten times as much).
 
     Args:
@@ -218,7 +218,7 @@ def read_frames(path, indices, *, max_pixels=MAX_FRAME_PIXELS):
     return DecodedFrames(frames, decoded, truncated, info, tuple(corrupt))
 
 
-def write_video(path, frames, fps=25, crf=18):
+def write_video(path, frames, fps=25, crf=18) -> None:
     """Writes H.264 mp4 (yuv420p, index at the front).
 
     Args:
@@ -250,7 +250,7 @@ def write_video(path, frames, fps=25, crf=18):
         container.mux(stream.encode())
 
 
-def read_image(path):
+def read_image(path) -> np.ndarray:
     """Decodes an image file, upright by its EXIF orientation.
 
     Args:
@@ -295,7 +295,7 @@ def read_image(path):
         raise ImageError("corrupt_image", path, f"does not decode ({error})") from error
 
 
-def png_damage(data):
+def png_damage(data) -> str:
     """What is wrong with a PNG file by its own checksums, which Pillow does not compare for pixels.
 
     Args:
@@ -318,7 +318,7 @@ def png_damage(data):
     return "PNG file is cut short"
 
 
-def jpeg_complaint(path):
+def jpeg_complaint(path) -> str:
     """What the JPEG decoder complains of though it gives a picture: damage that Pillow keeps to itself.
 
     Args:

@@ -6,7 +6,7 @@ pixels, whatever went wrong before.
 """
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from msddf_jax.data import schema
 from msddf_jax.synth import geometry, morphology, poisson
@@ -20,12 +20,12 @@ FEATHER_SHARE = 0.2
 MIN_CHANGE = 0.5 / 255.0
 
 
-def mix(target, source, weight):
+def mix(target, source, weight) -> Array:
     """target + weight (source - target): images [H, W, 3], weight [H, W]."""
     return target + weight[..., None] * (source - target)
 
 
-def feather_weight(mask, feather, *, metric=True):
+def feather_weight(mask, feather, *, metric=True) -> Array:
     """Weight of the feathered alpha blend: 0 outside the mask, rising with the distance from its contour.
 
     The feather is f = 0.2 `feather` times the longer side of the mask's bounding box, and the weight
@@ -55,12 +55,12 @@ def feather_weight(mask, feather, *, metric=True):
     return jnp.clip(distance / length, 0.0, 1.0)
 
 
-def blend_poisson(target, source, mask, one_by_one=None):
+def blend_poisson(target, source, mask, one_by_one=None) -> Array:
     """Poisson blend of one sample, float32 [H, W, 3]; see `poisson.blend`."""
     return poisson.blend(source[None], target[None], mask[None, ..., None], one_by_one)[0]
 
 
-def settle(target, image, weight, strength, forgery_type, parts, wanted):
+def settle(target, image, weight, strength, forgery_type, parts, wanted) -> dict[str, Array]:
     """The outcome of one blend, labelled by what happened to the pixels, not by what was asked for.
 
     A blend that was not wanted (type none, a mask below the least area, landmarks that are not finite), that

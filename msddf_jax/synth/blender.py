@@ -32,7 +32,7 @@ def blend_regions(
     color_strength=None,
     one_by_one=None,
     **cfg,
-):
+) -> dict[str, jax.Array]:
     """Forges each target with its source.
 
     Args:
@@ -88,7 +88,7 @@ def blend_region(
     metric=True,
     min_area=MIN_AREA,
     one_by_one=None,
-):
+) -> dict[str, jax.Array]:
     """`blend_regions` for one sample.
 
     Args:
@@ -149,14 +149,14 @@ def blend_region(
     return blend.settle(target, image, weight, strength, blend_type, parts, wanted)
 
 
-def check_names(name, given, allowed, may_be_empty=False):
+def check_names(name, given, allowed, may_be_empty=False) -> None:
     """Raises ValueError unless all names in `given` are `allowed` (and there is one)."""
     unknown = sorted(set(given) - set(allowed))
     if unknown or not (given or may_be_empty):
         raise ValueError(f"{name} is {tuple(given)}, allowed are names from {tuple(allowed)}")
 
 
-def uniform_choices(key, batch_size, *, type_weights=TYPE_WEIGHTS, magnitude=(0.1, 1.0)):
+def uniform_choices(key, batch_size, *, type_weights=TYPE_WEIGHTS, magnitude=(0.1, 1.0)) -> tuple[jax.Array, ...]:
     """Choices without a policy: every region alike, blends by weight (MSDDF design, section 6).
 
     Args:

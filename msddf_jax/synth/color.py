@@ -38,7 +38,7 @@ def _power(x, exponent):
     return jnp.exp(exponent * jnp.log(jnp.maximum(x, 1e-12)))
 
 
-def rgb_to_lab(x):
+def rgb_to_lab(x) -> jax.Array:
     """sRGB to CIE L*a*b* (D65), `cv2.cvtColor(x, cv2.COLOR_RGB2LAB)` of a float32 image.
 
     Args:
@@ -57,7 +57,7 @@ def rgb_to_lab(x):
     return jnp.moveaxis(lab, 0, -1) - jnp.array([16.0, 0.0, 0.0], jnp.float32)
 
 
-def lab_to_rgb(x):
+def lab_to_rgb(x) -> jax.Array:
     """CIE L*a*b* (D65) to sRGB, `cv2.cvtColor(x, cv2.COLOR_LAB2RGB)` of a float32 image.
 
     Args:
@@ -77,7 +77,7 @@ def lab_to_rgb(x):
     return jnp.moveaxis(jnp.clip(rgb, 0.0, 1.0), 0, -1)
 
 
-def rgb_to_hsv(x):
+def rgb_to_hsv(x) -> jax.Array:
     """RGB to hue, saturation, value: `cv2.cvtColor(x, cv2.COLOR_RGB2HSV)` of a float32 image.
 
     Args:
@@ -99,7 +99,7 @@ def rgb_to_hsv(x):
     return jnp.stack([jnp.where(hue < 0, hue + 360.0, hue), saturation, value], axis=-1)
 
 
-def hsv_to_rgb(x):
+def hsv_to_rgb(x) -> jax.Array:
     """Hue, saturation, value to RGB: `cv2.cvtColor(x, cv2.COLOR_HSV2RGB)` of a float32 image.
 
     Args:
@@ -125,7 +125,7 @@ def _masked_mean(x, mask):
     return total / jnp.maximum(jnp.sum(mask), 1e-6)
 
 
-def transfer_rct_m(source, target, mask):
+def transfer_rct_m(source, target, mask) -> jax.Array:
     """Reinhard transfer in LAB: mean and standard deviation of the target under the mask, per channel.
 
     Args:
@@ -144,7 +144,7 @@ def transfer_rct_m(source, target, mask):
     return lab_to_rgb(jnp.clip(moved, limit[0], limit[1]))
 
 
-def transfer_rct_fs(source, target, mask):
+def transfer_rct_fs(source, target, mask) -> jax.Array:
     """Shift of the RGB mean under the mask: `clip(S - mean_M(S) + mean_M(T))`.
 
     Args and returns as `transfer_rct_m`.
@@ -152,7 +152,7 @@ def transfer_rct_fs(source, target, mask):
     return jnp.clip(source + _masked_mean(target - source, mask), 0.0, 1.0)
 
 
-def transfer_avg_align(source, target, mask):
+def transfer_avg_align(source, target, mask) -> jax.Array:
     """Shift by the mean over the whole image of the masked difference: `rct_fs` scaled by the mask's area.
 
     The gentlest of the four (a 5 % region takes 5 % of the colour gap). Args and returns as `transfer_rct_m`.
@@ -160,7 +160,7 @@ def transfer_avg_align(source, target, mask):
     return jnp.clip(source + _masked_mean(target - source, mask) * jnp.mean(mask), 0.0, 1.0)
 
 
-def transfer_faceswap(source, target, mask, eye_distance):
+def transfer_faceswap(source, target, mask, eye_distance) -> jax.Array:
     """Colour correction of the classic face swap: times the ratio of the blurred faces.
 
     Args:
@@ -181,7 +181,7 @@ def transfer_faceswap(source, target, mask, eye_distance):
 
 
 @functools.partial(jax.jit, static_argnames="one_by_one")
-def transfer(mode, source, target, mask, eye_distance, one_by_one=None):
+def transfer(mode, source, target, mask, eye_distance, one_by_one=None) -> jax.Array:
     """Colour transfer of each sample by its own mode.
 
     Args:

@@ -19,7 +19,7 @@ _KEPT = ("label", "method", "identity", "group", "attributes", "has_attributes")
 _OF_FRAMES = ("image", "mask", "landmarks")
 
 
-def compose(key, batch, *, group, recipe, flip=0.5, choose=None) -> dict:
+def compose(key, batch, *, group, recipe, flip=0.5, choose=None) -> dict[str, jax.Array | dict]:
     """A batch of groups -> the batch that the detector sees. Pure; runs in the train step.
 
     Args:
@@ -78,7 +78,7 @@ def _compose_frames(key, batch, group, recipe, flip, choose):
     return _join_groups(parts)
 
 
-def augment(key, rows, *, image_size, **settings) -> dict:
+def augment(key, rows, *, image_size, **settings) -> dict[str, jax.Array | dict]:
     """Photometric augmentation of every row for itself (`degrade.augment`), then the size of the model.
 
     The frames of a clip, [B, T, H, W, 3], are augmented alike.

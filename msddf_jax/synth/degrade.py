@@ -126,7 +126,7 @@ def _double_chroma(planes, height, width, rounding):
     return rounding(total / 16.0 + bias)
 
 
-def jpeg_planes(planes, quality, straight_through=True):
+def jpeg_planes(planes, quality, straight_through=True) -> jax.Array:
     """`jpeg` of one image: planes [3, H, W] float32 in [0, 1], quality a scalar."""
     rounding = _round_through if straight_through else _round
     _, height, width = planes.shape
@@ -159,7 +159,7 @@ def _planewise(planes_fn, x, *parameters, one_by_one):
 
 
 @functools.partial(jax.jit, static_argnames=("straight_through", "one_by_one"))
-def jpeg(x, quality, straight_through=True, one_by_one=None):
+def jpeg(x, quality, straight_through=True, one_by_one=None) -> jax.Array:
     """JPEG compression and decompression as libjpeg does it: 4:2:0, standard tables, full-range YCbCr.
 
     Args:
@@ -175,7 +175,7 @@ def jpeg(x, quality, straight_through=True, one_by_one=None):
     return _planewise(code, x, quality, one_by_one=one_by_one)
 
 
-def blur_planes(planes, kernel_size, sigma):
+def blur_planes(planes, kernel_size, sigma) -> jax.Array:
     """`gaussian_blur` of one image: planes [C, H, W], kernel_size and sigma scalars."""
     rows = filters.gaussian_matrix(planes.shape[1], kernel_size, sigma)
     cols = filters.gaussian_matrix(planes.shape[2], kernel_size, sigma)
@@ -184,7 +184,7 @@ def blur_planes(planes, kernel_size, sigma):
 
 
 @functools.partial(jax.jit, static_argnames="one_by_one")
-def gaussian_blur(x, kernel_size, sigma=None, one_by_one=None):
+def gaussian_blur(x, kernel_size, sigma=None, one_by_one=None) -> jax.Array:
     """`cv2.GaussianBlur(image, (k, k), sigma)`.
 
     Args:
@@ -198,7 +198,7 @@ def gaussian_blur(x, kernel_size, sigma=None, one_by_one=None):
     return _planewise(blur_planes, x, kernel_size, sigma, one_by_one=one_by_one)
 
 
-def down_up_planes(planes, factor, down="nearest"):
+def down_up_planes(planes, factor, down="nearest") -> jax.Array:
     """`down_up` of one image: planes [C, H, W], factor a whole Python number."""
     if down not in ("nearest", "bilinear"):
         raise ValueError(f"down is {down!r}, allowed: 'nearest', 'bilinear'")
@@ -218,14 +218,14 @@ def _resize(planes, height, width):
     return geometry.resample_axes(planes, taps(width, planes.shape[2]), taps(height, planes.shape[1]))
 
 
-def choose_factor(planes, index, factors, down):
+def choose_factor(planes, index, factors, down) -> jax.Array:
     """Applies factors[index - 1]; index 0 leaves the image as it is."""
     scaled = [functools.partial(down_up_planes, factor=factor, down=down) for factor in factors]
     return jax.lax.switch(index, [lambda p: p, *scaled], planes)
 
 
 @functools.partial(jax.jit, static_argnames=("factors", "down", "one_by_one"))
-def down_up(x, factor, factors=(2, 4), down="nearest", one_by_one=None):
+def down_up(x, factor, factors=(2, 4), down="nearest", one_by_one=None) -> jax.Array:
     """Down- and upscaling by `cv2.resize`: to round(size / factor), and back bilinearly.
 
     Args:
@@ -243,7 +243,7 @@ def down_up(x, factor, factors=(2, 4), down="nearest", one_by_one=None):
     return _planewise(scale, x, index, one_by_one=one_by_one)
 
 
-def sharpen_planes(planes, share, lightness):
+def sharpen_planes(planes, share, lightness) -> jax.Array:
     """`sharpen` of one image: planes [C, H, W], share and lightness scalars."""
     padded = jnp.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="reflect")
     # Without the barriers XLA recomputes the padding, border cases and all, for each of nine neighbours.
@@ -254,7 +254,7 @@ def sharpen_planes(planes, share, lightness):
 
 
 @functools.partial(jax.jit, static_argnames="one_by_one")
-def sharpen(x, share, lightness, one_by_one=None):
+def sharpen(x, share, lightness, one_by_one=None) -> jax.Array:
     """Sharpening as albumentations does it: kernel (1 - share) * identity + share * K.
 
     Args:
@@ -272,7 +272,7 @@ def _each(value):
     return jnp.asarray(value, jnp.float32)[..., None, None, None]
 
 
-def adjust_tone(x, brightness=0.0, contrast=0.0):
+def adjust_tone(x, brightness=0.0, contrast=0.0) -> jax.Array:
     """`clip(x * (1 + contrast) + brightness)`.
 
     Args:
@@ -284,12 +284,12 @@ def adjust_tone(x, brightness=0.0, contrast=0.0):
     return jnp.clip(x * (1.0 + _each(contrast)) + _each(brightness), 0.0, 1.0)
 
 
-def shift_rgb(x, shift):
+def shift_rgb(x, shift) -> jax.Array:
     """`clip(x + shift)`: x [..., H, W, 3] float32 in [0, 1], shift [..., 3] in the same unit."""
     return jnp.clip(x + jnp.asarray(shift)[..., None, None, :], 0.0, 1.0)
 
 
-def shift_hsv(x, shift):
+def shift_hsv(x, shift) -> jax.Array:
     """Shift of hue, saturation and value.
 
     Args:
@@ -304,7 +304,7 @@ def shift_hsv(x, shift):
     return color.hsv_to_rgb(jnp.concatenate([hue, others], axis=-1))
 
 
-def scale_saturation(x, share):
+def scale_saturation(x, share) -> jax.Array:
     """Chroma times `share` about the luma grey; 0 gives grey (DeeperForensics-1.0, CS).
 
     Args:
@@ -323,7 +323,7 @@ def _normal(key, shape):
 
 
 @functools.partial(jax.jit, static_argnames="one_by_one")
-def gaussian_noise(key, x, sigma, one_by_one=None):
+def gaussian_noise(key, x, sigma, one_by_one=None) -> jax.Array:
     """`clip(x + sigma * N(0, 1))`, independent by pixel and channel.
 
     Args:
@@ -341,7 +341,7 @@ def gaussian_noise(key, x, sigma, one_by_one=None):
 
 
 @functools.partial(jax.jit, static_argnames="one_by_one")
-def color_noise(key, x, variance, one_by_one=None):
+def color_noise(key, x, variance, one_by_one=None) -> jax.Array:
     """Gaussian noise in studio-range YCbCr (DeeperForensics-1.0, GNC).
 
     Args:
@@ -363,7 +363,7 @@ def color_noise(key, x, variance, one_by_one=None):
 
 
 @functools.partial(jax.jit, static_argnames=("max_blocks", "one_by_one"))
-def block_out(key, x, count, max_blocks=80, one_by_one=None):
+def block_out(key, x, count, max_blocks=80, one_by_one=None) -> jax.Array:
     """Sets random 8 x 8 blocks to mid-grey (DeeperForensics-1.0, BW).
 
     Args:
@@ -390,7 +390,7 @@ def block_out(key, x, count, max_blocks=80, one_by_one=None):
     return geometry.map_samples(one, key, x, count, one_by_one=one_by_one)
 
 
-def augment(key, x, *, one_by_one=None, **cfg):
+def augment(key, x, *, one_by_one=None, **cfg) -> jax.Array:
     """Photometric augmentation of a batch for training, each sample for itself.
 
     Args:
@@ -424,7 +424,7 @@ def augment_planes(
     contrast=0.1,
     jpeg_prob=0.7,
     jpeg_quality=(40, 100),
-):
+) -> jax.Array:
     """Blur, re-sampling, noise, brightness and contrast, JPEG, in this order and each with its probability.
 
     The defaults are those of GenD (reference: section 6) with the JPEG probability held at 0.7, so that

@@ -7,12 +7,12 @@ from msddf_jax.data import schema
 from msddf_jax.synth import blend, blender, color, geometry, masks, partners
 
 
-def boundary(weight):
+def boundary(weight) -> jax.Array:
     """The face X-ray 4 w (1 - w) of a blending weight: 1 where both images meet, 0 elsewhere; same shape."""
     return 4.0 * weight * (1.0 - weight)
 
 
-def face_xray(key, image, landmarks, identity, *, usable=None, one_by_one=None, **cfg):
+def face_xray(key, image, landmarks, identity, *, usable=None, one_by_one=None, **cfg) -> dict[str, jax.Array]:
     """Blends into every image the face of its nearest neighbour of another identity in the batch.
 
     Args:
@@ -47,7 +47,7 @@ def swap_face(
     hulls=("facehull",),
     deform=10.0,
     min_area=None,
-):
+) -> dict[str, jax.Array]:
     """`face_xray` for one sample and its partner.
 
     The hull of the target's landmarks, deformed by a 5x5 grid and blurred, carries the aligned partner with

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 PRECISION = jax.lax.Precision.HIGHEST
 
 
-def over_rows(fn, rows, one_by_one=None):
+def over_rows(fn, rows, one_by_one=None) -> jax.Array | tuple | dict:
     """Applies `fn` to each row of a batch.
 
     Args:
@@ -29,7 +29,7 @@ def over_rows(fn, rows, one_by_one=None):
     return jax.lax.map(fn, rows) if one_by_one else jax.vmap(fn)(rows)
 
 
-def apply_separable(image, rows, cols):
+def apply_separable(image, rows, cols) -> jax.Array:
     """`out[i, j, c] = sum_hw rows[i, h] * cols[j, w] * image[h, w, c]`.
 
     Args:
@@ -46,7 +46,7 @@ def apply_separable(image, rows, cols):
     return second.reshape(rows.shape[0], channels, cols.shape[0]).transpose(0, 2, 1)
 
 
-def auto_sigma(kernel_size):
+def auto_sigma(kernel_size) -> float | jax.Array:
     """Standard deviation (pixels) that OpenCV takes for a Gaussian kernel of this size when given none.
 
     OpenCV uses it for sizes of 11 and more; below it has fixed tables, a few per cent away.
@@ -54,7 +54,7 @@ def auto_sigma(kernel_size):
     return 0.3 * ((kernel_size - 1.0) * 0.5 - 1.0) + 0.8
 
 
-def gaussian_matrix(size, kernel_size, sigma):
+def gaussian_matrix(size, kernel_size, sigma) -> jax.Array:
     """Banded matrix of a Gaussian blur with OpenCV's default border (reflected, edge pixel not repeated).
 
     Args:
@@ -79,7 +79,7 @@ def gaussian_matrix(size, kernel_size, sigma):
     return kernel / jnp.sum(kernel, axis=1, keepdims=True)
 
 
-def gaussian_blur(image, kernel_size, sigma):
+def gaussian_blur(image, kernel_size, sigma) -> jax.Array:
     """Gaussian blur of one image, `cv2.GaussianBlur(image, (k, k), sigma)`.
 
     Args:

@@ -20,12 +20,12 @@ _ELASTIC_SPACING = 4.0
 _ELASTIC_MARGIN = 24.0
 
 
-def scale_of(size):
+def scale_of(size) -> float:
     """Factor from the papers' 256 px crop to a crop of `size` pixels."""
     return size / REFERENCE_SIZE
 
 
-def map_samples(sample_fn, key, *rows, batch=None, one_by_one=None):
+def map_samples(sample_fn, key, *rows, batch=None, one_by_one=None) -> jax.Array | tuple | dict:
     """Runs `sample_fn(key_i, *rows_i)` on every row of a batch, with a key that depends on i only.
 
     Row i gets `fold_in(key, i)`, so a sample's bits do not depend on the size of the batch it is in.
@@ -45,7 +45,7 @@ def map_samples(sample_fn, key, *rows, batch=None, one_by_one=None):
     return filters.over_rows(lambda row: sample_fn(*row), (keys, *rows), one_by_one)
 
 
-def flip_landmarks(landmarks, width):
+def flip_landmarks(landmarks, width) -> jax.Array:
     """Landmarks of the image flipped left to right.
 
     Args:
@@ -59,7 +59,7 @@ def flip_landmarks(landmarks, width):
     return jnp.stack([(width - 1) - points[..., 0], points[..., 1]], axis=-1)
 
 
-def hull_edges(points):
+def hull_edges(points) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Edges of the convex hull, one slot per point, without sorting or data-dependent shapes.
 
     For a hull vertex all other points lie within half a turn, so "further clockwise" orders them and a
@@ -98,7 +98,7 @@ def _further_clockwise(u, v):
     return jnp.where(keep, ux, vx), jnp.where(keep, uy, vy)
 
 
-def hull_spans(points, height):
+def hull_spans(points, height) -> tuple[jax.Array, jax.Array]:
     """The interval of x that the convex hull covers in each row, by OpenCV's rule for filling polygons.
 
     Each edge's supporting line bounds x in every row. A pixel counts within half a pixel of the polygon,
@@ -131,7 +131,7 @@ def hull_spans(points, height):
     return jax.lax.optimization_barrier((left, jnp.minimum(right, high[..., :1])))
 
 
-def hull_mask(points, height, width):
+def hull_mask(points, height, width) -> jax.Array:
     """Filled convex hull (IoU with `cv2.convexHull` and `fillConvexPoly` above 0.99; see `hull_spans`).
 
     Args:
@@ -146,7 +146,7 @@ def hull_mask(points, height, width):
     return (x >= left[..., None]) & (x <= right[..., None])
 
 
-def segment_distance(start, end, height, width):
+def segment_distance(start, end, height, width) -> jax.Array:
     """L1 distance of every pixel to a segment: iterating a 3x3 cross dilation n times is `distance <= n`.
 
     Along the segment the distance is convex and piecewise linear, so it is least at one of the two
@@ -170,7 +170,7 @@ def segment_distance(start, end, height, width):
     return jnp.minimum(reach(at_x), reach(at_y))
 
 
-def warp(planes, x, y, border="edge"):
+def warp(planes, x, y, border="edge") -> jax.Array:
     """Bilinear sampling of one sample's planes (`cv2.remap`, `INTER_LINEAR`, exact weights).
 
     Args:
@@ -205,7 +205,7 @@ def warp(planes, x, y, border="edge"):
     return out
 
 
-def resample_axes(planes, x, y):
+def resample_axes(planes, x, y) -> jax.Array:
     """Bilinear sampling on a separable grid, borders repeated: `warp` where x has no y in it.
 
     Args:
@@ -222,7 +222,7 @@ def resample_axes(planes, x, y):
     return take(rows, left, 2) * (1.0 - fx) + take(rows, right, 2) * fx
 
 
-def lerp_taps(position, size, xp=jnp):
+def lerp_taps(position, size, xp=jnp) -> tuple[jax.Array | np.ndarray, ...]:
     """Taps of linear interpolation at `position` float32 [n] on `size` pixels, borders repeated.
 
     xp: `numpy` keeps taps that are known beforehand constants.
@@ -235,7 +235,7 @@ def lerp_taps(position, size, xp=jnp):
     return low, xp.minimum(low + 1, size - 1), position - low
 
 
-def draw_affine(key, height, width, shift=(0.03, 0.015), scale=0.95):
+def draw_affine(key, height, width, shift=(0.03, 0.015), scale=0.95) -> tuple[jax.Array, jax.Array]:
     """SBI's geometric jitter: translation and isotropic scale about the centre, no rotation, no shear.
 
     Args:
@@ -254,7 +254,7 @@ def draw_affine(key, height, width, shift=(0.03, 0.015), scale=0.95):
     return zoom, centre * (1.0 - zoom) + move
 
 
-def affine_planes(planes, zoom, offset):
+def affine_planes(planes, zoom, offset) -> jax.Array:
     """Planes [C, H, W] moved by p -> zoom * p + offset, bilinear, borders repeated (see `draw_affine`)."""
     _, height, width = planes.shape
     x = (jnp.arange(width, dtype=jnp.float32) - offset[0]) / zoom
@@ -262,7 +262,7 @@ def affine_planes(planes, zoom, offset):
     return resample_axes(planes, lerp_taps(x, width), lerp_taps(y, height))
 
 
-def estimate_similarity(source, target, weight=None):
+def estimate_similarity(source, target, weight=None) -> jax.Array:
     """Least-squares similarity without reflection, source -> target (Umeyama 1991, closed form in 2-D).
 
     Args:
@@ -287,13 +287,13 @@ def estimate_similarity(source, target, weight=None):
     return jnp.concatenate([linear, move[..., None]], -1)
 
 
-def transform_points(points, matrix):
+def transform_points(points, matrix) -> jax.Array:
     """Points [..., N, 2] under a 2x3 matrix [..., 2, 3]."""
     linear = (matrix[..., None, :, :2] * points[..., None, :]).sum(-1)
     return linear + matrix[..., None, :, 2]
 
 
-def matrix_grid(matrix, height, width):
+def matrix_grid(matrix, height, width) -> tuple[jax.Array, jax.Array]:
     """Where each pixel of an output frame is read through `matrix` float32 [2, 3] (output -> input).
 
     Returns:
@@ -305,7 +305,7 @@ def matrix_grid(matrix, height, width):
     return m[0, 0] * x + m[0, 1] * y + m[0, 2], m[1, 0] * x + m[1, 1] * y + m[1, 2]
 
 
-def elastic_field(key, height, width, alpha=50.0, sigma=7.0):
+def elastic_field(key, height, width, alpha=50.0, sigma=7.0) -> tuple[jax.Array, jax.Array]:
     """Displacement field of Simard's elastic deformation: white noise smoothed by a Gaussian.
 
     SBI smooths one uniform(-1, 1) draw a pixel at 256 px. The result is band-limited, so the same field
@@ -336,7 +336,7 @@ def elastic_field(key, height, width, alpha=50.0, sigma=7.0):
     return field[:, 0] * scale_of(width), field[:, 1] * scale_of(height)
 
 
-def grid_field(key, height, width, std=10.0):
+def grid_field(key, height, width, std=10.0) -> tuple[jax.Array, jax.Array]:
     """Displacement field of a random 5x5 control grid (MSDDF section 2.2), bilinear between anchors.
 
     Each anchor moves by N(0, std) pixels of a 256 px crop on both axes and stays inside the frame.
@@ -358,7 +358,7 @@ def grid_field(key, height, width, std=10.0):
     return field[0], field[1]
 
 
-def displace(planes, dx, dy, border="zero"):
+def displace(planes, dx, dy, border="zero") -> jax.Array:
     """Planes [C, H, W] read at each pixel plus its displacement (dx, dy) [H, W], bilinear."""
     _, height, width = planes.shape
     x = jnp.arange(width, dtype=jnp.float32) + dx

@@ -78,7 +78,7 @@ def _piece_table():
 _PIECE_TABLE = _piece_table()
 
 
-def region_masks(landmarks, region, height, width):
+def region_masks(landmarks, region, height, width) -> jax.Array:
     """The chosen one of the eleven regions (MSDDF section 2.2).
 
     A region is the union of lines between key points, each grown n times by a 3x3 cross, that is, all
@@ -101,7 +101,7 @@ def region_masks(landmarks, region, height, width):
     return (jnp.where(is_hull, face, grown) & usable).astype(jnp.float32)
 
 
-def line_masks(landmarks, height, width):
+def line_masks(landmarks, height, width) -> jax.Array:
     """The five grown lines that regions are made of: left eye, right eye, both eyes, nose, mouth.
 
     Growth: eyes 4 floor(w / 4), both eyes and nose floor(w / 4), mouth floor(w / 3), at least 1 (SciPy
@@ -133,7 +133,7 @@ def line_masks(landmarks, height, width):
     return distance <= jnp.maximum(growth, 1.0)[:, None, None] + 1.0
 
 
-def hull_variant(landmarks, variant, without_forehead, height, width):
+def hull_variant(landmarks, variant, without_forehead, height, width) -> jax.Array:
     """One of the four face hulls that SBI draws from (`HULLS`), as a union of convex pieces.
 
     Args:
@@ -169,7 +169,7 @@ def _lift_brows(points):
     return points.at[17:27].set(brows + (brows - under) / 2)
 
 
-def draw_hull(key, landmarks, height, width, *, hulls=HULLS, forehead_drop=0.25):
+def draw_hull(key, landmarks, height, width, *, hulls=HULLS, forehead_drop=0.25) -> jax.Array:
     """A random hull of SBI: variant uniform over `hulls`, the forehead left out with `forehead_drop`.
 
     Args:
@@ -193,7 +193,7 @@ def draw_hull(key, landmarks, height, width, *, hulls=HULLS, forehead_drop=0.25)
     return hull_variant(landmarks, variant, drop, height, width)
 
 
-def deform(key, mask, *, std=10.0):
+def deform(key, mask, *, std=10.0) -> jax.Array:
     """Random deformation of a region (MSDDF section 2.2).
 
     A 5x5 grid of anchors moves by N(0, std); the mask read through it is kept where it meets the original,
@@ -212,7 +212,7 @@ def deform(key, mask, *, std=10.0):
     return morphology.square_morphology(both, grow, grow, False)
 
 
-def vary_contour(key, mask):
+def vary_contour(key, mask) -> jax.Array:
     """Random growth and smoothness of a region's contour (MSDDF section 2.2, post-processing).
 
     A square of 3..19 px erodes (p 0.3) or dilates (p 0.3) the mask, and a Gaussian of 1..17 px, re-binarised
@@ -238,7 +238,7 @@ def vary_contour(key, mask):
     return (morphology.convolve(shaped, taps, taps) >= 0.5).astype(jnp.float32)
 
 
-def dynamic_mask(key, mask, *, erode=True):
+def dynamic_mask(key, mask, *, erode=True) -> jax.Array:
     """SBI's soft mask (Shiohara and Yamasaki 2022): erosion by a blur, then a wide blur; maximum 1.
 
     The paper resizes the mask to a random 192..256 px on each axis, filters and resizes back. The same
@@ -261,7 +261,7 @@ def dynamic_mask(key, mask, *, erode=True):
     return soften(mask, stretch, first, second, sigma, erode=erode)
 
 
-def soften(mask, stretch, first_radius, second_radius, second_sigma, *, erode=True):
+def soften(mask, stretch, first_radius, second_radius, second_sigma, *, erode=True) -> jax.Array:
     """`dynamic_mask` for given widths.
 
     Args:

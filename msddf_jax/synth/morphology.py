@@ -6,13 +6,13 @@ times as fast as the products of `filters` (which are right for three channels).
 """
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 # Steps of the distance transform that an accelerator takes in one kernel: each reads two rows that are in its cache.
 _STEPS_A_KERNEL = 16
 
 
-def convolve(plane, row_weights, column_weights):
+def convolve(plane, row_weights, column_weights) -> Array:
     """Separable symmetric convolution with repeated borders.
 
     Args:
@@ -38,7 +38,7 @@ def _convolve_axis(plane, weights, axis):
     return lax.optimization_barrier(out)
 
 
-def gaussian_taps(sigma, radius, reach):
+def gaussian_taps(sigma, radius, reach) -> Array:
     """One side of a normalised Gaussian truncated at `radius`, for `convolve`.
 
     Args:
@@ -54,13 +54,13 @@ def gaussian_taps(sigma, radius, reach):
     return taps / (2.0 * taps.sum() - taps[0])
 
 
-def box_taps(radius, reach):
+def box_taps(radius, reach) -> Array:
     """One side of a normalised box of half-width `radius` int32 [], for `convolve`: float32 [reach + 1]."""
     taps = (jnp.arange(reach + 1) <= radius).astype(jnp.float32)
     return taps / (2.0 * taps.sum() - taps[0])
 
 
-def square_morphology(mask, radius, reach, erode):
+def square_morphology(mask, radius, reach, erode) -> Array:
     """Erosion or dilation of a binary plane by a square of half-width `radius` (`cv2.erode`, `cv2.dilate`).
 
     Args:
@@ -78,7 +78,7 @@ def square_morphology(mask, radius, reach, erode):
     return (share > jnp.where(erode, 1.0 - smallest, smallest)).astype(jnp.float32)
 
 
-def distance_transform(mask, limit, max_limit):
+def distance_transform(mask, limit, max_limit) -> Array:
     """Euclidean distance of every mask pixel to the nearest pixel outside, exact up to `limit`.
 
     Rows first (doubling steps), then a lower envelope of parabolas over the columns, one step a pixel: on a CPU as

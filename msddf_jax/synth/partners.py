@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from msddf_jax.synth import geometry
 
 
-def allowed_partners(landmarks, identity, usable=None):
+def allowed_partners(landmarks, identity, usable=None) -> jax.Array:
     """Which rows may lend their face to which.
 
     Args:
@@ -22,7 +22,7 @@ def allowed_partners(landmarks, identity, usable=None):
     return whole[:, None] & whole[None, :] & (identity[:, None] != identity[None, :])
 
 
-def nearest_partner(landmarks, allowed):
+def nearest_partner(landmarks, allowed) -> tuple[jax.Array, jax.Array]:
     """Face X-ray's choice: the allowed row whose landmarks lie nearest (Li et al. 2020, section 3.2).
 
     Args:
@@ -39,7 +39,7 @@ def nearest_partner(landmarks, allowed):
     return _choice(jnp.argmin(distance, 1), allowed)
 
 
-def random_partner(key, allowed):
+def random_partner(key, allowed) -> tuple[jax.Array, jax.Array]:
     """An allowed row, all alike: index int32 [B] (its own where nothing is allowed), found bool [B]."""
     draw = jax.random.uniform(key, allowed.shape)
     return _choice(jnp.argmax(jnp.where(allowed, draw, -1.0), 1), allowed)
@@ -50,7 +50,7 @@ def _choice(index, allowed):
     return jnp.where(found, index, jnp.arange(len(found))).astype(jnp.int32), found
 
 
-def align_face(image, landmarks, onto):
+def align_face(image, landmarks, onto) -> jax.Array:
     """A face moved by the similarity that brings its landmarks onto others in the least-squares sense.
 
     Args:

@@ -146,7 +146,7 @@ def _clone(source, target, mask, one_by_one, keep_outside):
 
 
 @functools.partial(jax.jit, static_argnames="one_by_one")
-def clone(source, target, mask, one_by_one=None):
+def clone(source, target, mask, one_by_one=None) -> jax.Array:
     """`cv2.seamlessClone(source, target, mask, centre of the mask, NORMAL_CLONE)`.
 
     Args:
@@ -162,7 +162,7 @@ def clone(source, target, mask, one_by_one=None):
 
 
 @functools.partial(jax.jit, static_argnames="one_by_one")
-def blend(source, target, mask_binary, one_by_one=None):
+def blend(source, target, mask_binary, one_by_one=None) -> jax.Array:
     """Poisson blend of the source into the target: `clone` inside the mask, exactly the target outside.
 
     Args:

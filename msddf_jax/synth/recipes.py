@@ -31,7 +31,7 @@ class Recipe(NamedTuple):
     chooses: bool = False
 
 
-def forge(recipe, key, reals, *, flip, choose=None, others=None) -> dict:
+def forge(recipe, key, reals, *, flip, choose=None, others=None) -> dict[str, jax.Array | dict | None]:
     """Forges every real row.
 
     Args:
@@ -100,14 +100,14 @@ def _nearest(name, allowed):
     return (f"; did you mean {near[0]!r}?" if near else ";") + f" allowed: {', '.join(allowed) or 'none'}"
 
 
-def choose_uniformly(key, target, source, *, type_weights, magnitude_on) -> dict:
+def choose_uniformly(key, target, source, *, type_weights, magnitude_on) -> dict[str, jax.Array | dict]:
     """Region, blend and strength of each row by fixed odds (`blender.uniform_choices`)."""
     del source, magnitude_on
     region, blend_type, magnitude = blender.uniform_choices(key, target.shape[0], type_weights=type_weights)
     return {"region": region, "blend_type": blend_type, "magnitude": magnitude, "record": {}}
 
 
-def flip_rows(key, rows, flip) -> dict:
+def flip_rows(key, rows, flip) -> dict[str, jax.Array]:
     """Rows of images, landmarks and masks, each mirrored with the probability `flip`."""
     count, width = rows["image"].shape[0], rows["image"].shape[2]
     flipped = jax.random.bernoulli(key, flip, (count,))

@@ -11,7 +11,7 @@ from msddf_jax.data import schema
 from msddf_jax.synth import blend, blender, geometry, masks, twins
 
 
-def self_blend(key, image, landmarks, *, one_by_one=None, **cfg):
+def self_blend(key, image, landmarks, *, one_by_one=None, **cfg) -> dict[str, jax.Array]:
     """A self-blended forgery of every image of a batch, and the real it is to be told from.
 
     Args:
@@ -30,7 +30,7 @@ def self_blend(key, image, landmarks, *, one_by_one=None, **cfg):
     return geometry.map_samples(one, key, image, landmarks, one_by_one=one_by_one)
 
 
-def self_blend_image(key, image, landmarks, *, twin=None, **hull_cfg):
+def self_blend_image(key, image, landmarks, *, twin=None, **hull_cfg) -> dict[str, jax.Array]:
     """`self_blend` for one sample.
 
     Args:
@@ -60,7 +60,7 @@ def blend_hull(
     ratios=blend.SBI_RATIOS,
     erode=True,
     min_area=blender.MIN_AREA,
-):
+) -> dict[str, jax.Array]:
     """One twin of a frame enters the other through the softened, deformed hull of its own landmarks.
 
     Args:

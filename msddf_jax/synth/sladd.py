@@ -11,7 +11,7 @@ from msddf_jax.data import schema
 from msddf_jax.synth import blender, geometry, partners
 
 
-def find_reference(key, reals, others=None, *, usable=None, one_by_one=None):
+def find_reference(key, reals, others=None, *, usable=None, one_by_one=None) -> dict[str, jax.Array]:
     """A reference for every real: a face of the other class or, where the batch has none, of another identity.
 
     Args:
@@ -49,7 +49,7 @@ def find_reference(key, reals, others=None, *, usable=None, one_by_one=None):
     }
 
 
-def blend_reference(key, image, landmarks, reference, *, blend_type, **cfg):
+def blend_reference(key, image, landmarks, reference, *, blend_type, **cfg) -> dict[str, jax.Array]:
     """Blends a region of its reference into every real.
 
     Args:

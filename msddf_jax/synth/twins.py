@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from msddf_jax.synth import degrade, geometry
 
 
-def make_twins(key, image, landmarks, *, one_by_one=None, **cfg):
+def make_twins(key, image, landmarks, *, one_by_one=None, **cfg) -> dict[str, jax.Array]:
     """Twins of every image of a batch.
 
     Args:
@@ -49,7 +49,7 @@ def twin_planes(
     shift=(0.03, 0.015),
     scale=0.95,
     **transform_cfg,
-):
+) -> dict[str, jax.Array]:
     """Twins of one image, in planes.
 
     Args:
@@ -103,7 +103,7 @@ def alter(
     factors=(2, 4),
     sharpen=(0.2, 0.5),
     lightness=(0.5, 1.0),
-):
+) -> jax.Array:
     """The colour and frequency transform T of the twins (MSDDF section 1.3; SBI step c).
 
     A shift of each channel, brightness and contrast; then the frequency part, with equal odds one of re-sampling
