@@ -76,6 +76,7 @@ def make_config(**select):
     evals = {"val": {"name": "toy/c23", "split": "validation"}, "test": {"name": "toy/c23", "split": "test"}}
     data = {"eval_batch_size": 8, "image_size": SIZE, "num_threads": 0, "data_dir": ""}
     fields = {"evals": evals, "data": data, "mesh": {"data": -1}, "select": select or None}
+    fields["synth"] = {"recipe": {"name": "none"}}
     return ml_collections.ConfigDict(fields)
 
 
