@@ -77,47 +77,6 @@ def lab_to_rgb(x) -> jax.Array:
     return jnp.moveaxis(jnp.clip(rgb, 0.0, 1.0), 0, -1)
 
 
-def rgb_to_hsv(x) -> jax.Array:
-    """RGB to hue, saturation, value: `cv2.cvtColor(x, cv2.COLOR_RGB2HSV)` of a float32 image.
-
-    Args:
-      x: [..., 3] float32 in [0, 1].
-
-    Returns:
-      [..., 3] float32: H in [0, 360), S and V in [0, 1]. A grey pixel has H = S = 0.
-    """
-    r, g, b = x[..., 0], x[..., 1], x[..., 2]
-    value = jnp.maximum(jnp.maximum(r, g), b)
-    chroma = value - jnp.minimum(jnp.minimum(r, g), b)
-    saturation = chroma / (value + 1e-7)
-    scale = 60.0 / (chroma + 1e-7)
-    hue = jnp.where(
-        value == r,
-        (g - b) * scale,
-        jnp.where(value == g, (b - r) * scale + 120.0, (r - g) * scale + 240.0),
-    )
-    return jnp.stack([jnp.where(hue < 0, hue + 360.0, hue), saturation, value], axis=-1)
-
-
-def hsv_to_rgb(x) -> jax.Array:
-    """Hue, saturation, value to RGB: `cv2.cvtColor(x, cv2.COLOR_HSV2RGB)` of a float32 image.
-
-    Args:
-      x: [..., 3] float32, H in degrees (any real number: taken modulo 360), S and V in [0, 1].
-
-    Returns:
-      [..., 3] float32 in [0, 1].
-    """
-    sector, saturation, value = x[..., 0] / 60.0, x[..., 1], x[..., 2]
-
-    def channel(offset):
-        k = sector + offset
-        k = k - 6.0 * jnp.floor(k / 6.0)
-        return value - value * saturation * jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
-
-    return jnp.stack([channel(5.0), channel(3.0), channel(1.0)], axis=-1)
-
-
 def _masked_mean(x, mask):
     """Mean of x [H, W, C] over mask [H, W, 1]; zero where the mask is empty."""
     # A product, not a sum over two axes: four times as fast on a CPU.

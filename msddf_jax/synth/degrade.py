@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from msddf_jax.synth import color, filters, geometry
+from msddf_jax.synth import filters, geometry
 
 # JPEG annex K.1, rows by vertical frequency.
 _LUMA_TABLE = np.array(
@@ -199,7 +199,14 @@ def gaussian_blur(x, kernel_size, sigma=None, one_by_one=None) -> jax.Array:
 
 
 def down_up_planes(planes, factor, down="nearest") -> jax.Array:
-    """`down_up` of one image: planes [C, H, W], factor a whole Python number."""
+    """Down- and upscaling by `cv2.resize`: to round(size / factor), and back bilinearly.
+
+    Args:
+      planes: [C, H, W] float32. factor: a whole Python number. down: "nearest" or "bilinear" (no antialiasing, as
+        OpenCV).
+
+    Raises: ValueError for an unknown `down`.
+    """
     if down not in ("nearest", "bilinear"):
         raise ValueError(f"down is {down!r}, allowed: 'nearest', 'bilinear'")
     _, height, width = planes.shape
@@ -222,25 +229,6 @@ def choose_factor(planes, index, factors, down) -> jax.Array:
     """Applies factors[index - 1]; index 0 leaves the image as it is."""
     scaled = [functools.partial(down_up_planes, factor=factor, down=down) for factor in factors]
     return jax.lax.switch(index, [lambda p: p, *scaled], planes)
-
-
-@functools.partial(jax.jit, static_argnames=("factors", "down", "one_by_one"))
-def down_up(x, factor, factors=(2, 4), down="nearest", one_by_one=None) -> jax.Array:
-    """Down- and upscaling by `cv2.resize`: to round(size / factor), and back bilinearly.
-
-    Args:
-      x: [B, H, W, C] float32. factor: [B] or scalar int32; a value not in `factors` leaves the image as it is.
-      factors: the whole numbers that may occur. down: "nearest" or "bilinear" (no antialiasing, as OpenCV).
-
-    Returns:
-      [B, H, W, C] float32.
-
-    Raises:
-      ValueError: unknown `down`.
-    """
-    index = jnp.sum((jnp.asarray(factor)[..., None] == jnp.array(factors)) * jnp.arange(1, len(factors) + 1), axis=-1)
-    scale = lambda planes, i: choose_factor(planes, i.astype(jnp.int32), factors, down)
-    return _planewise(scale, x, index, one_by_one=one_by_one)
 
 
 def sharpen_planes(planes, share, lightness) -> jax.Array:
@@ -282,26 +270,6 @@ def adjust_tone(x, brightness=0.0, contrast=0.0) -> jax.Array:
       as x, in [0, 1].
     """
     return jnp.clip(x * (1.0 + _each(contrast)) + _each(brightness), 0.0, 1.0)
-
-
-def shift_rgb(x, shift) -> jax.Array:
-    """`clip(x + shift)`: x [..., H, W, 3] float32 in [0, 1], shift [..., 3] in the same unit."""
-    return jnp.clip(x + jnp.asarray(shift)[..., None, None, :], 0.0, 1.0)
-
-
-def shift_hsv(x, shift) -> jax.Array:
-    """Shift of hue, saturation and value.
-
-    Args:
-      x: [..., H, W, 3] float32 in [0, 1]. shift: [..., 3], hue in degrees, saturation and value in [-1, 1].
-
-    Returns:
-      [..., H, W, 3] float32 in [0, 1]. Hue is cyclic, the other two are clipped; black stays black with a
-      shift of hue or saturation.
-    """
-    moved = color.rgb_to_hsv(x) + jnp.asarray(shift)[..., None, None, :]
-    hue, others = moved[..., :1], jnp.clip(moved[..., 1:], 0.0, 1.0)
-    return color.hsv_to_rgb(jnp.concatenate([hue, others], axis=-1))
 
 
 def scale_saturation(x, share) -> jax.Array:
@@ -433,7 +401,7 @@ def augment_planes(
     Args:
       key: typed key. planes: [3, H, W] float32 in [0, 1].
       blur_prob, blur_kernel, blur_sigma: kernel size and range of sigma in pixels.
-      downscale_prob, downscale_factors, downscale_with: see `down_up`.
+      downscale_prob, downscale_factors, downscale_with: see `down_up_planes`.
       noise_prob, noise_sigma: range of the deviation, unit of the image.
       tone_prob, brightness, contrast: largest shift and relative gain.
       jpeg_prob, jpeg_quality: lowest and highest quality, both included.
