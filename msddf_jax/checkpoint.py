@@ -96,14 +96,29 @@ def save_config(workdir, config, allowed_leakage=()) -> None:
     if jax.process_index() == 0:
         write_json(path, ours)
         about = {"allowed_leakage": list(allowed_leakage)} if allowed_leakage else {}
+        if (before := workdir / "versions.json").exists():
+            about |= {k: v for k, v in json.loads(before.read_text()).items() if k == "weights"}
         write_json(workdir / "versions.json", {**versions(), **about})
 
 
-def add_version(workdir, **about) -> None:
-    """Add fields to a workdir's versions.json."""
+def keep_origin(workdir, about, frozen, *, resumed) -> None:
+    """Keep in versions.json where a run's weights came from: what it started with, whatever a resumed one is told.
+
+    about: {tree or player: {"file", "sha256", ...}}. frozen: names of the players that are read at every start.
+    Raises ValueError where a resumed run would go on with another file of one of those.
+    """
+    if jax.process_index() != 0:
+        return
     path = pathlib.Path(workdir) / "versions.json"
-    if jax.process_index() == 0:
-        write_json(path, {**json.loads(path.read_text()), **about})
+    kept = json.loads(path.read_text())
+    before = kept.get("weights", {}) if resumed else {}
+    for name in set(frozen) & set(before):
+        if before[name]["sha256"] != about[name]["sha256"]:
+            raise ValueError(
+                f"config.init.{name} was sha-256 {before[name]['sha256']} when {workdir} began, now it is "
+                f"{about[name]['sha256']}: put the file back, or start in a new workdir"
+            )
+    write_json(path, {**kept, "weights": before or about})
 
 
 def has_weights(workdir) -> bool:

@@ -7,7 +7,7 @@ A detector is a module with
 
 and, where the defaults do not serve it,
 
-    example(config) -> {"image": (S, S, 3) or (T, S, S, 3), ...}          shapes of one row, without the row axis
+    example(config) -> {"image": (S, S, 3) or (T, S, S, 3), ...}          shapes of one row; scored by its image alone
     players(config) -> {name: hooks.Player}                                networks beside it
     make_rows(key, batch, ctx) -> rows                                    from a device batch
     scalars(out, rows) -> {name: scalar}                                  for the log
@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from msddf_jax import detectors
+from msddf_jax.data import schema
 
 if TYPE_CHECKING:
     from flax import linen as nn
@@ -79,11 +80,13 @@ def load(name) -> ModuleType:
     return module
 
 
-def folders(name) -> list[pathlib.Path]:
-    """Where the sources of a detector lie that is no file of msddf_jax/detectors: its module's folder."""
+def sources(name) -> list[pathlib.Path]:
+    """The files of a detector that is none of msddf_jax/detectors: its module, or all of the package that it is in."""
     known = {m.name for m in pkgutil.iter_modules(detectors.__path__)}
     spec = None if name in known else importlib.util.find_spec(name)
-    return [pathlib.Path(spec.origin).parent] if spec is not None and spec.origin else []
+    if spec is None or not spec.origin:
+        return []
+    return sorted(pathlib.Path(spec.origin).parent.rglob("*.py")) if spec.parent else [pathlib.Path(spec.origin)]
 
 
 def make_model(config) -> "nn.Module":
@@ -138,12 +141,17 @@ def read(out) -> dict[str, jax.Array]:
     """What a user is told of a Model's outputs, float32.
 
     "score" [B], P(fake), of `logit`; and of what else a detector gives, "map" [B, g, g], P(manipulated) on the token
-    grid, of `map_logits`; "type" [B, 6] and "regions" [B, 5], probabilities over `schema.FORGERY_TYPES` and
-    `schema.FACE_PARTS`, of `type_logits` and `region_logits`; "strength" [B] in [0, 1].
+    grid, of `map_logits` [B, g, g] or [B, g, g, 1]; "type" [B, 6] and "regions" [B, 5], probabilities over
+    `schema.FORGERY_TYPES` and `schema.FACE_PARTS`, of `type_logits` and `region_logits`; "strength" [B] in [0, 1].
     """
+    for key, names in (("type_logits", schema.FORGERY_TYPES), ("region_logits", schema.FACE_PARTS)):
+        if key in out and out[key].shape[-1] != len(names):
+            raise ValueError(
+                f"a Model's {key} are of {names}, these have {out[key].shape[-1]} classes: name them otherwise"
+            )
     made = {
         "score": ("logit", jax.nn.sigmoid),
-        "map": ("map_logits", lambda x: jax.nn.sigmoid(x)[..., 0]),
+        "map": ("map_logits", lambda x: jax.nn.sigmoid(x[..., 0] if x.ndim == 4 else x)),
         "type": ("type_logits", jax.nn.softmax),
         "regions": ("region_logits", jax.nn.sigmoid),
         "strength": ("strength", lambda x: x),

@@ -6,7 +6,7 @@ import jax
 from absl import app, flags
 
 from msddf_jax import checkpoint, command, compare, sharding
-from msddf_jax.data import pipeline, schema, source
+from msddf_jax.data import overlap, pipeline, schema, source
 from msddf_jax.evaluators import detection, forgeries, localization
 from msddf_jax.inference import load_for_inference
 from msddf_jax.statistics import calibration as calibrate
@@ -25,7 +25,8 @@ def validation_eval(config) -> tuple[str | None, str]:
     if name not in config.evals:
         return None, f"config.select.eval is {name!r}; config.evals has {sorted(config.evals)}"
     try:
-        calibrate.check_split(name, config.evals[name].split)
+        for _, split in overlap.split_names(config.evals[name].name, config.evals[name].split):
+            calibrate.check_split(name, split)
     except ValueError as error:
         return None, str(error)
     return name, ""

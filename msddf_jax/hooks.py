@@ -1,5 +1,6 @@
 """What a train step gives a detector's hooks: players and the context; and the hooks that detectors have by default."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,10 +36,10 @@ class Context:
     variables: {player: {"params": ..., collection: ...}}, the detector's under "detector".
     """
 
-    def __init__(self, config, modules, variables, *, step, key):
+    def __init__(self, config, modules, variables, *, step, key, frozen=()):
         self.config, self.step, self.progress = config, step, step / config.steps
         self.variables, self.updates = variables, {}
-        self._modules, self._key = modules, key
+        self._modules, self._key, self._frozen, self._dropouts = modules, key, frozen, 0
 
     def key(self, name) -> jax.Array:
         """The random key of a named stream at this step; "synth", "augment", "dropout" and "losses" are in use."""
@@ -50,20 +51,21 @@ class Context:
         Gradients reach a trained player's parameters unless the caller stops them.
 
         Args:
-          name: of a player. *args, **kwargs: of its module; `train` is passed on to the detector alone.
+          name: of a player. *args, **kwargs: of its module. train: passed on to a module that is called with it.
           mutable: whether its moving statistics take what this call makes of them (`update`).
 
         Raises:
-          ValueError: a player that there is not, with those that there are.
+          ValueError: a player that there is not, with those that there are; `train` of a module that does not take it.
         """
         if name not in self._modules:
             raise ValueError(f"there is no player {name!r}; there are {sorted(self._modules)}")
-        if name == "detector":
-            kwargs["train"] = train
+        kwargs |= train_keyword(self._modules[name], train)
         kept = {**self.variables[name], **self.updates.get(name, {})}
         collections = [c for c in kept if c != "params"] if mutable else False
         if train:
-            kwargs["rngs"] = {"dropout": self.key("dropout")}
+            # Each look draws its own: the first of a step as a step with one look does.
+            kwargs["rngs"] = {"dropout": self.key("dropout" if not self._dropouts else f"dropout{self._dropouts}")}
+            self._dropouts += 1
         out = self._modules[name].apply(kept, *args, mutable=collections, **kwargs)
         if not mutable:
             return out
@@ -74,13 +76,24 @@ class Context:
     def update(self, name, **collections) -> None:
         """Moving statistics of a player for the next step: whole collections, by name.
 
-        Raises ValueError for a collection that its module did not declare.
+        Raises ValueError for a collection that its module did not declare, and for a frozen player.
         """
+        if name in self._frozen:
+            raise ValueError(f"player {name!r} is frozen: its statistics do not move")
         unknown = sorted(set(collections) - (set(self.variables[name]) - {"params"}))
         if unknown:
             there = sorted(set(self.variables[name]) - {"params"})
             raise ValueError(f"player {name!r} has no collections {unknown}; its module declares {there}")
         self.updates[name] = {**self.updates.get(name, {}), **collections}
+
+
+def train_keyword(module, train) -> dict[str, bool]:
+    """{"train": ...} for a module that is called with it, {} for others. Raises ValueError: `train` of one of those."""
+    if "train" in inspect.signature(type(module).__call__).parameters:
+        return {"train": train}
+    if train:
+        raise ValueError(f"{type(module).__name__} is not called with `train`: leave it out, or let its call take it")
+    return {}
 
 
 class Hooks(NamedTuple):

@@ -100,6 +100,9 @@ def score_crops(model, crops, batch_size=32) -> list[dict[str, float | np.ndarra
       "type" [6], probabilities of `schema.FORGERY_TYPES`, "regions" [5], of `schema.FACE_PARTS`, "strength", a float.
       A score may be NaN where the weights are.
     """
+    frames = model.config.data.get("clip_length", 0)
+    if frames:
+        raise ValueError(f"detector {model.config.detector!r} takes clips of {frames} frames, these are single crops")
     size = batch_size if len(crops) >= batch_size else min(batch_size, 1 << max(len(crops) - 1, 0).bit_length())
     rows = []
     for start in range(0, len(crops), size):
@@ -192,8 +195,8 @@ def _kept_program(config, path, weights, batch):
 def _program_key(config):
     """A name that changes with whatever the traced model depends on: config, sources, libraries, kind of device."""
     digest = hashlib.sha256(config.to_json_best_effort().encode())
-    folders = [pathlib.Path(__file__).parent, *detector.folders(config.detector)]
-    for path in (path for folder in folders for path in sorted(folder.rglob("*.py"))):
+    own = sorted(pathlib.Path(__file__).parent.rglob("*.py"))
+    for path in [*own, *detector.sources(config.detector)]:
         digest.update(path.read_bytes())
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")]
     digest.update(" ".join([*versions, jax.default_backend()]).encode())

@@ -33,10 +33,12 @@ _ALLOW_LEAKAGE = flags.DEFINE_bool(
 
 
 def default_workdir(spec) -> str:
-    """The workdir of a config that is named "path.py" or "path.py:argument": runs/<name>[-<argument>]."""
+    """The workdir of a config named "configs/<name>.py" or "...:argument": runs/<name>[-<argument>], - for /."""
     path, _, argument = spec.partition(":")
-    name = pathlib.Path(path).stem + (f"-{argument}" if argument else "")
-    return str(pathlib.Path("runs") / name.replace("/", "_"))
+    parts = pathlib.Path(path).with_suffix("").parts
+    # Folders below configs/ tell apart what has one name.
+    parts = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
+    return str(pathlib.Path("runs") / "-".join([*parts, *([argument] if argument else [])]).replace("/", "_"))
 
 
 def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=None) -> ConfigDict:
@@ -61,15 +63,18 @@ def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=N
             )
     with config.unlocked():
         if train is not None:
-            config.data.train.update({"name": ",".join(train), "split": "train", "methods": None})
+            config.data.train.update({"name": ",".join(train), "split": "train"})
+            if config.data.group.fake:
+                config.data.train.methods = None
             if config.select is not None:
                 first = {"name": train[0].partition(":")[0], "split": "validation", "methods": None}
                 config.evals[config.select.eval].update(first)
         if methods is not None:
+            if not config.data.group.fake:
+                raise ValueError("--methods: this config trains on reals alone (data.group.fake is 0)")
             config.data.train.methods = tuple(methods)
         if test is not None:
             kept = [] if config.select is None else [config.select.eval]
-            template = next(iter(config.evals.values())).copy_and_resolve_references()
             for name in [n for n in config.evals if n not in kept]:
                 del config.evals[name]
             for name in test:
@@ -77,7 +82,8 @@ def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=N
                 key = (path if split in ("", "test") else f"{path}_{split}").replace("/", "_").removesuffix("_default")
                 if key in config.evals:
                     raise ValueError(f"--test names {key} twice, or it is the config's own validation eval")
-                config.evals[key] = {**template, "name": path, "split": split or "test", "methods": None}
+                new = {"name": path, "split": split or "test", "methods": None, "max_frames": None}
+                config.evals[key] = new
         if frames_per_video is not None:
             for settings in (config.data.train, *config.evals.values()):
                 settings.max_frames = frames_per_video

@@ -10,7 +10,7 @@ from msddf_jax import trees
 
 OPTIMISERS = ("adamw", "adam_l2", "sgd")
 SCHEDULES = ("cosine", "restarts", "step", "constant", "linear")
-# Fields of a group's settings; those that it lacks are taken from `config.optim`, the last two from here.
+# Fields of a group's settings; those that it lacks are `config.optim`'s.
 FIELDS = (
     "lr",
     "weight_decay",
@@ -181,13 +181,15 @@ def make_optimizer(
     labels = trees.match(trainable, [(pattern, pattern) for pattern, _ in groups])
     transforms, schedules = {}, {}
     for pattern, given in groups:
-        if pattern not in set(labels.values()) or pattern in transforms:
+        if given is None:
             continue
         unknown = sorted(set(given) - set(FIELDS))
         if unknown or not {"lr", "weight_decay"} <= set(given):
             raise ValueError(
                 f"the optim group {pattern!r} has {sorted(given)}; lr, weight_decay and of {FIELDS} allowed"
             )
+        if pattern not in set(labels.values()) or pattern in transforms:
+            continue
         own = {name: given.get(name, value) for name, value in common.items()}
         schedules[pattern] = make_schedule(given["lr"], steps=steps, **own)
         transforms[pattern] = make_group(

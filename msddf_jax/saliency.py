@@ -119,6 +119,8 @@ def make_explain_fn(config, methods=None) -> Callable[[dict, dict], dict[str, ja
     Raises:
       ValueError: a method that the detector has not, with those that it has.
     """
+    if config.data.get("clip_length", 0):
+        raise ValueError(f"detector {config.detector!r} takes clips: maps are of single crops")
     apply = detector.make_apply(config)
     methods = _check(methods, methods_of(config), f"the detector {config.detector!r}")
 

@@ -64,6 +64,8 @@ def sam(objective, trainable, batches, *, rho) -> tuple[dict[str, jax.Array], Au
 def bilevel(objective, trainable, batches, *, upper, rates) -> tuple[dict[str, jax.Array], Aux]:
     """The gradient for parameters and loss weights: the weights lower `upper` on another batch after this step.
 
+    That step is a plain one at the groups' rates: without moments, decay, clipping or phase.
+
     Args:
       objective: as `gradient`; reads its loss weights from trainable["loss_weights/<term>"]. trainable: flat dict.
       batches: (that of the step, an independent one). upper: {term: weight}, the loss on the second batch.
@@ -82,6 +84,8 @@ def bilevel(objective, trainable, batches, *, upper, rates) -> tuple[dict[str, j
 
     def above(p):
         found = objective({**p, **weights}, batches[1], 1)[1].terms
+        if set(upper) - set(found):
+            raise ValueError(f"config.step.upper names {sorted(set(upper) - set(found))}; there are {sorted(found)}")
         return sum(weight * found[name] for name, weight in upper.items())
 
     own = {name: grads[name] for name in parameters}

@@ -67,13 +67,13 @@ def test_splits_used(config) -> list[str]:
     """Lines that say where the config trains or chooses checkpoints on a split that is for testing."""
     lines = []
     if config.select is not None:
-        name, split = config.select.eval, config.evals[config.select.eval].split
-        if overlap.role_of(split) == "test":
+        name, chosen = config.select.eval, config.evals[config.select.eval]
+        if overlap.role_of(chosen.split, chosen.name) == "test":
             lines.append(
-                f"config.select names {name!r}, which is a test split ({split}): a checkpoint chosen on the test set "
-                "makes its figure meaningless; name an eval of a validation split"
+                f"config.select names {name!r}, which is a test split ({chosen.name}:{chosen.split}): a checkpoint "
+                "chosen on the test set makes its figure meaningless; name an eval of a validation split"
             )
-    for name, split in source.split_names(config.data.train.name, config.data.train.split):
+    for name, split in overlap.split_names(config.data.train.name, config.data.train.split):
         if split.startswith("test"):
             lines.append(f"config.data.train names {name}:{split}, a test split")
     return lines
@@ -117,7 +117,9 @@ def check_leakage(config, train_set, eval_sets, allow=False) -> list[str]:
     """
     train, chosen = overlap.from_sources([train_set], "train"), config.select.eval if config.select else None
     select = overlap.from_sources([opened for name, opened in eval_sets.items() if name == chosen], "validation")
-    is_test = lambda name: name != chosen and overlap.role_of(config.evals[name].split) == "test"
+    is_test = lambda name: (
+        name != chosen and overlap.role_of(config.evals[name].split, config.evals[name].name) == "test"
+    )
     tests = overlap.from_sources([opened for name, opened in eval_sets.items() if is_test(name)], "test")
     found = overlap.check_experiment(train, select, tests)
     errors, reports = (list(map(overlap.describe, findings)) for findings in found)
@@ -158,13 +160,13 @@ def fit(config, workdir, train_set, eval_sets) -> TrainState | None:
     )
     with jax.set_mesh(mesh), checkpoint.make_manager(workdir) as manager:
         state, shardings, fixed, about = make_state(config, mesh)
-        checkpoint.add_version(workdir, weights=about)
         first = 0
         restored = checkpoint.restore_last(manager, abstract(state, shardings))
         if restored is not None:
             first, state, iterator_state = restored
             batches.set_state(pipeline.decode_state(iterator_state))
             tqdm.write(f"resuming {workdir} at step {first} of {config.steps}")
+        checkpoint.keep_origin(workdir, about, fixed, resumed=restored is not None)
         stop = StopSignal()
         with stop:
             writer = logs.MetricWriter(workdir, first)
@@ -193,18 +195,22 @@ def make_state(config, mesh) -> tuple[TrainState, TrainState, dict[str, dict], d
     return make(initial), shardings, fixed, {**about, **more}
 
 
-def load_weights(config, shapes, elsewhere=()) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
-    """({our flat name: array} of the detector that `config.init` gives, {tree: where from}).
+def load_weights(config, shapes, elsewhere=()) -> tuple[dict, dict[str, dict]]:
+    """({player: {our flat name: array}} that `config.init` gives, {tree or player: where from}).
 
-    shapes: the state as shapes. elsewhere: trees of `config.init` that are not the detector's. Raises ValueError for
-    weights that the detector has no place for.
+    shapes: the state as shapes. elsewhere: frozen players, whose files are of another place. A trained player may start
+    from a whole file of its own. Raises ValueError for weights that have no place.
     """
-    there = trees.flatten({"params": shapes.params["detector"], **shapes.model_state["detector"]})
-    module = detector.load(config.detector)
-    adapt = None
+    flat = lambda name: trees.flatten({"params": shapes.params[name], **shapes.model_state[name]})
+    module, adapt = detector.load(config.detector), None
     if hasattr(module, "from_backbone"):
-        adapt = lambda flat: module.from_backbone(flat, config.model)
-    return load_initial.load(config, there, adapt=adapt, elsewhere=elsewhere)
+        adapt = lambda loaded: module.from_backbone(loaded, config.model)
+    players = sorted(set(shapes.model_state) & set(config.init) - {"detector"})
+    loaded, about = load_initial.load(config, flat("detector"), adapt=adapt, elsewhere=(*elsewhere, *players))
+    initial = {"detector": loaded}
+    for name in players:
+        initial[name], about[name] = load_initial.load_whole(config.init[name], flat(name), f"config.init.{name}")
+    return initial, about
 
 
 def load_frozen(config, shapes, mesh) -> tuple[dict[str, dict], dict[str, dict]]:
@@ -220,7 +226,7 @@ def load_frozen(config, shapes, mesh) -> tuple[dict[str, dict], dict[str, dict]]
         )
     fixed, about = {}, {}
     for name, tree in shapes.items():
-        flat, about[name] = load_initial.load_frozen(config.init[name], trees.flatten(tree), f"config.init.{name}")
+        flat, about[name] = load_initial.load_whole(config.init[name], trees.flatten(tree), f"config.init.{name}")
         fixed[name] = trees.unflatten(flat)
     return jax.device_put(fixed, sharding.replicated(mesh)), about
 

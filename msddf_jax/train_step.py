@@ -50,13 +50,20 @@ def make_cast(config) -> Cast:
     """Who plays in a config. Raises ValueError for a detector, recipe, step or loss weight that does not fit."""
     found = hooks.resolve(protocol.load(config.detector))
     players = found.players(config)
+    reserved = {"detector", steps.WEIGHTS} & set(players)
+    if reserved or (config.policy.mode != "none" and "policy" not in players):
+        raise ValueError(
+            f"detector {config.detector!r} has the players {sorted(players)}: none may be called detector or "
+            f"{steps.WEIGHTS}, and config.policy.mode={config.policy.mode} needs the policy of hooks.players"
+        )
     groups = [(pattern, settings) for pattern, settings in config.optim.groups]
     for name, player in players.items():
         if player.optim is not None and not player.frozen:
             groups.append((f"{name}/.*", player.optim))
     if config.step.name == "bilevel":
         weights = {"lr": config.step.lr, "weight_decay": 0.0, "optimizer": "adam_l2", "schedule": "constant"}
-        groups.append((f"{steps.WEIGHTS}/.*", {**weights, "warmup_steps": 0}))
+        # First: no group that is meant for a network may take them.
+        groups.insert(0, (f"{steps.WEIGHTS}/.*", {**weights, "warmup_steps": 0}))
     modules = {name: player.module for name, player in players.items()}
     return Cast(found, players, {"detector": protocol.make_model(config), **modules}, tuple(groups))
 
@@ -74,7 +81,8 @@ def init_players(config, *, frozen) -> dict[str, dict]:
     for name, player in cast.players.items():
         if player.frozen == frozen:
             example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), player.example)
-            variables[name] = player.module.init(trees.stream_key(key, name, 0), *example)
+            called = hooks.train_keyword(player.module, False)
+            variables[name] = player.module.init(trees.stream_key(key, name, 0), *example, **called)
     return {name: dict(value) for name, value in variables.items()}
 
 
@@ -82,14 +90,14 @@ def init_state(config, *, initial=None) -> TrainState:
     """The state as it stands before the first step. Pure in the config: trace it with `eval_shape`.
 
     Args:
-      config: the experiment. initial: {"params/...": array, "batch_stats/...": array} of the detector, loaded values
-        that replace the drawn ones, by name; it may hold a part of them only.
+      config: the experiment. initial: {player: {"params/...": array, "batch_stats/...": array}}, loaded values that
+        replace the drawn ones, by name; it may hold a part of them only.
     """
     variables = init_players(config, frozen=False)
-    if initial is not None:
-        flat = trees.flatten(variables["detector"])
-        flat.update({name: jnp.asarray(value, flat[name].dtype) for name, value in initial.items()})
-        variables["detector"] = trees.unflatten(flat)
+    for player, loaded in (initial or {}).items():
+        flat = trees.flatten(variables[player])
+        flat.update({name: jnp.asarray(value, flat[name].dtype) for name, value in loaded.items()})
+        variables[player] = trees.unflatten(flat)
     params = {name: value.pop("params") for name, value in variables.items()}
     if config.step.name == "bilevel":
         params[steps.WEIGHTS] = {name: jnp.float32(w) for name, w in config.loss_weights.items()}
@@ -124,7 +132,9 @@ def make_objective(config, cast, state, held, fixed) -> Callable[[dict, dict, in
         variables = {name: {"params": tree, **state.model_state[name]} for name, tree in params.items()}
         key = state.key if number == 0 else jax.random.fold_in(state.key, number)
         frozen = jax.lax.stop_gradient(fixed)
-        ctx = hooks.Context(config, cast.modules, {**variables, **frozen}, step=state.step, key=key)
+        ctx = hooks.Context(
+            config, cast.modules, {**variables, **frozen}, step=state.step, key=key, frozen=tuple(frozen)
+        )
         rows = cast.hooks.make_rows(ctx.key("synth"), hooks.to_device_images(batch), ctx)
         out = ctx.apply("detector", rows, train=True, mutable=True)
         terms = cast.hooks.losses(out, rows, ctx)

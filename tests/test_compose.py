@@ -7,7 +7,7 @@ import pytest
 from face_batch import make_batch
 
 from msddf_jax.data import schema
-from msddf_jax.synth import compose, recipes
+from msddf_jax.synth import compose, face_xray, recipes
 
 SIZE, GROUPS = 48, 3
 
@@ -101,6 +101,38 @@ def test_all_frames_of_a_clip_are_drawn_alike(recipe):
     for name in ("label", "type", "strength", "role", "group", "method"):
         np.testing.assert_allclose(rows[name], still[name], atol=1e-5, err_msg=name)
     assert (rows["label"][rows["role"] == compose.ROLES.index("forgery")] == 1).any()
+
+
+def test_all_frames_of_a_clip_take_the_same_face():
+    # Whose landmarks are nearest differs from frame to frame: the second frame's are those of the next row.
+    batch = make_batch((1, 0), groups=4, frames=2)
+    shift = np.array([0.0, 9.0, 2.0, 14.0])[:, None, None]
+    batch["landmarks"][:, 0] += shift
+    batch["landmarks"][:, 1] += shift[[1, 3, 0, 2]]
+    seen = []
+    real = face_xray.face_xray
+
+    def watched(*args, **kwargs):
+        out = real(*args, **kwargs)
+        seen.append(out["partner"])
+        return out
+
+    def run_watched(b):
+        face_xray.face_xray = watched
+        try:
+            rows = compose.compose(
+                jax.random.key(0), b, group=schema.Group(1, 0), recipe={"name": "face_xray"}, flip=0.5
+            )
+        finally:
+            face_xray.face_xray = real
+        return rows["label"]
+
+    # The partner is found from what all frames share: it has no axis of frames.
+    jax.eval_shape(run_watched, batch)
+    assert seen[0].shape == (4,)
+    alone = [real(jax.random.key(0), *(batch[n][:, f] for n in ("image", "landmarks", "identity") if n != "identity"),
+                  batch["identity"])["partner"] for f in (0, 1)]  # fmt: skip
+    assert np.any(np.asarray(alone[0]) != np.asarray(alone[1]))
 
 
 def test_a_clip_is_forged_where_any_of_its_frames_is():

@@ -170,6 +170,10 @@ def test_the_workdir_is_the_configs_name():
     assert main.default_workdir("configs/msddf.py") == "runs/msddf"
     assert main.default_workdir("configs/msddf.py:demo") == "runs/msddf-demo"
     assert main.default_workdir("/somewhere/else/my_config.py:B/16") == "runs/my_config-B_16"
+    # One name in two folders: two workdirs.
+    assert main.default_workdir("configs/detectors/gend.py") == "runs/detectors-gend"
+    assert main.default_workdir("/clone/configs/ablations/gend.py:toy_swap") == "runs/ablations-gend-toy_swap"
+    assert len({main.default_workdir(name) for name in experiments.names()}) == len(experiments.names())
 
 
 def test_sets_on_the_command_line_fill_the_config():
@@ -191,6 +195,14 @@ def test_sets_on_the_command_line_fill_the_config():
     demo = main.fill_sets(experiments.load("configs/msddf.py:demo"), train=["sjedd/list"])
     assert demo.data.train.methods is None
     assert (demo.evals.val.name, demo.evals.val.split, demo.evals.val.methods) == ("sjedd/list", "validation", None)
+    # Reals alone stay so, and are told of methods that they would not read.
+    reals = main.fill_sets(experiments.load("configs/detectors/sbi.py"), train=["sjedd/list"])
+    assert reals.data.train.methods == ()
+    with pytest.raises(ValueError, match="reals alone"):
+        main.fill_sets(experiments.load("configs/detectors/sbi.py"), methods=["deepfakes"])
+    empty = experiments.load("configs/detectors/meso4.py").unlock()
+    empty.evals, empty.select = {}, None
+    assert list(main.fill_sets(empty.lock(), test=["dfd/c23:all"]).evals) == ["dfd_c23_all"]
     untouched = experiments.load("configs/msddf.py")
     assert main.fill_sets(untouched).to_json_best_effort() == experiments.load("configs/msddf.py").to_json_best_effort()
     for wrong in ("celebdf", "a/b/c"):

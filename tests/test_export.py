@@ -97,7 +97,7 @@ def test_one_artifact_gives_what_predict_gives_for_any_batch(exported, model):
     assert np.ptp(expected["score"]) > 1e-4  # the images matter
     for count in (1, 3, 7):
         got = artifact.call(images[:count])
-        assert set(got) == set(expected) == {"score", "map"}
+        assert set(got) == set(expected) == {"score", "map", "type", "regions", "strength"}
         for name in expected:
             assert got[name].shape == (count, *expected[name].shape[1:])
             np.testing.assert_allclose(got[name], expected[name][:count], rtol=0, atol=1e-6)

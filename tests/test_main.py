@@ -81,7 +81,7 @@ def test_sigterm_saves_says_so_and_exits_0(tiny_config_file, tmp_path):
     [
         (["--config.data.data_dir=nowhere"], "python -m data_prep.build faceforensics --config toy"),
         (
-            ["--config.init.path=weights/a/b/model.safetensors"],
+            ["--config.init.backbone=weights/a/b/model.safetensors"],
             "no weights at weights/a/b/model.safetensors",
         ),
         (["--config.detector=mssdf"], "detectors in msddf_jax/detectors are"),

@@ -7,7 +7,7 @@ import pytest
 from built_index import row, split_of
 from tiny import tiny_config
 
-from msddf_jax import train
+from msddf_jax import evaluate, train
 from msddf_jax.data import overlap, source
 
 ALL = {f"{a}/{b}" for a, b in overlap.KNOWN_STRADDLERS}
@@ -315,6 +315,33 @@ def test_allowed_leakage_is_kept_in_the_workdir(opened, tmp_path, monkeypatch, c
         train.train_and_evaluate(config, tmp_path, allow_leakage=True)
     kept = json.loads((tmp_path / "versions.json").read_text())["allowed_leakage"]
     assert message in kept[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "role"),
+    [
+        ("a/b", "validation", "validation"),
+        ("a/b", "train", "train"),
+        ("a/b", "all", "test"),
+        # A split in the name counts, and of several the one that asks for most care.
+        ("a/b:test", "validation", "test"),
+        ("a/b,c/d:all", "train", "test"),
+        ("a/b:validation,c/d", "train", "train"),
+        ("a/b:validation", "test", "validation"),
+    ],
+)
+def test_the_role_of_a_set_is_that_of_its_own_splits(name, split, role):
+    assert overlap.role_of(split, name) == role
+
+
+def test_a_test_split_in_the_name_neither_chooses_nor_calibrates(opened):
+    config = opened[0]
+    with config.unlocked():
+        config.evals.val.update(name="faceforensics/toy:test", split="validation")
+    with pytest.raises(ValueError, match="is a test split"):
+        train.check_config(config)
+    chosen, why = evaluate.validation_eval(config)
+    assert chosen is None and "'test'" in why
 
 
 def test_indexes_of_a_source_leave_out_what_it_has_no_records_of(toy_data):

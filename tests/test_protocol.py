@@ -14,6 +14,7 @@ import prepared_tree
 import pytest
 import safetensors.numpy
 from few_steps import noise_batch
+from flax import linen as nn
 
 from data_prep import build
 from msddf_jax import (
@@ -28,11 +29,12 @@ from msddf_jax import (
     inference,
     logs,
     predict,
+    sharding,
     train,
     trees,
 )
 from msddf_jax.data import pipeline
-from msddf_jax.train_step import init_state, make_train_step
+from msddf_jax.train_step import init_players, init_state, make_cast, make_train_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -315,6 +317,117 @@ def test_a_clip_model_trains_and_scores_clips(package, tmp_path):
         train.train_and_evaluate(config, tmp_path / "frames")
 
 
+@pytest.mark.long
+def test_sam_without_a_radius_is_the_gradient_step_bit_for_bit(package, toy_data):
+    _, write = package
+    config, ends = _adjusted(write("small", SMALL), toy_data).unlock(), []
+    for name in ("gradient", "sam"):
+        config.step.update(name=name, rho=0.0)
+        state, batch = jax.jit(lambda: init_state(config))(), noise_batch(size=64)
+        run = jax.jit(make_train_step(config))
+        for _ in range(2):
+            state, _ = run(state, (batch,))
+        ends.append(jax.device_get(trees.flatten(state.params)))
+    for name, value in ends[0].items():
+        np.testing.assert_array_equal(value, ends[1][name], err_msg=name)
+
+
+def test_no_group_of_the_user_takes_the_loss_weights(package, toy_data):
+    _, write = package
+    config = _adjusted(write("small", SMALL), toy_data).unlock()
+    config.step.name, config.optim.groups = "bilevel", ((".*", {"lr": 1e-3, "weight_decay": 0.5}),)
+    pattern, settings = make_cast(config).groups[0]
+    assert pattern == "loss_weights/.*" and settings["lr"] == config.step.lr and settings["weight_decay"] == 0.0
+
+
+# A trained network with batch norm, and a detector of this project as a teacher.
+PLAYERS = """
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from msddf_jax import hooks
+from msddf_jax.detectors import baseline
+from their_package.small import Model, losses as _terms
+
+class Normed(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        return nn.BatchNorm(use_running_average=not train, momentum=0.5)(x).mean(-1)
+
+def players(config):
+    image = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    teacher = baseline.Model("Mu", 64, family="resnet")
+    optim = {"lr": 1e-3, "weight_decay": 0.0}
+    return {
+        "normed": hooks.Player(Normed(), (image,), optim=optim),
+        "teacher": hooks.Player(teacher, ({"image": image},), frozen=True),
+    }
+
+def losses(out, rows, ctx):
+    normed = ctx.apply("normed", rows["image"], train=True, mutable=True).mean((1, 2))
+    taught = jax.nn.sigmoid(ctx.apply("teacher", rows)["logit"])
+    more = {"normed": (normed**2, rows["label"] >= 0), "taught": ((out["logit"] - taught) ** 2, rows["label"] >= 0)}
+    return {**_terms(out, rows, ctx), **more}
+"""
+
+
+@pytest.mark.long
+def test_networks_beside_the_detector_train_and_teach(package, toy_data, tmp_path):
+    _, write = package
+    write("small", SMALL)
+    rng = np.random.default_rng(0)
+
+    def save(name, variables):
+        # Above 0, as variances are.
+        flat = {k: rng.uniform(0.1, 1, v.shape).astype(np.float32) for k, v in trees.flatten(variables).items()}
+        safetensors.numpy.save_file(flat, tmp_path / f"{name}.safetensors")
+
+    init = repr({name: str(tmp_path / f"{name}.safetensors") for name in ("teacher", "normed")})
+    config = _adjusted(write("players", PLAYERS, init=init), toy_data).unlock()
+    config.loss_weights = {"label": 1.0, "normed": 0.1, "taught": 0.1}
+    save("teacher", jax.eval_shape(lambda: init_players(config, frozen=True))["teacher"])
+    save("normed", jax.eval_shape(lambda: init_players(config, frozen=False))["normed"])
+    config.select, config.evals = None, {}
+    workdir = tmp_path / "run"
+    first = json.loads(json.dumps(_train(config, workdir, 2)))
+    assert first["weights"]["teacher"]["parameters"] > 1000 and "normed" in first["weights"]
+    mesh = sharding.make_mesh({"data": -1, "fsdp": 1})
+    with jax.set_mesh(mesh), checkpoint.make_manager(workdir) as manager:
+        state, shardings, fixed, _ = train.make_state(config, mesh)
+        _, trained, _ = checkpoint.restore_last(manager, train.abstract(state, shardings))
+    # It started from its file, and its statistics moved towards the images'.
+    loaded = safetensors.numpy.load_file(tmp_path / "normed.safetensors")["batch_stats/BatchNorm_0/mean"]
+    np.testing.assert_array_equal(state.model_state["normed"]["batch_stats"]["BatchNorm_0"]["mean"], loaded)
+    moved = np.asarray(trained.model_state["normed"]["batch_stats"]["BatchNorm_0"]["mean"])
+    assert set(fixed) == {"teacher"} and np.abs(moved - loaded).max() > 1e-3
+    # Another teacher is another experiment.
+    save("teacher", jax.eval_shape(lambda: init_players(config, frozen=True))["teacher"])
+    with pytest.raises(ValueError, match=r"config\.init\.teacher was sha-256 .* put the file back"):
+        _train(config, workdir, 4)
+    assert json.loads((workdir / "versions.json").read_text())["weights"] == first["weights"]
+
+
+def _train(config, workdir, steps):
+    """Train to so many of the config's four steps; what versions.json says."""
+    real = checkpoint.save
+
+    def save(manager, step, *rest):
+        real(manager, step, *rest)
+        manager.wait_until_finished()
+        if step == steps:
+            raise KeyboardInterrupt
+
+    checkpoint.save = save
+    try:
+        train.train_and_evaluate(config, workdir)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        checkpoint.save = real
+    return json.loads((workdir / "versions.json").read_text())
+
+
 def _write_detector(package, text):
     folder, _ = package
     (folder / "odd.py").write_text(text)
@@ -380,6 +493,38 @@ def test_a_context_says_who_is_there_and_what_may_move():
         ctx.update("detector", params={})
     ctx.update("detector", statistics={"mean": 1.0})
     assert ctx.updates == {"detector": {"statistics": {"mean": 1.0}}}
+
+
+def test_what_a_context_cannot_do_it_says():
+    config = experiments.load("configs/msddf.py:demo")
+    modules = {"detector": None, "teacher": nn.Dense(1)}
+    variables = {"detector": {"params": {}}, "teacher": {"params": {}, "statistics": {}}}
+    ctx = hooks.Context(config, modules, variables, step=0, key=jax.random.key(0), frozen=("teacher",))
+    with pytest.raises(ValueError, match="'teacher' is frozen"):
+        ctx.update("teacher", statistics={})
+    with pytest.raises(ValueError, match="Dense is not called with `train`"):
+        ctx.apply("teacher", jnp.ones((1, 2)), train=True)
+
+
+def test_players_names_and_the_policy_are_checked(package):
+    text = SMALL + "\ndef players(config):\n    return {NAMES}\n"
+    config = experiments.load("configs/msddf.py:demo").unlock()
+    config.detector = _write_detector(package, text.replace("{NAMES}", "{}"))
+    with pytest.raises(ValueError, match=r"policy\.mode=reinforce needs the policy of hooks\.players"):
+        make_cast(config)
+    config.policy.mode = "none"
+    for name in ("detector", "loss_weights"):
+        config.detector = _write_detector(package, text.replace("{NAMES}", f"{{'{name}': None}}"))
+        with pytest.raises(ValueError, match="none may be called detector or loss_weights"):
+            make_cast(config)
+
+
+def test_what_is_read_of_outputs_has_the_schemas_shapes():
+    out = {"logit": jnp.zeros(2), "map_logits": jnp.zeros((2, 3, 3))}
+    assert detector.read(out)["map"].shape == (2, 3, 3)
+    assert detector.read({**out, "map_logits": jnp.zeros((2, 3, 3, 1))})["map"].shape == (2, 3, 3)
+    with pytest.raises(ValueError, match=r"type_logits are of \('alpha', .*these have 4 classes"):
+        detector.read({**out, "type_logits": jnp.zeros((2, 4))})
 
 
 def test_a_clip_is_the_example_of_its_model():

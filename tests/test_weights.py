@@ -335,7 +335,7 @@ def _saved_by_training(folder):
 
 def test_a_frozen_network_is_a_workdirs_weights_and_fits_to_the_name(tmp_path):
     flat = _saved_by_training(tmp_path / "run")
-    got, about = load_initial.load_frozen(str(tmp_path / "run"), flat, "teacher")
+    got, about = load_initial.load_whole(str(tmp_path / "run"), flat, "teacher")
     assert set(got) == set(flat)
     for name, value in flat.items():
         np.testing.assert_array_equal(got[name], value, err_msg=name)
@@ -344,28 +344,28 @@ def test_a_frozen_network_is_a_workdirs_weights_and_fits_to_the_name(tmp_path):
     wrong = {**flat, "params/backbone/out/kernel": np.zeros((3, 3)), "params/head/bias": np.zeros(2)}
     del wrong["batch_stats/backbone/norm/mean"]
     with pytest.raises(ValueError) as error:
-        load_initial.load_frozen(str(tmp_path / "run"), wrong, "teacher")
+        load_initial.load_whole(str(tmp_path / "run"), wrong, "teacher")
     for said in ("teacher: ", "would have (3, 2); the model has (3, 3)", "norm/mean", "gives params/head/bias"):
         assert said in str(error.value)
     # What the network has not, and is known to be there.
     part = {name: value for name, value in flat.items() if name.startswith("params/")}
-    got, _ = load_initial.load_frozen(f"{tmp_path}/run#skip=model_state/.*", part, "teacher")
+    got, _ = load_initial.load_whole(f"{tmp_path}/run#skip=model_state/.*", part, "teacher")
     assert set(got) == set(part)
     with pytest.raises(ValueError, match="teacher: nothing trains a frozen network"):
-        load_initial.load_frozen("random", flat, "teacher")
+        load_initial.load_whole("random", flat, "teacher")
 
 
 def test_a_frozen_network_from_a_published_file(weight_file, tmp_path):
     path, _ = weight_file
     shapes = load_initial.backbone_shapes("clip", "Mu/8", 32, {})
-    got, about = load_initial.load_frozen(str(path), shapes, "teacher")
+    got, about = load_initial.load_whole(str(path), shapes, "teacher")
     assert set(got) == set(shapes) and about["format"] == "clip/hf_clip"
     # A head that no file gives would stay random.
     with pytest.raises(ValueError, match="nothing in the file gives params/head/kernel"):
-        load_initial.load_frozen(str(path), {**shapes, "params/head/kernel": np.zeros((64, 2))}, "teacher")
+        load_initial.load_whole(str(path), {**shapes, "params/head/kernel": np.zeros((64, 2))}, "teacher")
     # A published detector gives its head as well.
     flat = _meso_file(tmp_path / "meso4_best.safetensors")
-    got, _ = load_initial.load_frozen(str(tmp_path / "meso4_best.safetensors"), flat, "teacher")
+    got, _ = load_initial.load_whole(str(tmp_path / "meso4_best.safetensors"), flat, "teacher")
     assert set(got) == set(flat) and "params/binary_head/out/kernel" in got
 
 

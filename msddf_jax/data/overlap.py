@@ -119,11 +119,21 @@ class Finding(NamedTuple):
     examples: tuple
 
 
-def role_of(split) -> str:
-    """The role of a split by its name: a set without official splits ("all") is what others test on."""
-    if split.startswith("train"):
-        return "train"
-    return "validation" if split.startswith("val") else "test"
+def split_names(name, split) -> list[tuple[str, str]]:
+    """[(data set, split)] of what `source.open_sources` takes: "a/b,c/d:split"."""
+    parts = [part.strip().partition(":") for part in str(name).split(",")]
+    return [(one, own or split) for one, _, own in parts]
+
+
+def role_of(split, name="") -> str:
+    """The role of a set by its split, or by the splits in its name: that of several which asks for most care.
+
+    A set without official splits ("all") is what others test on.
+    """
+    splits = [own for _, own in split_names(name, split)]
+    if all(one.startswith("val") for one in splits):
+        return "validation"
+    return "train" if all(one.startswith(("train", "val")) for one in splits) else "test"
 
 
 def read_index(path) -> dict[str, list[str]]:

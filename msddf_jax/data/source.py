@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from msddf_jax.data import schema
+from msddf_jax.data import overlap, schema
 from msddf_jax.data.methods import METHODS
 from msddf_jax.opencv import cv2
 
@@ -182,7 +182,7 @@ def open_sources(name, split, data_dir=None, methods=None, max_frames=None) -> S
     Raises:
       ValueError: what `open_source` and `mix_sources` raise; a method that none of the sets has.
     """
-    asked = split_names(name, split)
+    asked = overlap.split_names(name, split)
     if len(asked) == 1:
         return open_source(*asked[0], data_dir, methods, max_frames)
     opened = [open_source(*one, data_dir) for one in asked]
@@ -191,12 +191,6 @@ def open_sources(name, split, data_dir=None, methods=None, max_frames=None) -> S
         check_methods(" + ".join(source.name for source in opened), methods, set().union(*there))
     kept = [None if methods is None else [m for m in methods if m in mine] for mine in there]
     return mix_sources(_keep(source, some, max_frames) for source, some in zip(opened, kept, strict=True))
-
-
-def split_names(name, split) -> list[tuple[str, str]]:
-    """[(data set, split)] of what `open_sources` takes."""
-    parts = [part.strip().partition(":") for part in str(name).split(",")]
-    return [(one, own or split) for one, _, own in parts]
 
 
 def mix_sources(sources) -> Source:

@@ -47,7 +47,12 @@ def compose(key, batch, *, group, recipe, flip=0.5, choose=None) -> dict[str, ja
     if choose is not None:
         mean = lambda image: jax.lax.pmean(image, "frames")
         of_clip = lambda key, target, source, **chosen: choose(key, mean(target), mean(source), **chosen)
-    each = lambda frames: _compose_frames(key, frames, group, recipe, flip, of_clip)
+
+    def each(frames):
+        # By which partners are found: all frames of a clip are to take the same one.
+        frames = dict(frames, pose=jax.lax.pmean(frames["landmarks"], "frames"))
+        return _compose_frames(key, frames, group, recipe, flip, of_clip)
+
     # One key for all frames: what is drawn is drawn once, and only the pixels differ.
     return _merge_frames(jax.vmap(each, in_axes=(axes,), out_axes=1, axis_name="frames")(batch))
 

@@ -12,7 +12,9 @@ def boundary(weight) -> jax.Array:
     return 4.0 * weight * (1.0 - weight)
 
 
-def face_xray(key, image, landmarks, identity, *, usable=None, one_by_one=None, **cfg) -> dict[str, jax.Array]:
+def face_xray(
+    key, image, landmarks, identity, *, pose=None, usable=None, one_by_one=None, **cfg
+) -> dict[str, jax.Array]:
     """Blends into every image the face of its nearest neighbour of another identity in the batch.
 
     Args:
@@ -20,6 +22,7 @@ def face_xray(key, image, landmarks, identity, *, usable=None, one_by_one=None, 
       image: float32 [B, H, W, 3] in [0, 1], real faces.
       landmarks: float32 [B, 81, 2], pixels.
       identity: int32 [B]: identity, or video, that must differ; -1 unknown.
+      pose: float32 [B, 81, 2] that the neighbour is found by; None for the landmarks themselves.
       usable: bool [B] or None: rows that may take part (real, not padding); the others stay as they are.
       one_by_one: see `filters.over_rows`.
       **cfg: keywords of `swap_face`.
@@ -29,7 +32,7 @@ def face_xray(key, image, landmarks, identity, *, usable=None, one_by_one=None, 
       partner int32 [B]. A row without a partner, or with landmarks that are not finite, stays real.
     """
     allowed = partners.allowed_partners(landmarks, identity, usable)
-    partner, found = partners.nearest_partner(landmarks, allowed)
+    partner, found = partners.nearest_partner(landmarks if pose is None else pose, allowed)
     one = lambda key, *row: swap_face(key, *row, **cfg)
     rows = (image, image[partner], landmarks, landmarks[partner], found)
     out = geometry.map_samples(one, key, *rows, one_by_one=one_by_one)

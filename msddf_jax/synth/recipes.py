@@ -115,8 +115,10 @@ def flip_rows(key, rows, flip) -> dict[str, jax.Array]:
     out = dict(rows, image=mirror(rows["image"]))
     if "mask" in rows:
         out["mask"] = mirror(rows["mask"])
-    points = geometry.flip_landmarks(rows["landmarks"], width)
-    return dict(out, landmarks=jnp.where(flipped[:, None, None], points, rows["landmarks"]))
+    for name in {"landmarks", "pose"} & set(rows):
+        points = geometry.flip_landmarks(rows[name], width)
+        out[name] = jnp.where(flipped[:, None, None], points, rows[name])
+    return out
 
 
 def _forge_none(key, reals, *, flip):
@@ -172,7 +174,7 @@ def _forge_face_xray(key, reals, *, flip, blend=None):
     flip_key, blend_key = jax.random.split(key)
     reals = flip_rows(flip_key, reals, flip)
     rows = (reals["image"], reals["landmarks"], reals["identity"])
-    forged = face_xray.face_xray(blend_key, *rows, **(blend or {}))
+    forged = face_xray.face_xray(blend_key, *rows, pose=reals.get("pose"), **(blend or {}))
     return {"target": reals["image"], "source": None, "forged": forged, "record": {}}
 
 

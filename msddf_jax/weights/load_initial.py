@@ -44,7 +44,7 @@ def load(config, shapes, *, adapt: Callable | None = None, elsewhere=()) -> tupl
       shapes: {"params/...": array or shape struct} of the detector.
       adapt: None, or {our name: array} of a tree as published -> as this detector keeps it. What a file holds is then
         compared with the plain backbone of three channels, and what `adapt` gives with `shapes`.
-      elsewhere: trees of config.init that are not the detector's, and loaded by others (`load_frozen`).
+      elsewhere: trees of config.init that are not the detector's, and loaded by others (`load_whole`).
 
     Returns:
       ({our flat name: float32 array}, {tree: {"file", "sha256", "format", "parameters"}}); a tree at random is no part
@@ -74,8 +74,8 @@ def load(config, shapes, *, adapt: Callable | None = None, elsewhere=()) -> tupl
     return flat, about
 
 
-def load_frozen(reference, shapes, where) -> tuple[dict[str, np.ndarray], dict]:
-    """The variables of a network that is never trained: a teacher, an identity or a quality network.
+def load_whole(reference, shapes, where) -> tuple[dict[str, np.ndarray], dict]:
+    """All variables of a network beside the detector: a teacher, an identity or a quality network.
 
     Args:
       reference: text of `hub.parse`. A file with our own names (an exported `model.safetensors`, a workdir or its
@@ -91,7 +91,7 @@ def load_frozen(reference, shapes, where) -> tuple[dict[str, np.ndarray], dict]:
     """
     parsed = hub.parse(reference)
     if parsed.source == hub.RANDOM:
-        raise ValueError(f"{where}: nothing trains a frozen network, so random weights would stay so; name a file")
+        raise ValueError(f"{where}: a network that is to start at random is not named; a frozen one needs a file")
     path, digest, tensors = open_reference(parsed)
     if identify.is_own(tensors):
         entries, kind, skip = identify.own_table(tensors), "msddf_jax", ()
