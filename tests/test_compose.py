@@ -40,6 +40,15 @@ def test_without_a_recipe_reals_and_fakes_are_only_flipped():
     np.testing.assert_array_equal(run(batch, "none", flip=0.0)["image"], batch["image"])
 
 
+def test_without_a_recipe_a_group_is_flipped_as_one():
+    batch = make_batch((1, 4), groups=6)
+    rows = run(batch, "none", group=(1, 4), flip=0.5)
+    flipped = (rows["image"] != batch["image"]).any((1, 2, 3)).reshape(6, 5)
+    assert 0 < flipped[:, 0].sum() < 6
+    np.testing.assert_array_equal(flipped, np.repeat(flipped[:, :1], 5, axis=1))
+    np.testing.assert_array_equal(rows["image"][flipped.ravel()], batch["image"][flipped.ravel()][:, :, ::-1])
+
+
 def test_a_flip_moves_image_mask_and_landmarks_together():
     rows = make_batch()
     flipped = recipes.flip_rows(jax.random.key(0), rows, 1.0)

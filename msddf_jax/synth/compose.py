@@ -67,6 +67,10 @@ def _merge_frames(rows):
 
 def _compose_frames(key, batch, group, recipe, flip, choose):
     _, forge_key, fake_key = jax.random.split(key, 3)
+    forges = recipes.split_name(recipe)[0] != "none"
+    if not forges:
+        # As they are, the rows of a group stay aligned: they are flipped together.
+        batch = recipes.flip_rows(fake_key, batch, flip, each=group.rows)
     reals, fakes = _split_groups(batch, group)
     others = fakes if group.fakes else None
     made = recipes.forge(recipe, forge_key, reals, flip=flip, choose=choose, others=others)
@@ -79,7 +83,8 @@ def _compose_frames(key, batch, group, recipe, flip, choose):
     if made["forged"] is not None:
         parts.append((_forged_rows(reals, made["forged"], record), group.real))
     if group.fakes:
-        parts.append((_fake_rows(recipes.flip_rows(fake_key, fakes, flip), record), group.fakes))
+        fakes = recipes.flip_rows(fake_key, fakes, flip) if forges else fakes
+        parts.append((_fake_rows(fakes, record), group.fakes))
     return _join_groups(parts)
 
 

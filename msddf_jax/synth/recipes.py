@@ -107,10 +107,10 @@ def choose_uniformly(key, target, source, *, type_weights, magnitude_on) -> dict
     return {"region": region, "blend_type": blend_type, "magnitude": magnitude, "record": {}}
 
 
-def flip_rows(key, rows, flip) -> dict[str, jax.Array]:
-    """Rows of images, landmarks and masks, each mirrored with the probability `flip`."""
+def flip_rows(key, rows, flip, each=1) -> dict[str, jax.Array]:
+    """Rows of images, landmarks and masks, each mirrored with the probability `flip`; `each` rows of a group alike."""
     count, width = rows["image"].shape[0], rows["image"].shape[2]
-    flipped = jax.random.bernoulli(key, flip, (count,))
+    flipped = jnp.repeat(jax.random.bernoulli(key, flip, (count // each,)), each)
     mirror = lambda x: jnp.where(flipped[:, None, None, None], x[:, :, ::-1], x)
     out = dict(rows, image=mirror(rows["image"]))
     if "mask" in rows:
@@ -121,8 +121,9 @@ def flip_rows(key, rows, flip) -> dict[str, jax.Array]:
     return out
 
 
-def _forge_none(key, reals, *, flip):
-    return {"target": flip_rows(key, reals, flip)["image"], "source": None, "forged": None, "record": {}}
+def _forge_none(key, reals):
+    del key
+    return {"target": reals["image"], "source": None, "forged": None, "record": {}}
 
 
 def _forge_msddf(
