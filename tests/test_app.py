@@ -10,6 +10,7 @@ import uuid
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 pytest.importorskip("gradio", reason="the app needs Gradio: pip install msddf_jax[app]")
 import httpx
@@ -237,12 +238,16 @@ def test_the_page_needs_no_network_and_tells_nobody(server, workdir):
     assert not (workdir.parent / "temporary" / "network.txt").exists()
 
 
+# Of a config, what scoring asks it: images, no clips.
+IMAGES = ConfigDict({"data": {}})
+
+
 def test_a_verdict_by_hand(workdir):
     detect, landmark = fake_face_models()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     found = extract.extract_faces_image(noise, size=64, detector=detect, landmarker=landmark)
     model = inference.Inference(
-        None, lambda params, batch: {"score": np.full(len(batch["image"]), 0.2)}, None, 1, "best"
+        IMAGES, lambda params, batch: {"score": np.full(len(batch["image"]), 0.2)}, None, 1, "best"
     )
     plain = verdict.judge(model, found, None)
     assert plain["judged"] == (pytest.approx(0.2), pytest.approx(0.2), "real", 0.5, None)
@@ -259,18 +264,23 @@ def test_a_verdict_by_hand(workdir):
 
 
 def test_what_the_detector_says_of_the_forgery_is_shown():
-    out = {"type": np.eye(6)[1], "regions": np.full(5, 0.25), "strength": np.float64(0.4), "score": np.float64(0.2)}
+    out = {"type": np.eye(6)[1], "regions": np.full(5, 0.25), "strength": np.float64(0.4), "score": np.float64(0.8)}
     predict = lambda params, batch: {k: np.broadcast_to(v, (len(batch["image"]), *v.shape)) for k, v in out.items()}
     detect, landmark = fake_face_models()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     found = extract.extract_faces_image(noise, size=64, detector=detect, landmarker=landmark)
-    html = verdict.render_verdict(verdict.judge(inference.Inference(None, predict, None, 1, "best"), found, None))
+    judged = verdict.judge(inference.Inference(IMAGES, predict, None, 1, "best"), found, None)
+    html = verdict.render_verdict(judged)
+    # Of what is called real, there is no forgery to speak of.
+    out["score"] = np.float64(0.2)
+    real = verdict.judge(inference.Inference(IMAGES, predict, None, 1, "best"), found, None)
+    assert "says of the forgery" not in verdict.render_verdict(real)
     assert "type poisson (100&thinsp;%); left eye 25&thinsp;%, right eye 25&thinsp;%" in html
     assert "whole face 25&thinsp;%; strength 0.40." in html
 
 
 def test_a_score_that_is_not_finite_is_an_error():
-    model = inference.Inference(None, lambda params, batch: {"score": np.array([np.nan])}, None, 1, "best")
+    model = inference.Inference(IMAGES, lambda params, batch: {"score": np.array([np.nan])}, None, 1, "best")
     detect, landmark = fake_face_models()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     found = extract.extract_faces_image(noise, size=64, detector=detect, landmarker=landmark)

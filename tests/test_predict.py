@@ -160,7 +160,7 @@ def as_extraction(scores):
 def test_every_command_gives_the_same_verdict(scores, fitted, aggregate):
     found = as_extraction(scores)
     score = lambda params, batch: {"score": batch["image"].mean((1, 2, 3)) / 255}
-    model = inference.Inference(None, score, None, 1, "best")
+    model = inference.Inference(ConfigDict({"data": {}}), score, None, 1, "best")
     calibration = None if fitted is None else make_calibration(*fitted, aggregate=aggregate)
     outputs = inference.score_crops(model, [face.image for face in found.frames])
     line = predict._summarize(found, outputs, calibration, aggregate)

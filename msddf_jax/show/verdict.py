@@ -97,12 +97,13 @@ def _render_headline(verdict):
         # With a calibration or without one, the two verdicts meet at one half.
         '<div class="msddf-mark" style="left:50%"></div></div>'
         '<div class="msddf-scale"><span>0 real</span><span>fake above 0.50</span><span>1 fake</span></div>'
-        f"<p>{note}</p>{_render_forgery(verdict['forgery'])}<p>{looked}.</p>{warning}</div>"
+        f"<p>{note}</p>{_render_forgery(verdict['forgery'], judged.label)}<p>{looked}.</p>{warning}</div>"
     )
 
 
-def _render_forgery(forgery):
-    """A line of what the detector says of type, regions and strength; "" where it has no such heads."""
+def _render_forgery(forgery, label):
+    """A line of what is said of type, regions and strength of a fake; "" for a real, or without such heads."""
+    forgery = forgery if label == "fake" else {}
     parts, words = [], lambda name: name.replace("_", " ")
     if "type" in forgery:
         parts.append(f"type {words(forgery['type'])} ({100 * forgery['type_probability']:.0f}&thinsp;%)")
