@@ -294,9 +294,9 @@ def _draw(record, item, outputs, out, folder, max_overlays):
             title,
             record["frame_indices"],
             record["frame_scores"],
+            verdict.Verdict(*(record[name] for name in verdict.Verdict._fields)),
             missing=missing,
             fps=item.info.fps,
-            threshold=record["threshold"],
         )
         pictures["timeline"] = _write_png(out, folder / "timeline.png", image)
     pictures["overlays"] = []

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from msddf_jax.show import plots
+from msddf_jax.statistics.verdict import judge
 
 RED, BLUE = matplotlib.colors.to_rgb("#d62728"), matplotlib.colors.to_rgb("#1f77b4")
 
@@ -14,7 +15,17 @@ def _pixels(image, color):
 
 
 def _timeline(scores, **kwargs):
-    return plots.draw_timeline("clip.mp4", np.arange(len(scores)) * 10, scores, **kwargs)
+    return plots.draw_timeline("clip.mp4", np.arange(len(scores)) * 10, scores, judge(scores), **kwargs)
+
+
+def test_the_timeline_shows_the_verdict_it_is_given():
+    # The mean of these is real and their highest fake: whoever judged says which, not the picture.
+    scores, frames = [0.1, 0.2, 0.9], [0, 10, 20]
+    mean, highest = (plots.draw_timeline("c", frames, scores, judge(scores, None, how)) for how in ("mean", "max"))
+    for image, color, other in ((mean, BLUE, RED), (highest, RED, BLUE)):
+        row = lambda c, image=image: np.bincount(_pixels(image, c)[:, 0], minlength=400).max()
+        # A line over the whole width in the colour of the label.
+        assert row(color) > 600 > row(other)
 
 
 def test_timeline_colours_frames_by_the_threshold():
@@ -31,10 +42,10 @@ def test_timeline_higher_scores_stand_higher():
 
 
 def test_timeline_takes_frames_in_any_order_and_marks_those_without_a_score():
-    a = plots.draw_timeline("c", [0, 10, 20], [0.1, 0.9, 0.4], missing=[15, 5], fps=25)
-    b = plots.draw_timeline("c", [20, 0, 10], [0.4, 0.1, 0.9], missing=[5, 15], fps=25)
+    a = plots.draw_timeline("c", [0, 10, 20], [0.1, 0.9, 0.4], judge([0.1, 0.9, 0.4]), missing=[15, 5], fps=25)
+    b = plots.draw_timeline("c", [20, 0, 10], [0.4, 0.1, 0.9], judge([0.4, 0.1, 0.9]), missing=[5, 15], fps=25)
     np.testing.assert_array_equal(a, b)
-    without = plots.draw_timeline("c", [0, 10, 20], [0.1, 0.9, 0.4], fps=25)
+    without = plots.draw_timeline("c", [0, 10, 20], [0.1, 0.9, 0.4], judge([0.1, 0.9, 0.4]), fps=25)
     black = (0.0, 0.0, 0.0)
     assert len(_pixels(a[200:330], black)) > len(_pixels(without[200:330], black)) + 20
 
@@ -42,7 +53,7 @@ def test_timeline_takes_frames_in_any_order_and_marks_those_without_a_score():
 @pytest.mark.parametrize("title", ["$a_{$.mp4", "視頻.mp4", "two\nlines", "half \udcff", "x" * 500, ""])
 @pytest.mark.filterwarnings("error")
 def test_any_file_name_is_a_title(title):
-    assert plots.draw_timeline(title, [0], [0.5], fps=0.0).shape == (400, 900, 3)
+    assert plots.draw_timeline(title, [0], [0.5], judge([0.5]), fps=0.0).shape == (400, 900, 3)
     assert plots.draw_overlay(np.zeros((16, 16, 3), np.uint8), np.zeros((2, 2)), title).shape == (390, 740, 3)
 
 
@@ -70,10 +81,10 @@ def test_overlay_shows_the_crop_unchanged():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: plots.draw_timeline("c", [], []), "N >= 1"),
-        (lambda: plots.draw_timeline("c", [0, 1], [0.5]), r"\(2,\) and \(1,\)"),
-        (lambda: plots.draw_timeline("c", [0], [1.5]), r"outside \[0, 1\]"),
-        (lambda: plots.draw_timeline("c", [0], [np.nan]), r"outside \[0, 1\]"),
+        (lambda: plots.draw_timeline("c", [], [], judge([0.5])), "N >= 1"),
+        (lambda: plots.draw_timeline("c", [0, 1], [0.5], judge([0.5])), r"\(2,\) and \(1,\)"),
+        (lambda: plots.draw_timeline("c", [0], [1.5], judge([0.5])), r"outside \[0, 1\]"),
+        (lambda: plots.draw_timeline("c", [0], [np.nan], judge([0.5])), r"outside \[0, 1\]"),
         (lambda: plots.draw_overlay(np.zeros((8, 8, 3)), np.zeros((2, 2)), "c"), "uint8 RGB"),
         (lambda: plots.draw_overlay(np.zeros((8, 8, 3), np.uint8), np.zeros((2, 2, 1)), "c"), r"\[g, g\]"),
         (lambda: plots.draw_overlay(np.zeros((8, 8, 3), np.uint8), np.full((2, 2), -1.0), "c"), "the map"),

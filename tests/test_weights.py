@@ -351,7 +351,7 @@ def test_a_frozen_network_is_a_workdirs_weights_and_fits_to_the_name(tmp_path):
     part = {name: value for name, value in flat.items() if name.startswith("params/")}
     got, _ = load_initial.load_whole(f"{tmp_path}/run#skip=model_state/.*", part, "teacher")
     assert set(got) == set(part)
-    with pytest.raises(ValueError, match="teacher: .* a frozen one needs a file"):
+    with pytest.raises(ValueError, match=r"teacher: .* a frozen one needs a file"):
         load_initial.load_whole("random", flat, "teacher")
 
 

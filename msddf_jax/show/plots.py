@@ -28,15 +28,15 @@ _DASHES = ("-", "--", "-.", ":")
 _PHONE_WIDTH, _PHONE_DPI = 5.4, 150
 
 
-def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshold=0.5) -> np.ndarray:
-    """The score of each frame over time, their mean, the threshold, and the frames that gave no score.
+def draw_timeline(title, frame_indices, scores, judged, *, missing=(), fps=0.0) -> np.ndarray:
+    """The score of each frame over time, the video's, the threshold, and the frames that gave no score.
 
     Args:
       title: of the plot, such as a file name; cut in the middle when long.
       frame_indices: int [N], frame numbers in the video. scores: float [N] in [0, 1], P(fake), N >= 1.
+      judged: `verdict.Verdict` on the video; frames strictly above its threshold are coloured as fake.
       missing: frame numbers sampled that have no score (no face, cut short). fps: frames a second; 0 =
         unknown, the axis is frame numbers.
-      threshold: scores strictly above it are called fake.
 
     Returns:
       uint8 RGB [400, 900, 3].
@@ -52,7 +52,7 @@ def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshol
     frames, scores = frames[order], scores[order]
     missing = np.asarray(sorted(missing), np.float64)
     unit = fps if fps > 0 else 1.0
-    mean = float(scores.mean())
+    threshold = judged.threshold
     fake = scores > threshold
 
     figure, axes = _figure(9.0, 4.0)
@@ -66,8 +66,9 @@ def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshol
     for keep, color, label in ((fake, _FAKE, "frame called fake"), (~fake, _REAL, "frame called real")):
         if keep.any():
             axes.scatter(frames[keep] / unit, scores[keep], s=28, color=color, zorder=3, label=label, clip_on=False)
-    axes.axhline(threshold, color="black", lw=1, ls="--", label=f"threshold {threshold:g}")
-    axes.axhline(mean, color=_FAKE if mean > threshold else _REAL, lw=1.5, label=f"mean {mean:.3f}")
+    axes.axhline(threshold, color="black", lw=1, ls="--", label=f"threshold {threshold:.3g}")
+    color = _FAKE if judged.label == "fake" else _REAL
+    axes.axhline(judged.score, color=color, lw=1.5, label=f"video {judged.score:.3f}")
     if missing.size:
         for frame in missing:
             axes.axvline(frame / unit, color="black", alpha=0.12, lw=1, zorder=1)
@@ -80,7 +81,7 @@ def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshol
     axes.set_xlim((first - pad) / unit, (last + pad) / unit)
     axes.set_ylim(-0.05, 1.05)
     axes.set_yticks(np.linspace(0, 1, 6))
-    axes.set_ylabel("P(fake)")
+    axes.set_ylabel("score")
     if fps > 0:
         axes.set_xlabel("time (s)")
         top = axes.secondary_xaxis("top", functions=(lambda s: s * fps, lambda f: f / fps))
@@ -90,8 +91,9 @@ def draw_timeline(title, frame_indices, scores, *, missing=(), fps=0.0, threshol
     else:
         axes.set_xlabel("frame")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
-    verdict = "fake" if mean > threshold else "real"
-    text = f"{_printable(title)}\n{verdict}, P(fake) = {mean:.3f}, {scores.size} of {sampled.size} frames scored"
+    said = "not calibrated" if judged.calibration is None else f"probability of fake {100 * judged.probability:.0f} %"
+    about = f"{judged.label}, score {judged.score:.3f}, {said}, {scores.size} of {sampled.size} frames scored"
+    text = f"{_printable(title)}\n{about}"
     figure.suptitle(text, fontsize=11, parse_math=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return _render(figure)
@@ -104,7 +106,7 @@ def draw_overlay(image, heat, title, *, score=None) -> np.ndarray:
 
     Args:
       image: uint8 RGB [H, W, 3], the crop. heat: float [g, g] in [0, 1], P(manipulated) on the token grid.
-      title: above the picture. score: P(fake) of the face, for its caption, or None.
+      title: above the picture. score: of the face, for its caption, or None.
 
     Returns:
       uint8 RGB [390, 740, 3].
@@ -121,7 +123,7 @@ def draw_overlay(image, heat, title, *, score=None) -> np.ndarray:
 
     figure, (left, right) = _figure(7.4, 3.9, columns=2)
     left.imshow(image)
-    left.set_xlabel("face" if score is None else f"face, P(fake) = {score:.3f}", fontsize=10)
+    left.set_xlabel("face" if score is None else f"face, score {score:.3f}", fontsize=10)
     right.imshow(blend_heat(image, heat))
     grid = "x".join(map(str, heat.shape))
     right.set_xlabel(f"map {grid}, mean {heat.mean():.2f}, max {heat.max():.2f}", fontsize=10)
@@ -157,7 +159,7 @@ def draw_maps(image, maps, title, *, score=None, columns=3) -> np.ndarray:
 
     Args:
       image: uint8 RGB [H, W, 3]. maps: {caption: float [g, g] in [0, 1]}, at least one; grids may differ.
-      title: above the picture. score: P(fake) of the face, for its caption, or None. columns: faces side by side.
+      title: above the picture. score: of the face, for its caption, or None. columns: faces side by side.
 
     Returns:
       uint8 RGB [h, 810, 3], h by the number of maps.
@@ -177,7 +179,7 @@ def draw_maps(image, maps, title, *, score=None, columns=3) -> np.ndarray:
     figure, axes = _phone_figure(rows * (side + 0.12) + 0.65, rows, columns)
     axes = np.ravel(axes)
     axes[0].imshow(image)
-    axes[0].set_xlabel("face" if score is None else f"face, P(fake) {score:.3f}", fontsize=8.5)
+    axes[0].set_xlabel("face" if score is None else f"face, score {score:.3f}", fontsize=8.5)
     for one, (name, heat) in zip(axes[1:], maps.items(), strict=False):
         one.imshow(blend_heat(image, np.asarray(heat, np.float32)))
         one.set_xlabel(name, fontsize=8.5)
