@@ -20,9 +20,9 @@ import psutil
 from benchmarks.timing import medians, report
 from msddf_jax import evaluate, sharding
 from msddf_jax.data import methods, schema
+from msddf_jax.detector import to_device_images
 from msddf_jax.detectors import baseline
 from msddf_jax.evaluators import detection
-from msddf_jax.hooks import to_device_images
 
 VARIANT, FRAMES_OF_A_VIDEO = "Mu/8", 32
 

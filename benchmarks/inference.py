@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.timing import medians, report, turns
 from msddf_jax import cpu, trees
+from msddf_jax.detector import to_device_images
 from msddf_jax.detectors import baseline
-from msddf_jax.hooks import to_device_images
 from msddf_jax.models import attention, clip
 from msddf_jax.weights import cnn_names, gend_names, table
 from tests import torch_reference

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.timing import medians, report
 from configs import msddf as msddf_config
-from msddf_jax import hooks, optim, trees
+from msddf_jax import detector, hooks, optim, trees
 from msddf_jax.data import schema
 from msddf_jax.models import clip
 from msddf_jax.synth import compose
@@ -84,7 +84,7 @@ def parts(config):
         plain.augment.image_size = config.data.image_size
 
     def rows_of(chosen):
-        images = hooks.to_device_images
+        images = detector.to_device_images
         return lambda state, key, batch: cast.hooks.make_rows(key, images(batch), make_context(chosen, cast, state))
 
     augment = lambda key, rows: compose.augment(key, rows, **config.augment)

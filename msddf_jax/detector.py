@@ -131,10 +131,17 @@ def make_apply(config) -> Callable[..., dict[str, jax.Array] | tuple[dict[str, j
     return apply
 
 
+def to_device_images(batch) -> dict[str, jax.Array]:
+    """uint8 images and masks of a host batch -> float32 in [0, 1]."""
+    return {
+        name: value.astype(jnp.float32) / 255.0 if name in ("image", "mask") else value for name, value in batch.items()
+    }
+
+
 def make_score(config) -> Callable[[dict, dict], dict[str, jax.Array]]:
     """score(weights, {"image": uint8 [B, (T,) H, W, 3]}) -> what `read` gives: pure, to be jitted."""
     apply = make_apply(config)
-    return lambda weights, batch: read(apply(weights, {"image": batch["image"].astype(jnp.float32) / 255.0}))
+    return lambda weights, batch: read(apply(weights, to_device_images({"image": batch["image"]})))
 
 
 def read(out) -> dict[str, jax.Array]:

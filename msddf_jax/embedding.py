@@ -37,7 +37,7 @@ def make_feature_fn(config) -> jax.stages.Wrapped:
 
     @jax.jit
     def features(weights, batch):
-        out = apply(weights, {"image": batch["image"].astype(np.float32) / 255.0})
+        out = apply(weights, detector.to_device_images({"image": batch["image"]}))
         if "feature" not in out:
             raise ValueError(f"detector {config.detector!r} gives no `feature` to embed, only {sorted(out)}")
         return {"feature": out["feature"].astype(np.float32), "score": jax.nn.sigmoid(out["logit"].astype(np.float32))}

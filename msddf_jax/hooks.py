@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from msddf_jax import adversary, trees
 from msddf_jax.data import schema
@@ -109,13 +108,6 @@ def resolve(module) -> Hooks:
     """The hooks of a detector module (`detector.load`)."""
     defaults = {"make_rows": make_rows, "players": players, "scalars": scalars}
     return Hooks(module.losses, **{name: getattr(module, name, hook) for name, hook in defaults.items()})
-
-
-def to_device_images(batch) -> dict[str, jax.Array]:
-    """uint8 images and masks of a host batch -> float32 in [0, 1]."""
-    return {
-        name: value.astype(jnp.float32) / 255.0 if name in ("image", "mask") else value for name, value in batch.items()
-    }
 
 
 def players(config) -> dict[str, Player]:

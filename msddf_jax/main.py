@@ -90,6 +90,16 @@ def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=N
     return config
 
 
+def find_config(argv) -> list[str]:
+    """The command line with the file of --config where it is: of the working directory, else of the project itself."""
+    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    if "--config" in argv[:-1]:
+        place = argv.index("--config") + 1
+        path, argument = experiments.find(argv[place])
+        argv[place] = ":".join([str(path), *argument])
+    return argv
+
+
 def main(argv) -> None:
     """Run one experiment. Exit code 0 also after SIGTERM with a checkpoint; 1 with one line on a known error."""
     if len(argv) > 1:
@@ -125,4 +135,8 @@ if __name__ == "__main__":
     # Config files import their neighbours by the name of their folder, wherever this is run from.
     experiments.make_importable()
     flags.mark_flags_as_required(["config"])
-    app.run(main)
+    try:
+        command = find_config(sys.argv)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
+    app.run(main, argv=command)

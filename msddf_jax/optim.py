@@ -11,18 +11,8 @@ from msddf_jax import trees
 OPTIMISERS = ("adamw", "adam_l2", "sgd")
 SCHEDULES = ("cosine", "restarts", "step", "constant", "linear")
 # Fields of a group's settings; those that it lacks are `config.optim`'s.
-FIELDS = (
-    "lr",
-    "weight_decay",
-    "optimizer",
-    "schedule",
-    "warmup_steps",
-    "final_lr",
-    "period",
-    "factor",
-    "start",
-    "phase",
-)
+SCHEDULE = ("schedule", "warmup_steps", "final_lr", "period", "factor", "start")
+FIELDS = ("lr", "weight_decay", "optimizer", "phase", *SCHEDULE)
 
 
 class Optimiser(NamedTuple):
@@ -147,21 +137,7 @@ def make_group(schedule, *, optimizer, weight_decay, phase, b1, b2, momentum) ->
 
 
 def make_optimizer(
-    trainable,
-    *,
-    groups,
-    steps,
-    clip_norm,
-    optimizer="adamw",
-    schedule="cosine",
-    warmup_steps=0,
-    final_lr=0.0,
-    period=0,
-    factor=0.5,
-    start=0.0,
-    b1=0.9,
-    b2=0.999,
-    momentum=0.9,
+    trainable, *, groups, steps, clip_norm, optimizer="adamw", b1=0.9, b2=0.999, momentum=0.9, **schedule
 ) -> Optimiser:
     """An optimiser with settings for each group, on the trainable parameters only.
 
@@ -170,14 +146,12 @@ def make_optimizer(
         hold no optimiser memory and cannot drift.
       groups: ((regex, None | {"lr": float, "weight_decay": float, ...}), ...): `FIELDS`; what a group does not say is
         as below.
-      optimizer, b1, b2, momentum: see `make_group`. steps, schedule, warmup_steps, final_lr, period, factor, start: see
-        `make_schedule`. clip_norm: see `clip_by_player_norm`.
+      optimizer, b1, b2, momentum: see `make_group`. steps, **schedule: see `make_schedule`. clip_norm: see
+        `clip_by_player_norm`.
 
     Raises:
       ValueError: a field that no group has, with those that there are; and as `make_group` and `make_schedule`.
     """
-    common = {"schedule": schedule, "warmup_steps": warmup_steps, "final_lr": final_lr}
-    common |= {"period": period, "factor": factor, "start": start}
     labels = trees.match(trainable, [(pattern, pattern) for pattern, _ in groups])
     transforms, schedules = {}, {}
     for pattern, given in groups:
@@ -190,7 +164,7 @@ def make_optimizer(
             )
         if pattern not in set(labels.values()) or pattern in transforms:
             continue
-        own = {name: given.get(name, value) for name, value in common.items()}
+        own = schedule | {name: value for name, value in given.items() if name in SCHEDULE}
         schedules[pattern] = make_schedule(given["lr"], steps=steps, **own)
         transforms[pattern] = make_group(
             schedules[pattern],

@@ -126,7 +126,7 @@ def make_explain_fn(config, methods=None) -> Callable[[dict, dict], dict[str, ja
 
     @jax.jit
     def explain_batch(weights, batch):
-        return explain(apply, weights, batch["image"].astype(jnp.float32) / 255.0, methods)
+        return explain(apply, weights, detector.to_device_images(batch)["image"], methods)
 
     return explain_batch
 

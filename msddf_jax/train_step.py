@@ -135,7 +135,7 @@ def make_objective(config, cast, state, held, fixed) -> Callable[[dict, dict, in
         ctx = hooks.Context(
             config, cast.modules, {**variables, **frozen}, step=state.step, key=key, frozen=tuple(frozen)
         )
-        rows = cast.hooks.make_rows(ctx.key("synth"), hooks.to_device_images(batch), ctx)
+        rows = cast.hooks.make_rows(ctx.key("synth"), protocol.to_device_images(batch), ctx)
         out = ctx.apply("detector", rows, train=True, mutable=True)
         terms = cast.hooks.losses(out, rows, ctx)
         unknown = sorted(set(weights) - set(terms))

@@ -100,7 +100,7 @@ def only_parse(monkeypatch, tmp_path):
     """Programs parse what they are given and go no further; flags that they define are gone afterwards."""
     before = set(flags.FLAGS)
 
-    def run(main, argv=None, flags_parser=None):
+    def run(main, argv=None):
         flags.FLAGS(sys.argv if argv is None else argv)
         raise _Parsed
 
@@ -163,6 +163,26 @@ def test_fields_of_one_name_are_set_on_every_config(spec, flag, value, only_pars
     for part in flag.partition("=")[0].split("."):
         found = found[part]
     assert found == value
+
+
+def test_a_config_of_the_project_is_found_from_anywhere(tmp_path, monkeypatch):
+    main = importlib.import_module("msddf_jax.main")
+    monkeypatch.chdir(tmp_path)
+    there = str(ROOT / "configs" / "msddf.py")
+    for given in (["--config=configs/msddf.py:demo"], ["--config", "configs/msddf.py:demo"]):
+        assert main.find_config(["main", *given, "--config.seed=1"]) == [
+            "main",
+            "--config",
+            f"{there}:demo",
+            "--config.seed=1",
+        ]
+    # A file of the working directory comes first.
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "msddf.py").write_text("")
+    assert main.find_config(["main", "--config=configs/msddf.py"])[2] == str(tmp_path / "configs" / "msddf.py")
+    with pytest.raises(FileNotFoundError, match="one of configs/"):
+        main.find_config(["main", "--config=configs/msdff.py"])
+    assert main.find_config(["main", "--helpfull"]) == ["main", "--helpfull"]
 
 
 def test_the_workdir_is_the_configs_name():

@@ -5,7 +5,7 @@ import pytest
 from face_batch import make_batch, make_context
 from tiny import tiny_config
 
-from msddf_jax import hooks
+from msddf_jax import detector
 from msddf_jax.data import schema
 from msddf_jax.detectors import msddf
 from msddf_jax.synth import compose
@@ -35,7 +35,7 @@ def _make_rows(batch, group=(1, 1), recipe=None, **changes):
     if recipe is not None:
         config.synth.recipe = recipe
     config.synth.recipe.update(changes)
-    rows = lambda b: msddf.make_rows(jax.random.key(3), hooks.to_device_images(b), make_context(config))
+    rows = lambda b: msddf.make_rows(jax.random.key(3), detector.to_device_images(b), make_context(config))
     return jax.device_get(jax.jit(rows)(batch))
 
 

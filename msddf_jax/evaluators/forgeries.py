@@ -35,8 +35,8 @@ def forgery_metrics(config, weights, name, eval_set, *, max_images=MAX_IMAGES, s
 
     @jax.jit
     def forge_and_read(weights, key, batch):
-        images = {n: v.astype(np.float32) / 255.0 if n in ("image", "mask") else v for n, v in batch.items()}
-        rows = compose.compose(key, images, group=group, recipe=config.synth.recipe, flip=config.synth.flip)
+        batch = detector.to_device_images(batch)
+        rows = compose.compose(key, batch, group=group, recipe=config.synth.recipe, flip=config.synth.flip)
         return detector.read(apply(weights, {"image": rows["image"]})), rows
 
     shapes = jax.eval_shape(lambda w: apply(w, detector.example_batch(config)), weights)
