@@ -96,7 +96,7 @@ def open_data(config) -> tuple[source.Source, dict[str, source.Source]]:
 
     train_set = attempt(open_set(config.data.train), "config.data.train")
     eval_sets = {name: attempt(open_set(s), f"config.evals.{name}") for name, s in config.evals.items()}
-    attempt(lambda: load_initial.locate_all(config.init), "config.init")
+    attempt(lambda: load_initial.locate_all(config.init), "weights")
     if problems:
         lines = [f"  - {', '.join(names)}: {error}" for error, names in problems.items()]
         raise FileNotFoundError("this experiment cannot start:\n" + "\n".join(lines))
