@@ -70,5 +70,10 @@ def test_a_recipe_without_forgeries_or_of_clips_is_not_asked():
     assert forgeries.can_forge(config)
     config.data.clip_length = 4
     assert not forgeries.can_forge(config)
-    config.data.clip_length, config.synth.recipe = 0, {"name": "none"}
+    config.data.clip_length = 0
+    old = config.copy_and_resolve_references()
+    del old.synth.recipe
+    old.synth.recipe = "msddf"  # as workdirs of an earlier version have it
+    assert not forgeries.can_forge(old)
+    config.synth.recipe = {"name": "none"}
     assert not forgeries.can_forge(config)

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from msddf_jax import detector
 from msddf_jax.data import sample, schema
-from msddf_jax.synth import compose, recipes
+from msddf_jax.synth import compose
 
 # Reals that are forged, evenly spread over the set; each a forgery of its own.
 MAX_IMAGES = 256
@@ -15,7 +15,9 @@ _BATCH = 32
 
 def can_forge(config) -> bool:
     """Whether a config's recipe makes forgeries that it can be asked about: of images, by a recipe."""
-    return recipes.split_name(config.synth.recipe)[0] != "none" and not config.data.get("clip_length", 0)
+    recipe = config.synth.recipe
+    # A workdir of before recipes owned their settings has a name alone, whose settings are not known here.
+    return hasattr(recipe, "keys") and recipe["name"] != "none" and not config.data.get("clip_length", 0)
 
 
 def forgery_metrics(config, weights, name, eval_set, *, max_images=MAX_IMAGES, seed=0) -> dict[str, float]:
