@@ -1,5 +1,6 @@
 """The optimiser from a config: groups by regex, first match wins; a group without settings is frozen."""
 
+import re
 from typing import NamedTuple
 
 import jax
@@ -70,6 +71,13 @@ def trainable_names(params, groups) -> dict[str, bool]:
     """
     settings = trees.match(trees.flatten(params), [(pattern, value) for pattern, value in groups])
     return {name: value is not None for name, value in settings.items()}
+
+
+def unmatched(params, groups) -> list[str]:
+    """Patterns of groups that no parameter goes by, though their player is there: misspelt, most likely."""
+    used = set(trees.match(trees.flatten(params), [(pattern, pattern) for pattern, _ in groups]).values())
+    absent = lambda pattern: re.fullmatch(r"\w+", pattern.split("/")[0]) and pattern.split("/")[0] not in params
+    return [pattern for pattern, _ in groups if pattern not in used and not absent(pattern)]
 
 
 def clip_by_player_norm(max_norm) -> optax.GradientTransformation:

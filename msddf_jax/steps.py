@@ -76,11 +76,10 @@ def bilevel(objective, trainable, batches, *, upper, rates) -> tuple[dict[str, j
 
     Source: SJEDD, "bi-level auto-lambda" (reference: section 4), with the exact product in place of a difference.
     """
-    inner = lambda parameters: objective(parameters, batches[0], 0)
     parameters = {name: p for name, p in trainable.items() if not name.startswith(_PREFIX)}
     weights = {name: p for name, p in trainable.items() if name.startswith(_PREFIX)}
     grads, aux = gradient(objective, trainable, batches)
-    terms = lambda p: inner({**p, **weights})[1].terms
+    terms = lambda p: objective({**p, **weights}, batches[0], 0)[1].terms
 
     def above(p):
         found = objective({**p, **weights}, batches[1], 1)[1].terms
@@ -91,8 +90,7 @@ def bilevel(objective, trainable, batches, *, upper, rates) -> tuple[dict[str, j
     own = {name: grads[name] for name in parameters}
     learned = hypergradient(terms, above, parameters, own, rates)
     grads = {**grads, **{name: learned[name.removeprefix(_PREFIX)] for name in weights}}
-    aux.scalars.update({name: value for name, value in weights.items()})
-    return grads, aux
+    return grads, aux._replace(scalars={**aux.scalars, **weights})
 
 
 def hypergradient(terms, upper, parameters, grads, rates) -> dict[str, jax.Array]:

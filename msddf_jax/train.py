@@ -11,9 +11,9 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from msddf_jax import checkpoint, cpu, detector, evaluate, hooks, inference, logs, sharding, steps, trees
+from msddf_jax import checkpoint, cpu, detector, evaluate, hooks, inference, logs, optim, sharding, steps, trees
 from msddf_jax.data import overlap, pipeline, schema, source
-from msddf_jax.train_step import TrainState, ema_weights, init_players, init_state, make_train_step
+from msddf_jax.train_step import TrainState, ema_weights, init_players, init_state, make_cast, make_train_step
 from msddf_jax.weights import load_initial
 
 
@@ -187,6 +187,8 @@ def make_state(config, mesh) -> tuple[TrainState, TrainState, dict[str, dict], d
     Parameters are created in place: whole ones never sit on one device.
     """
     shapes = jax.eval_shape(lambda: init_state(config))
+    for pattern in optim.unmatched(shapes.params, make_cast(config).groups):
+        logging.warning("optimiser group %r: no parameter goes by it; those it was meant for go by another", pattern)
     frozen = jax.eval_shape(lambda: init_players(config, frozen=True))
     initial, about = load_weights(config, shapes, elsewhere=tuple(frozen))
     fixed, more = load_frozen(config, frozen, mesh)

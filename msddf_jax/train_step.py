@@ -47,7 +47,7 @@ class Cast(NamedTuple):
 
 
 def make_cast(config) -> Cast:
-    """Who plays in a config. Raises ValueError for a detector, recipe, step or loss weight that does not fit."""
+    """Who plays in a config. Raises ValueError for a detector that there is not, or players that do not fit."""
     found = hooks.resolve(protocol.load(config.detector))
     players = found.players(config)
     reserved = {"detector", steps.WEIGHTS} & set(players)

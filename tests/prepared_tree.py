@@ -89,3 +89,14 @@ def write_tree(root, *, methods=TOY, pairs=PAIRS, compression="c23", **kwargs):
                 unit = fake_unit(root, method, compression)
                 write_video(unit, f"{target}_{source}", mask=True, seed=seeds[method], **kwargs)
     return write_catalog(root, compression)
+
+
+def write_partial(root):
+    """FF++ as far as it is there: reals 000 to 002 and 006, fakes of 000 and 003, with their catalog. Returns root."""
+    write_lists(root)
+    for name in ("000", "001", "002", "006"):
+        write_video(real_unit(root), name)
+    write_video(fake_unit(root, "Deepfakes"), "000_001", mask=True)
+    write_video(fake_unit(root, "FaceSwap"), "000_001", frames=(1, 8), seed=1)
+    write_video(fake_unit(root, "FaceSwap"), "003_002")
+    return write_catalog(root)

@@ -22,16 +22,7 @@ TOY = ["toy_swap", "toy_reenact", "toy_neural", "toy_texture"]
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("groups")
     build.build("faceforensics", "toy", prepared_tree.write_tree(folder / "tree"), folder / "built")
-    partial = folder / "partial"
-    prepared_tree.write_lists(partial)
-    for name in ("000", "001", "002"):
-        prepared_tree.write_video(prepared_tree.real_unit(partial), name)
-    prepared_tree.write_video(prepared_tree.fake_unit(partial, "Deepfakes"), "000_001", mask=True)
-    prepared_tree.write_video(prepared_tree.fake_unit(partial, "FaceSwap"), "000_001", frames=(1, 8), seed=1)
-    prepared_tree.write_video(prepared_tree.fake_unit(partial, "FaceSwap"), "003_002")
-    prepared_tree.write_video(prepared_tree.real_unit(partial), "006")
-    prepared_tree.write_catalog(partial)
-    build.build("faceforensics", "c23_partial", partial, folder / "built")
+    build.build("faceforensics", "c23_partial", prepared_tree.write_partial(folder / "partial"), folder / "built")
     return folder / "built"
 
 

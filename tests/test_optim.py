@@ -64,6 +64,14 @@ def test_each_group_has_its_own_rate():
     assert now == pytest.approx(expected)
 
 
+def test_a_group_that_matches_nothing_is_told():
+    groups = (("detector/lnn/.*", None), ("detector/(head|tail)/.*", None), ("poli.*", None), ("teacher/.*", None))
+    # The misspelt one; not that of a player who is not there, nor those that are used.
+    assert optim.unmatched(PARAMS, (*groups, (".*", None))) == ["detector/lnn/.*"]
+    # One that an earlier group leaves nothing to is told as well.
+    assert optim.unmatched(PARAMS, ((".*", None), ("detector/.*", None))) == ["detector/.*"]
+
+
 def test_players_are_clipped_apart():
     updates = {"detector/a": jnp.array([3.0, 4.0]), "policy/a": jnp.array([0.3, 0.4])}
     clipped, _ = optim.clip_by_player_norm(1.0).update(updates, optax.EmptyState())

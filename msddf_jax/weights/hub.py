@@ -1,7 +1,6 @@
 """References to weights, and where the files are: a path, a folder, a published address, or the Hugging Face hub."""
 
 import hashlib
-import http.client
 import os
 import pathlib
 import re
@@ -20,7 +19,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from tqdm import tqdm
 
 # In place of a file: start from random weights.
 RANDOM = "random"
@@ -210,7 +208,7 @@ def _from_address(reference):
     target = (folders[0] if own else cache) / name
     try:
         _download(reference, target)
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:  # as are those of requests
         raise FileNotFoundError(
             f"could not fetch {reference.source}: {error}. Without a network, fetch it elsewhere and put it at "
             f"weights/{name} or $MSDDF_WEIGHTS/{name}, with MSDDF_WEIGHTS set to a folder of yours"
@@ -220,20 +218,13 @@ def _from_address(reference):
 
 def _download(reference, target):
     """Fetch an address. The file appears under its name when it is whole and its digest the right one, or never."""
+    import pooch  # only who has not got the file needs it
+
+    pooch.get_logger().setLevel("WARNING")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=target.parent) as folder,
-        urllib.request.urlopen(reference.source, timeout=60) as answer,
-    ):
-        part, size = pathlib.Path(folder) / target.name, answer.headers.get("Content-Length")
-        size = int(size) if size else None
-        bar = {"total": size, "desc": target.name, "unit": "B", "unit_scale": True, "disable": None, "leave": False}
-        with part.open("wb") as file, tqdm(**bar) as progress:
-            while block := answer.read(1 << 20):
-                progress.update(file.write(block))
-        # A connection that ends early is no error to urllib.
-        if size not in (None, part.stat().st_size):
-            raise OSError(f"the connection ended after {part.stat().st_size} of {size} bytes")
+    # Beside the target: pooch compares whole digests alone, and published names carry their first digits.
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        part = pathlib.Path(pooch.retrieve(reference.source, None, fname=target.name, path=folder, progressbar=True))
         verify(part, reference)
         os.replace(part, target)
 
