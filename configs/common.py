@@ -32,8 +32,7 @@ def get_common():
     # {tree of the detector, or frozen player: file}, or the word random. A file is a path, hf://owner/name@commit or an
     # address, with its digest and format behind a #.
     config.init = ConfigDict({"backbone": "random"})
-    # How the forgeries are made: msddf_jax/synth/recipes.py. One flip for all that comes of a row.
-    config.synth = ConfigDict({"recipe": {"name": "none"}, "flip": 0.5})
+    config.synth = get_synth()
     config.augment = ConfigDict()
     config.policy = get_policy()
     config.loss_weights = ConfigDict({"label": 1.0})
@@ -63,13 +62,36 @@ def get_common():
 def eval_set(name, split, methods=None):
     """A built data set (or several, "a/b,c/d:split"), its split, and what to keep.
 
-    methods: fake methods to keep, None for all, () for none. max_frames: of each video, None for all.
+    methods: fake methods to keep, None for all, () for none. max_frames: of each video, None for all. The field
+    data_dir is where it is built, None for `config.data.data_dir`.
     """
     # Placeholders, not None: a flag can then set them.
     found = ConfigDict({"name": name, "split": split, "methods": placeholder(tuple), "max_frames": placeholder(int)})
+    found.data_dir = placeholder(str)
     if methods is not None:
         found.methods = tuple(methods)
     return found
+
+
+def get_synth():
+    """Which forgeries stand beside a group's rows, and what is asked of them."""
+    return ConfigDict(
+        {
+            # How they are made, and its settings: msddf_jax/synth/recipes.py.
+            "recipe": {"name": "none"},
+            # One flip for all that comes of a row.
+            "flip": 0.5,
+            # Of the reals of a group: how many are forged (None: all), and how many of these are seen once more, as the
+            # other twin, where the recipe makes twins.
+            "forged": placeholder(int),
+            "second_views": 0,
+            # Whether views of one real, its forgery among them, are augmented alike (SBI, step 5).
+            "joint": True,
+            # Least change that a forgery is asked about, grey levels as the model sees it, at the start of training and
+            # at its end (`compose.show_change`). 0.5 is what rounding leaves.
+            "visible": (0.5, 0.5),
+        }
+    )
 
 
 def get_policy():

@@ -60,23 +60,40 @@ def _model(variant, *, image_size, num_identities, rank):
     )
 
 
-def _recipe():
-    return ConfigDict(
+def _set_synthesis(config, published):
+    """Which rows a group gives, and how its forgeries are made. What each line is worth: docs/results/real_faces.md."""
+    synth = config.synth
+    synth.recipe = ConfigDict(
         {
             "name": "msddf",
             # Of the twins; frequency_prob 1 as in the paper.
-            "twin": {"frequency_prob": 1.0},
+            # alter_target: as published, half of the reals are sharpened or re-sampled, and the data set's fakes never.
+            "twin": {
+                "frequency_prob": 1.0,
+                "move": 0.5 if published else 1.0,
+                "alter_target": 0.5 if published else 0.0,
+            },
             # Blends that obey the strength, as published.
             "blend": {"magnitude_on": ("dynamic",)},
-            # alpha, Poisson, dynamic, none under the uniform policy (MSDDF 6, parameter table).
-            "type_weights": (0.25, 0.2, 0.35, 0.2),
+            # alpha, Poisson, dynamic, none under the uniform policy (MSDDF 6, parameter table). "none" is a real once
+            # more, and one stands beside each forgery already.
+            "type_weights": (0.25, 0.2, 0.35, 0.2) if published else (0.3, 0.2, 0.5, 0.0),
             # Share of the reals whose twins are blended by SBI's hull instead: the type "self-blend-hull" of MSDDF 6,
-            # which gives it no share.
-            "self_blend_share": 0.0,
-            # The clean source twin is a second real view: twin and frequency consistency need it.
-            "source_twin": True,
+            # which gives it no share. From the first step to the last, as the least strength.
+            "self_blend_share": (0.0, 0.0) if published else (1.0, 0.5),
+            "strength_floor": (0.0, 0.0) if published else (1.0, 0.25),
+            # How far a source's colours move to its target's. All the way, as published, nothing is left of the twins'
+            # difference but sharpness, which a small input does not see.
+            "transfer": (1.0, 1.0) if published else (0.0, 0.5),
+            # The public code alters the twins of reals, and not the data set's fakes.
+            "alter_fakes": not published,
         }
     )
+    synth.visible = (6.0, 2.0)
+    if published:
+        # Half of all rows are reals, seen twice; a forgery and its real are augmented each for itself, and every
+        # forgery is asked about.
+        synth.second_views, synth.joint, synth.visible = 1, False, (0.0, 0.0)
 
 
 def _loss_weights():
@@ -101,15 +118,21 @@ def _loss_weights():
 
 
 def get_config(arg=None):
-    """The experiment. `arg` is what stands behind the colon: nothing (full size) or "demo"."""
-    if arg not in (None, "", "demo"):
-        raise ValueError(f"configs/msddf.py takes no argument or 'demo', got {arg!r}")
+    """The experiment.
+
+    `arg` is what stands behind the colon: nothing (full size), "demo", "published" (synthesis and rows as the public
+    code has them, on which the method does not learn from real faces: docs/results/real_faces.md), or both with a
+    comma.
+    """
+    words = set((arg or "").split(",")) - {""}
+    if words - {"demo", "published"}:
+        raise ValueError(f"configs/msddf.py takes no argument, 'demo', 'published' or 'demo,published', got {arg!r}")
     config = get_common()
     config.detector = "msddf"
     # Fetched at the first run, or before it: python -m msddf_jax.weights --fetch clip-l14
     config.init.backbone = CLIP_L14
     config.model = _model("L/14", image_size=224, num_identities=720, rank=96)
-    config.synth.recipe = _recipe()
+    _set_synthesis(config, "published" in words)
     config.policy.mode = "reinforce"
     # Reward of a forgery: its own cross-entropy + 0.1 x its map loss (MSDDF 6).
     config.policy.reward = {"label": 1.0, "map_bce": 0.1}
@@ -121,7 +144,7 @@ def get_config(arg=None):
     # 5 % warm-up, cosine to 1e-6 (clip_cross_domain B8; GenD).
     config.optim.warmup_steps = 1500
     config.optim.final_lr = 1e-6
-    if arg == "demo":
+    if "demo" in words:
         _make_demo(config)
     return config.lock()
 
@@ -149,7 +172,7 @@ def _make_demo(config):
     )
     # Nor are twins re-sampled or sharpened: at 96 px that is what the manipulations themselves leave behind, and a twin
     # is a real (README, "What each part is worth").
-    config.synth.recipe.twin = ConfigDict({"factors": (2,), "move": 0.5, "frequency_prob": 0.0})
+    config.synth.recipe.twin.update({"factors": (2,), "frequency_prob": 0.0})
     # From random weights, terms that ask features to agree are met first by making all of them equal: with them, a
     # trial learned nothing in its first 150 steps. They wait for a pretrained backbone.
     for name in ("feature_uniformity", "feature_alignment", "twin_cosine", "frequency_cosine"):

@@ -213,8 +213,7 @@ def embed_workdir(
     unknown = sorted(set(evals) - set(config.evals))
     if unknown or not evals:
         raise ValueError(f"unknown eval {unknown}, allowed: {', '.join(config.evals)}")
-    data_dir = data_dir or config.data.data_dir
-    sets = {name: source.open_sources(data_dir=data_dir, **config.evals[name].to_dict()) for name in evals}
+    sets = {name: source.open_configured(config, config.evals[name], data_dir) for name in evals}
     found = collect(make_feature_fn(config), model.params, sets, max_images=max_images, batch_size=batch_size)
     points = tsne(found["feature"], perplexity=perplexity, seed=seed)
     out = pathlib.Path(out)

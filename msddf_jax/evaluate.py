@@ -96,8 +96,7 @@ def evaluate_workdir(
     chosen, why_none = validation_eval(config)
     if eval_sets is None:
         eval_sets = {
-            name: source.open_sources(data_dir=data_dir or config.data.data_dir, **settings.to_dict())
-            for name, settings in config.evals.items()
+            name: source.open_configured(config, settings, data_dir) for name, settings in config.evals.items()
         }
     mesh = sharding.make_mesh(config.mesh.to_dict())
     results, ends = {}, {}

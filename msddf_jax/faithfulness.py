@@ -244,7 +244,7 @@ def measure_workdir(
     config = model.config
     if name not in config.evals:
         raise ValueError(f"unknown eval {name!r}, allowed: {', '.join(config.evals)}")
-    eval_set = source.open_sources(data_dir=data_dir or config.data.data_dir, **config.evals[name].to_dict())
+    eval_set = source.open_configured(config, config.evals[name], data_dir)
     fakes = sample.spread(np.flatnonzero(eval_set.column("label") == "fake"), max_images)
     if not len(fakes):
         raise ValueError(f"eval {name!r} ({eval_set.name}) has no fakes, and there is evidence for fake only in those")

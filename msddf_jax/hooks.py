@@ -124,7 +124,19 @@ def check(config) -> None:
     recipes.check(config.synth.recipe)
     adversary.check(config.policy, config.synth.recipe)
     recipes.check_settings("augment", set(config.augment) - {"image_size"}, degrade.augment_planes)
-    schema.make_group(config.data.group)
+    layout_of(config)
+    if any(config.synth.visible) and not config.synth.joint:
+        raise ValueError(
+            f"config.synth.visible is {tuple(config.synth.visible)}: what a forgery changed is seen only where it is "
+            "augmented as its real is; set config.synth.joint, or visible to (0.0, 0.0)"
+        )
+
+
+def layout_of(config) -> compose.Layout:
+    """`compose.make_layout` of a config. Raises ValueError for a group, or shares of it, that do not fit."""
+    synth = config.synth
+    group = schema.make_group(config.data.group)
+    return compose.make_layout(group, synth.recipe, forged=synth.forged, second_views=synth.second_views)
 
 
 def make_rows(key, batch, ctx) -> dict[str, jax.Array | dict]:
@@ -134,15 +146,20 @@ def make_rows(key, batch, ctx) -> dict[str, jax.Array | dict]:
       key: typed key. batch: device batch, images and masks float32 in [0, 1]. ctx: Context.
 
     Returns:
-      rows of `compose.compose` at the size of the model.
+      rows of `compose.show_change`, at the size of the model.
     """
-    config = ctx.config
+    config, synth = ctx.config, ctx.config.synth
     choose = None if config.policy.mode == "none" else adversary.make_choose(ctx)
-    group = schema.make_group(config.data.group)
-    rows = compose.compose(key, batch, group=group, choose=choose, recipe=config.synth.recipe, flip=config.synth.flip)
-    return compose.augment(ctx.key("augment"), rows, **config.augment)
+    layout = layout_of(config)
+    rows = compose.compose(
+        key, batch, layout=layout, choose=choose, recipe=synth.recipe, flip=synth.flip, progress=ctx.progress
+    )
+    bases = rows["base"] if synth.joint else None
+    rows = compose.augment(ctx.key("augment"), rows, bases=bases, **config.augment)
+    least = synth.visible[0] + (synth.visible[1] - synth.visible[0]) * ctx.progress
+    return compose.show_change(rows, layout, least)
 
 
 def scalars(out, rows) -> dict[str, jax.Array]:
-    """Default of the hook `scalars`: accuracy by role."""
-    return compose.accuracy_by_role(out["logit"], rows) if "role" in rows else {}
+    """Default of the hook `scalars`: `compose.by_role`, where rows have roles."""
+    return compose.by_role(out["logit"], rows) if "role" in rows else {}

@@ -1,5 +1,6 @@
 """What training writes while it runs: metrics.jsonl and TensorBoard files, without TensorFlow."""
 
+import collections
 import json
 import math
 import os
@@ -44,6 +45,44 @@ class MetricWriter:
         """Flush and close both files."""
         self._file.close()
         self._events.close()
+
+
+class PriorWatch:
+    """Says once that a detector has not left the class prior: it calls every row what most rows are.
+
+    It looks at "nll/all" and "nll/prior" of `synth.compose.by_role`, averaged over `PATIENCE` steps; a step without
+    them is passed over.
+    """
+
+    PATIENCE = 200
+    # Of what the prior alone costs. Detectors that learn were at 0.9 and below by then.
+    SHARE = 0.97
+
+    def __init__(self):
+        self._seen = collections.deque(maxlen=self.PATIENCE)
+        self._told = False
+
+    def look(self, step, scalars) -> str | None:
+        """What to tell the user after this step, or None. scalars: {name: float}."""
+        if self._told or "nll/prior" not in scalars:
+            return None
+        self._seen.append((scalars["nll/all"], scalars["nll/prior"]))
+        own, prior = (sum(column) for column in zip(*self._seen, strict=True))
+        if len(self._seen) < self.PATIENCE or own < self.SHARE * prior:
+            return None
+        self._told = True
+        called = "; ".join(
+            f"{name.removeprefix('called_fake/')} {value:.0%}, nll {scalars['nll/' + name.partition('/')[2]]:.2f}"
+            for name, value in sorted(scalars.items())
+            if name.startswith("called_fake/")
+        )
+        return (
+            f"step {step}: for {self.PATIENCE} steps the label loss, {own / len(self._seen):.3f}, has been that of a "
+            f"detector which knows the share of fakes and nothing else, {prior / len(self._seen):.3f}. Called fake "
+            f"(label loss) in the last batch: {called}. Where forgeries stay at the prior and the rest does not, they "
+            "cannot be told (config.synth.visible, strength_floor); where all do, try another learning rate, more "
+            "fakes of the data set (config.data.group), or the recipe none"
+        )
 
 
 def read_metrics(workdir) -> list[dict[str, float | None]]:

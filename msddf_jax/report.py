@@ -255,8 +255,7 @@ def _draw_mistakes(run, evals, number, data_dir):
     for name in evals:
         if name not in model.config.evals:
             continue
-        settings = model.config.evals[name].to_dict()
-        eval_set = source.open_sources(data_dir=data_dir or model.config.data.data_dir, **settings)
+        eval_set = source.open_configured(model.config, model.config.evals[name], data_dir)
         scores, labels, keys = _videos(run, name)
         judged = _judge(run, scores)
         wrong = [i for i in range(len(scores)) if judged[i].label != schema.LABELS[labels[i]]]

@@ -41,10 +41,7 @@ def stress_workdir(
     config = model.config
     evals = list(config.evals) if evals is None else list(evals)
     _check_names("eval", evals, config.evals)
-    sets = {
-        name: source.open_sources(data_dir=data_dir or config.data.data_dir, **config.evals[name].to_dict())
-        for name in evals
-    }
+    sets = {name: source.open_configured(config, config.evals[name], data_dir) for name in evals}
     if max_videos is not None:
         sets = {name: robustness.limit_videos(opened, max_videos) for name, opened in sets.items()}
     about = {"step": model.step, "weights": model.origin, "detector": config.detector}

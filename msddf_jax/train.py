@@ -92,7 +92,7 @@ def open_data(config) -> tuple[source.Source, dict[str, source.Source]]:
             return None
 
     def open_set(settings):
-        return lambda: source.open_sources(data_dir=config.data.data_dir, **settings.to_dict())
+        return lambda: source.open_configured(config, settings)
 
     train_set = attempt(open_set(config.data.train), "config.data.train")
     eval_sets = {name: attempt(open_set(s), f"config.evals.{name}") for name, s in config.evals.items()}
@@ -289,6 +289,7 @@ class Loop:
             compiler_options=cpu.training_options(config),
         )
         pending, window_start, window_step = None, time.monotonic(), first
+        watch = logs.PriorWatch()
         bar = tqdm(
             range(first, config.steps), initial=first, total=config.steps, desc="train", unit="step", mininterval=1.0
         )
@@ -298,7 +299,9 @@ class Loop:
                 state, scalars = step_fn(state, batch, self.fixed)
             # One step behind, so that the check never makes the device wait for the host.
             if pending is not None:
-                check_finite(step, jax.device_get(pending))
+                warning = watch.look(step, check_finite(step, jax.device_get(pending)))
+                if warning:
+                    logging.warning(warning)
             pending = scalars
             done = step + 1
             if done % config.log_every == 0 or done == config.steps:

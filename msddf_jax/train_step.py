@@ -138,6 +138,9 @@ def make_objective(config, cast, state, held, fixed) -> Callable[[dict, dict, in
         rows = cast.hooks.make_rows(ctx.key("synth"), protocol.to_device_images(batch), ctx)
         out = ctx.apply("detector", rows, train=True, mutable=True)
         terms = cast.hooks.losses(out, rows, ctx)
+        if "counted" in rows:
+            # Here and not in each detector: what cannot be seen is asked of no term of any.
+            terms = {name: (values, mask & rows["counted"]) for name, (values, mask) in terms.items()}
         unknown = sorted(set(weights) - set(terms))
         if unknown:
             raise ValueError(f"config.loss_weights names {unknown}; detector {config.detector!r} has {sorted(terms)}")

@@ -39,9 +39,7 @@ def test_a_row_composes_its_batch(name):
     variables = jax.eval_shape(lambda: init_players(config, frozen=False))
     run = lambda batch, variables: found.make_rows(jax.random.key(0), batch, make_context(config, modules, variables))
     rows = jax.eval_shape(run, batch, variables)
-    recipe = config.synth.recipe
-    forged, twins = recipe.name != "none", recipe.get("source_twin", False)
-    expected = count // group.rows * (group.real * (1 + twins + forged) + group.fakes)
+    expected = count // group.rows * hooks.layout_of(config).rows
     assert rows["image"].shape == (expected, size, size, 3) and rows["label"].dtype == jnp.int32
     # On reals alone not a fake of the data set is read for training.
     if "reals" in name or name == "self_blend":

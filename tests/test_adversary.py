@@ -39,9 +39,10 @@ def context(mode, variables, reward=None):
 
 
 def make_rows(ctx, key, batch):
-    recipe = {"name": "msddf", "source_twin": False, "blend": {"magnitude_on": ("alpha", "dynamic"), "deform": 0}}
+    recipe = {"name": "msddf", "blend": {"magnitude_on": ("alpha", "dynamic"), "deform": 0}}
     choose = adversary.make_choose(ctx)
-    return compose.compose(key, batch, group=GROUP, recipe=recipe, flip=0.0, choose=choose)
+    layout = compose.make_layout(GROUP, recipe)
+    return compose.compose(key, batch, layout=layout, recipe=recipe, flip=0.0, choose=choose)
 
 
 def brightness_terms(rows):

@@ -14,7 +14,8 @@ SIZE, GROUPS = 48, 3
 
 def run(batch, recipe, group=(1, 1), **settings):
     recipe = {"name": recipe} if isinstance(recipe, str) else recipe
-    settings = {"group": schema.Group(*group), "recipe": recipe, **settings}
+    shares = {name: settings.pop(name) for name in ("forged", "second_views") if name in settings}
+    settings = {"layout": compose.make_layout(schema.Group(*group), recipe, **shares), "recipe": recipe, **settings}
     return jax.device_get(jax.jit(lambda b: compose.compose(jax.random.key(0), b, **settings))(batch))
 
 
@@ -62,7 +63,7 @@ def test_a_flip_moves_image_mask_and_landmarks_together():
 
 
 def test_reals_alone_without_a_recipe_are_refused():
-    with pytest.raises(ValueError, match="there would be no fake at all"):
+    with pytest.raises(ValueError, match="no fake at all"):
         run(make_batch((1, 0)), "none", group=(1, 0))
 
 
@@ -129,9 +130,8 @@ def test_all_frames_of_a_clip_take_the_same_face():
     def run_watched(b):
         face_xray.face_xray = watched
         try:
-            rows = compose.compose(
-                jax.random.key(0), b, group=schema.Group(1, 0), recipe={"name": "face_xray"}, flip=0.5
-            )
+            layout = compose.Layout(real=1, forged=1, second_views=0, fake=0)
+            rows = compose.compose(jax.random.key(0), b, layout=layout, recipe={"name": "face_xray"}, flip=0.5)
         finally:
             face_xray.face_xray = real
         return rows["label"]
@@ -166,12 +166,97 @@ def test_augmentation_of_a_clip_is_drawn_once():
     assert np.abs(np.asarray(out[:, 0]) - np.asarray(compose.resize(jnp.asarray(images[:, 0]), 32))).max() > 0.01
 
 
-def test_accuracy_of_forgeries_counts_those_that_changed_something():
-    # Two forgeries: one seen through, one missed; a third changed nothing, is its target again and is called real.
-    rows = {"role": jnp.array([0, 2, 0, 2, 0, 2, 3]), "label": jnp.array([0, 1, 0, 1, 0, 0, 1])}
-    logit = jnp.array([-1.0, 2.0, 1.0, -2.0, -1.0, -3.0, 4.0])
-    accuracy = compose.accuracy_by_role(logit, rows)
+def test_shares_of_rows_are_the_configs():
+    batch = make_batch((3, 2))
+    rows = run(batch, "msddf", group=(3, 2), forged=2, second_views=1)
+    names = ["target_twin"] * 3 + ["source_twin"] + ["forgery"] * 2 + ["dataset_fake"] * 2
+    assert [compose.ROLES[r] for r in rows["role"]] == names * GROUPS
+    # The second view is of the first real, the forgeries are of the first two.
+    np.testing.assert_array_equal(rows["base"], np.add.outer(8 * np.arange(GROUPS), [0, 1, 2, 0, 0, 1, 6, 7]).ravel())
+    np.testing.assert_array_equal(rows["identity"], rows["identity"][rows["base"]])
+    assert [compose.ROLES[r] for r in run(batch, "none", group=(3, 2))["role"][:5]] == names[:3] + names[-2:]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shares", "message"),
+    [
+        ("none", {"forged": 1}, r"synth\.forged is 1; .* it is 0 to 0"),
+        ("msddf", {"forged": 3}, "it is 0 to 2"),
+        ("msddf", {"forged": 1, "second_views": 2}, "synth.second_views is 2; with 1 forged reals a group .* 0 to 1"),
+        ("self_blend", {"second_views": 1}, "it is 0 to 0"),
+    ],
+)
+def test_shares_that_do_not_fit_are_refused(recipe, shares, message):
+    with pytest.raises(ValueError, match=message):
+        compose.make_layout(schema.Group(2, 1), {"name": recipe}, **shares)
+
+
+@pytest.mark.parametrize("recipe", ["msddf", "self_blend"])
+def test_what_is_done_to_reals_is_done_to_fakes(recipe):
+    """The transform that half of the reals pass through marks no class, forged or not, unless as published."""
+    twin = {"color_shift_prob": 1.0, "move": 0.0}
+    batch = make_batch((2, 2), groups=16)
+    altered = {}
+    for alter_fakes in (True, False):
+        recipe_of = {"name": recipe, "twin": twin, "alter_fakes": alter_fakes}
+        rows = run(batch, recipe_of, group=(2, 2), forged=1, flip=0.0)
+        plain = batch["image"].reshape(16, 4, *batch["image"].shape[1:])
+        seen = rows["image"].reshape(16, 5, *batch["image"].shape[1:])[:, [0, 1, 3, 4]]
+        altered[alter_fakes] = (np.abs(seen - plain).max((2, 3, 4)) > 1e-4).mean(0)
+    # Of 32 rows each, half: 5 deviations of a fair coin are 0.44.
+    assert (np.abs(altered[True] - 0.5) < 0.45).all() and altered[True].min() > 0
+    assert altered[False][0] > 0 and (altered[False][1:] == 0).all()
+
+
+def test_a_forgery_is_augmented_as_its_real():
+    """Two rows of one number get the same noise, colour and JPEG; a third, of another, does not."""
+    images = np.repeat(make_batch()["image"][:1], 3, axis=0)
+    settings = {"noise_prob": 1.0, "noise_sigma": (0.1, 0.1), "image_size": 32}
+    rows = compose.augment(jax.random.key(1), {"image": jnp.asarray(images)}, bases=jnp.array([0, 0, 2]), **settings)
+    out = np.asarray(rows["image"])
+    np.testing.assert_array_equal(out[0], out[1])
+    assert np.abs(out[0] - out[2]).mean() > 0.02
+
+
+def test_a_forgery_that_cannot_be_seen_is_not_counted():
+    layout = compose.Layout(real=1, forged=1, second_views=1, fake=1)
+    image = np.full((8, 16, 16, 3), 0.5, np.float32)
+    # Group 0: one 2 x 2 cell changes by 10 grey levels. Group 1: by 1. The second views and the fakes differ, too.
+    image[2, 4:6, 4:6] += 10 / 255
+    image[6, 4:6, 4:6] += 1 / 255
+    image[[1, 3, 5, 7]] += 0.3
+    rows = {
+        "image": jnp.asarray(image),
+        "role": jnp.asarray([0, 1, 2, 3] * 2),
+        "counted": jnp.array([True] * 7 + [False]),
+    }
+    out = compose.show_change(rows, layout, 2.0)
+    # A cell of the linear re-sampling takes in some of its neighbours, which did not change.
+    change = np.asarray(out["change"])
+    assert 5 < change[2] < 10 and change[6] == pytest.approx(change[2] / 10, rel=1e-3)
+    assert (change[[0, 1, 3, 4, 5, 7]] == 0).all()
+    assert out["counted"].tolist() == [True] * 6 + [False, False]
+    assert compose.show_change(rows, layout, 0.0)["counted"].tolist() == [True] * 7 + [False]
+
+
+def test_figures_by_role():
+    # Two forgeries: one seen through, one missed; a third changed nothing, is its target again and is called real; a
+    # fourth cannot be seen and is asked of nothing.
+    rows = {
+        "role": jnp.array([0, 2, 0, 2, 0, 2, 3, 2]),
+        "label": jnp.array([0, 1, 0, 1, 0, 0, 1, 1]),
+        "counted": jnp.array([True] * 7 + [False]),
+    }
+    logit = jnp.array([-1.0, 2.0, 1.0, -2.0, -1.0, -3.0, 4.0, -50.0])
+    found = {name: float(value) for name, value in compose.by_role(logit, rows).items()}
     expected = {"target_twin": 2 / 3, "source_twin": 0.0, "forgery": 0.5, "dataset_fake": 1.0}
-    assert {name: float(value) for name, value in accuracy.items()} == pytest.approx(
-        {f"accuracy/{name}": value for name, value in expected.items()}
-    )
+    called = {"target_twin": 1 / 3, "source_twin": 0.0, "forgery": 0.5, "dataset_fake": 1.0}
+    cost = lambda x: np.log1p(np.exp(-x))
+    nll = {"target_twin": (2 * cost(1) + cost(-1)) / 3, "forgery": (cost(2) + cost(-2)) / 2, "dataset_fake": cost(4)}
+    wanted = {f"accuracy/{name}": value for name, value in expected.items()}
+    wanted |= {f"called_fake/{name}": value for name, value in called.items()}
+    wanted |= {f"nll/{name}": nll.get(name, 0.0) for name in expected}
+    wanted["nll/all"] = (3 * nll["target_twin"] + 2 * nll["forgery"] + cost(3) + cost(4)) / 7
+    # 3 of 7 are fake.
+    wanted["nll/prior"] = -3 / 7 * np.log(3 / 7) - 4 / 7 * np.log(4 / 7)
+    assert found == pytest.approx(wanted)

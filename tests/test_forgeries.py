@@ -52,7 +52,7 @@ def test_only_forgeries_that_changed_something_count():
 def test_a_detector_that_knows_and_one_that_does_not(monkeypatch, toy_data, right):
     """Twins are not altered and the blend is one alpha of the whole face: what is said can only be right or wrong."""
     config = tiny_config("nowhere").copy_and_resolve_references().unlock()
-    config.synth.recipe = {"name": "msddf", "type_weights": (1.0, 0.0, 0.0, 0.0), "source_twin": False}
+    config.synth.recipe = {"name": "msddf", "type_weights": (1.0, 0.0, 0.0, 0.0)}
     said = schema.FORGERY_TYPES.index("alpha" if right else "poisson")
 
     def apply(weights, rows, mutable=False):

@@ -30,3 +30,22 @@ def test_resume_cuts_what_is_run_again_and_a_torn_last_line(tmp_path):
 
 def test_no_file_is_no_metrics(tmp_path):
     assert logs.read_metrics(tmp_path) == []
+
+
+def _watched(nll, steps, prior=0.69):
+    watch = logs.PriorWatch()
+    scalars = {"nll/all": nll, "nll/prior": prior, "nll/forgery": 0.7, "called_fake/forgery": 0.25, "loss": 1.0}
+    return [watch.look(step, scalars) for step in range(1, steps + 1)]
+
+
+def test_two_hundred_steps_at_the_prior_are_told_once():
+    told = [text for text in _watched(0.68, 500) if text]
+    assert len(told) == 1 and _watched(0.68, 500).index(told[0]) == 199
+    assert "label loss, 0.680" in told[0] and "nothing else, 0.690" in told[0]
+    assert "forgery 25%, nll 0.70" in told[0] and "config.synth.visible" in told[0]
+
+
+def test_what_learns_or_has_no_roles_is_not_told_of():
+    assert not any(_watched(0.6, 500))
+    watch = logs.PriorWatch()
+    assert not any(watch.look(step, {"loss": 1.0}) for step in range(500))

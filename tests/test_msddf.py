@@ -26,10 +26,11 @@ def _batch(group=(1, 1)):
     return {**batch, "image": image.astype(np.uint8), "landmarks": landmarks}
 
 
-def _make_rows(batch, group=(1, 1), recipe=None, **changes):
+def _make_rows(batch, group=(1, 1), recipe=None, second_views=1, **changes):
     """The detector's rows without augmentation; changes: of its recipe."""
     config = tiny_config("nowhere").copy_and_resolve_references().unlock()
     config.data.group.update({"real": group[0], "fake": group[1]})
+    config.synth.update({"forged": group[0], "second_views": second_views, "joint": False, "visible": (0.0, 0.0)})
     config.policy.mode = "none"
     config.augment.update({"tone_prob": 0.0, "jpeg_prob": 0.0})
     if recipe is not None:
@@ -87,18 +88,8 @@ def test_a_face_without_landmarks_stays_real():
 def test_reals_alone_and_two_reals_a_group():
     alone = _make_rows(_batch((1, 0)), (1, 0))
     assert [compose.ROLES[r] for r in alone["role"]] == ["target_twin", "source_twin", "forgery"] * GROUPS
-    two = _make_rows(_batch((2, 1)), (2, 1), recipe={"name": "self_blend"})
+    two = _make_rows(_batch((2, 1)), (2, 1), recipe={"name": "self_blend"}, second_views=0)
     assert [compose.ROLES[r] for r in two["role"][:5]] == ["target_twin"] * 2 + ["forgery"] * 2 + ["dataset_fake"]
-
-
-def test_twin_rows_point_at_each_other():
-    role = jnp.array([0, 1, 2, 3, 0, 1, 2, 3])
-    first, second = msddf._twin_rows(role)
-    np.testing.assert_array_equal(first, np.arange(8))
-    np.testing.assert_array_equal(second, [1, -1, -1, -1, 5, -1, -1, -1])
-    # Two reals a group: targets 0 and 1 have the sources 2 and 3.
-    np.testing.assert_array_equal(msddf._twin_rows(jnp.array([0, 0, 1, 1]))[1], [2, 3, -1, -1])
-    assert (np.asarray(msddf._twin_rows(jnp.array([0, 2, 0, 2]))[1]) == -1).all()
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ def test_the_worst_mistakes_are_the_worst(tmp_path, monkeypatch):
         report, "_draw_mistake", lambda *args: drawn.append(args[3]) or ("", np.zeros((2, 2, 3), np.uint8))
     )
     monkeypatch.setattr(report, "load_for_inference", lambda folder: SimpleNamespace(config=config))
-    monkeypatch.setattr(report.source, "open_sources", lambda **_: None)
+    monkeypatch.setattr(report.source, "open_configured", lambda *_: None)
     report._draw_mistakes(run, ["first"], 3, None)
     # Real 001 is off by 0.6; fake a, exactly 0.5, is called real, as every command calls it.
     assert drawn == ["toy/c23/real/001", "toy/c23/toy_swap/a"]

@@ -42,7 +42,11 @@ RECIPES = (*sorted(set(recipes.RECIPES) - {"none"}), MIXED)
 
 @functools.cache
 def _jitted(name):
-    run = functools.partial(_forge, "msddf", self_blend_share=0.5) if name == MIXED else functools.partial(_forge, name)
+    run = (
+        functools.partial(_forge, "msddf", self_blend_share=(0.5, 0.5))
+        if name == MIXED
+        else functools.partial(_forge, name)
+    )
     return jax.jit(run)
 
 
@@ -126,15 +130,65 @@ def test_some_twins_are_blended_by_the_hull_and_the_others_as_without():
     assert min(rows.values()) >= 3, rows
 
 
+def test_the_floor_of_strength_falls_as_training_goes_on():
+    """Dynamic mixes of strength r x magnitude, at most 0.9 x 0.5 here, with a floor from 1 to 0.2."""
+    image, landmarks = _faces()
+    rows = {"image": image, "landmarks": landmarks, "identity": jnp.arange(ROWS)}
+    ask = lambda *_, **__: {
+        "region": jnp.full(ROWS, schema.REGIONS.index("hull")),
+        "blend_type": jnp.full(ROWS, schema.BLENDS.index("dynamic")),
+        "magnitude": jnp.array([0.1, 0.3, 0.6, 0.9]),
+        "record": {},
+    }
+    recipe = {"name": "msddf", "strength_floor": (1.0, 0.2), "blend": {"ratios": (0.5,)}}
+    forge = lambda progress: recipes.forge(recipe, jax.random.key(0), rows, flip=0.0, choose=ask, progress=progress)
+    run = jax.jit(lambda progress: forge(progress)["forged"])
+    for progress, expected in ((0.0, [1.0] * 4), (0.5, [0.6] * 4), (1.0, [0.2, 0.2, 0.3, 0.45])):
+        out = jax.device_get(run(progress))
+        assert out["changed"].all()
+        np.testing.assert_allclose(out["strength"], expected, atol=1e-6)
+        np.testing.assert_allclose(out["map"].max((1, 2, 3)), expected, atol=1e-5)
+
+
+def test_a_full_transfer_of_colour_undoes_what_twins_differ_by():
+    """Twins that differ in colour alone: pasted with a full transfer the face keeps its colour, without one it takes
+    the other's."""
+    image, landmarks = _faces()
+    image = 0.3 + 0.4 * image  # far from black and white: no shift is clipped
+    rows = {"image": image, "landmarks": landmarks, "identity": jnp.arange(ROWS)}
+    ask = lambda *_, **__: {
+        "region": jnp.full(ROWS, schema.REGIONS.index("hull")),
+        "blend_type": jnp.full(ROWS, schema.BLENDS.index("dynamic")),
+        "magnitude": jnp.ones(ROWS),
+        "record": {},
+    }
+    twin = {"color_shift_prob": 1.0, "brightness": 0.0, "contrast": 0.0, "frequency_prob": 0.0, "move": 0.0}
+    blend = {"ratios": (1.0,), "color_modes": ("rct_fs",), "soft": False}
+    step = {}
+    for transfer in (0.0, 1.0):
+        recipe = {"name": "msddf", "twin": twin, "blend": blend, "transfer": (transfer, transfer)}
+        made = recipes.forge(recipe, jax.random.key(2), rows, flip=0.0, choose=ask)
+        inside = np.asarray(made["forged"]["map"])
+        change = np.asarray(made["forged"]["image"] - made["target"]) * inside
+        step[transfer] = np.abs(change.sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1.0)).max(-1)
+        shift = np.abs(np.asarray(made["source"] - made["target"]).mean((1, 2))).max(-1)
+    np.testing.assert_allclose(step[0.0], shift, rtol=0.02)
+    assert (shift > 2 / 255).all() and (step[1.0] < 1e-4).all()
+
+
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"name": "msddf", "self_blend_share": 1.5}, "expected a share in"),
-        ({"name": "self_blend", "self_blend_share": 0.5}, r"recipe\.self_blend_share: there is no such setting; allow"),
+        ({"name": "msddf", "self_blend_share": 0.5}, "expected two numbers in"),
+        (
+            {"name": "self_blend", "self_blend_share": (0.5, 0.5)},
+            r"recipe\.self_blend_share: there is no such setting; allow",
+        ),
         ({"name": "self_blnd"}, "did you mean 'self_blend'"),
         ({"name": "sbi"}, "allowed: face_xray, msddf, none, self_blend, sladd"),
         ({"twin": {}}, "expected a mapping with a `name`"),
         ({"name": "msddf", "twin": {"freqency_prob": 0.0}}, r"twin\.freqency_prob.*did you mean 'frequency_prob'"),
+        ({"name": "msddf", "transfer": (0.0, 1.5)}, r"recipe\.transfer is \(0\.0, 1\.5\), expected two numbers in \[0"),
         ({"name": "sladd", "twin": {}}, r"recipe\.twin: there is no such setting"),
         ({"name": "face_xray", "blend": {"hull": ()}}, "did you mean 'hulls'"),
         ({"name": "msddf", "blend": {"feather": 0.5}}, "there is no such setting"),

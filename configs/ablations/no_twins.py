@@ -8,5 +8,5 @@ def get_config(arg=None):
     config = base.get_msddf(arg)
     # The blender stays MSDDF's own, not SLADD's.
     blend = {"soft": True, "metric": True, "ratios": (0.25, 0.5, 0.75, 0.75, 1.0, 1.0, 1.0)}
-    config.synth.recipe = {"name": "sladd", "blend": blend}
+    config.synth.recipe, config.synth.second_views = {"name": "sladd", "blend": blend}, 0
     return config.lock()

@@ -11,6 +11,7 @@ def get_config(arg=None):
     config = base.train_on_reals(base.get_msddf(arg))
     config.init.backbone = "random"
     config.policy.mode = "none"
+    config.synth.second_views = 0
     config.synth.recipe = {"name": "self_blend", "twin": {"factors": (2,), "move": 0.5, "frequency_prob": 1.0}}
     config.model.use_frequency = config.model.use_boundary = False
     # Below 0 nothing is reversed: the identity head trains the backbone.

@@ -193,6 +193,17 @@ def open_sources(name, split, data_dir=None, methods=None, max_frames=None) -> S
     return mix_sources(_keep(source, some, max_frames) for source, some in zip(opened, kept, strict=True))
 
 
+def open_configured(config, settings, data_dir=None) -> Source:
+    """`open_sources` of a set that a config names.
+
+    config: the experiment. settings: its `data.train` or one of its `evals`, whose own `data_dir`, if it has one, goes
+    before all. data_dir: in place of `config.data.data_dir`.
+    """
+    fields = settings.to_dict()
+    own = fields.pop("data_dir", None)
+    return open_sources(data_dir=own or data_dir or config.data.data_dir, **fields)
+
+
 def mix_sources(sources) -> Source:
     """Several sources as one, one after the other. Videos are told apart by data set, compression and id.
 

@@ -2,11 +2,12 @@
 
 import jax
 import numpy as np
+from absl import logging
 from tqdm import tqdm
 
 from msddf_jax import detector
 from msddf_jax.data import sample, schema
-from msddf_jax.synth import compose
+from msddf_jax.synth import compose, recipes
 
 # Reals that are forged, evenly spread over the set; each a forgery of its own.
 MAX_IMAGES = 256
@@ -15,9 +16,12 @@ _BATCH = 32
 
 def can_forge(config) -> bool:
     """Whether a config's recipe makes forgeries that it can be asked about: of images, by a recipe."""
-    recipe = config.synth.recipe
-    # A workdir of before recipes owned their settings has a name alone, whose settings are not known here.
-    return hasattr(recipe, "keys") and recipe["name"] != "none" and not config.data.get("clip_length", 0)
+    try:
+        recipes.check(config.synth.recipe)
+    except ValueError as error:
+        logging.warning("forgeries are not made: the workdir is of another version (%s)", error)
+        return False
+    return config.synth.recipe["name"] != "none" and not config.data.get("clip_length", 0)
 
 
 def forgery_metrics(config, weights, name, eval_set, *, max_images=MAX_IMAGES, seed=0) -> dict[str, float]:
@@ -33,12 +37,12 @@ def forgery_metrics(config, weights, name, eval_set, *, max_images=MAX_IMAGES, s
       "<name>/forgery_region_f1", over all pairs of forgery and face part, called where P > 0.5;
       "<name>/forgery_strength_mae", mean absolute error; "<name>/forgery_num", forgeries that changed something.
     """
-    apply, group = detector.make_apply(config), schema.Group(real=1, fake=0)
+    apply, layout = detector.make_apply(config), compose.Layout(real=1, forged=1, second_views=0, fake=0)
 
     @jax.jit
     def forge_and_read(weights, key, batch):
         batch = detector.to_device_images(batch)
-        rows = compose.compose(key, batch, group=group, recipe=config.synth.recipe, flip=config.synth.flip)
+        rows = compose.compose(key, batch, layout=layout, recipe=config.synth.recipe, flip=config.synth.flip)
         return detector.read(apply(weights, {"image": rows["image"]})), rows
 
     shapes = jax.eval_shape(lambda w: apply(w, detector.example_batch(config)), weights)

@@ -30,6 +30,7 @@ def blend_regions(
     *,
     feather=None,
     color_strength=None,
+    floor=None,
     one_by_one=None,
     **cfg,
 ) -> dict[str, jax.Array]:
@@ -44,6 +45,8 @@ def blend_regions(
       magnitude: float32 [B] in [0, 1].
       feather: float32 [B] in [0, 1] or None to draw it: width of the alpha blend's feather.
       color_strength: float32 [B] in [0, 1] or None for 1: how far the source's colours move to the target's.
+      floor: float32 [B] in [0, 1] or None for 0: least strength of the dynamic mix, and of an alpha blend that obeys
+        the magnitude.
       one_by_one: see `filters.over_rows`.
       **cfg: keywords of `blend_region`.
 
@@ -63,8 +66,9 @@ def blend_regions(
         feather = geometry.map_samples(draw, feather_key, batch=target.shape[0], one_by_one=False)
     if color_strength is None:
         color_strength = jnp.ones(target.shape[0])
+    floor = jnp.zeros(target.shape[0]) if floor is None else floor
     one = lambda key, *row: blend_region(key, *row, one_by_one=one_by_one, **cfg)
-    rows = (target, source, landmarks, region, blend_type, magnitude, feather, color_strength)
+    rows = (target, source, landmarks, region, blend_type, magnitude, feather, color_strength, floor)
     return geometry.map_samples(one, key, *rows, one_by_one=one_by_one)
 
 
@@ -78,6 +82,7 @@ def blend_region(
     magnitude,
     feather,
     color_strength,
+    floor,
     *,
     ratios=blend.MSDDF_RATIOS,
     color_modes=color.MODES,
@@ -93,7 +98,7 @@ def blend_region(
 
     Args:
       target, source [H, W, 3]; landmarks [81, 2]; region, blend_type, magnitude, feather,
-        color_strength: [].
+        color_strength, floor: [].
       ratios: r is drawn from these; the mix's strength is r * magnitude.
       color_modes: names from `color.MODES`, one of which is drawn to bring the source to the target.
       magnitude_on: blends that obey the magnitude, of "alpha" and "dynamic". As published, alpha is not.
@@ -130,7 +135,7 @@ def blend_region(
     def alpha():
         weight = blend.feather_weight(mask, feather, metric=metric)
         if "alpha" in magnitude_on:
-            weight = magnitude * weight
+            weight = jnp.maximum(magnitude, floor) * weight
         return blend.mix(target, source, weight), weight, weight.max()
 
     def clone():
@@ -138,6 +143,7 @@ def blend_region(
 
     def dynamic():
         strength = jnp.asarray(ratio * (magnitude if "dynamic" in magnitude_on else 1.0), jnp.float32)
+        strength = jnp.maximum(strength, floor)
         weight = strength * (masks.dynamic_mask(mix_key, mask, erode=erode) if soft else mask)
         return blend.mix(target, source, weight), weight, strength
 

@@ -358,21 +358,24 @@ def block_out(key, x, count, max_blocks=80, one_by_one=None) -> jax.Array:
     return geometry.map_samples(one, key, x, count, one_by_one=one_by_one)
 
 
-def augment(key, x, *, one_by_one=None, **cfg) -> jax.Array:
-    """Photometric augmentation of a batch for training, each sample for itself.
+def augment(key, x, *, numbers=None, one_by_one=None, **cfg) -> jax.Array:
+    """Photometric augmentation of a batch for training.
 
     Args:
       key: typed key. x: [B, H, W, 3] float32 in [0, 1]. one_by_one: see `filters.over_rows`.
+      numbers: int32 [B], rows of one number are augmented alike; None for 0 to B - 1, each sample for itself.
       **cfg: keywords of `augment_planes`.
 
     Returns:
-      [B, H, W, 3] float32 in [0, 1]. Row i depends on the key and on i, not on B.
+      [B, H, W, 3] float32 in [0, 1]. Row i depends on the key and on its number, not on B.
     """
+    numbers = jnp.arange(x.shape[0]) if numbers is None else numbers
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
 
-    def one(key, image):
-        return jnp.moveaxis(augment_planes(key, jnp.moveaxis(image, -1, 0), **cfg), 0, -1)
+    def one(row):
+        return jnp.moveaxis(augment_planes(row[0], jnp.moveaxis(row[1], -1, 0), **cfg), 0, -1)
 
-    return geometry.map_samples(one, key, x, one_by_one=one_by_one)
+    return filters.over_rows(one, (keys, x), one_by_one)
 
 
 def augment_planes(

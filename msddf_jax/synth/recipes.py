@@ -16,22 +16,25 @@ import jax.numpy as jnp
 from msddf_jax.synth import blender, face_xray, geometry, self_blend, sladd, twins
 
 # Keywords that are no settings: how a function runs, and what is chosen anew for every row.
-OF_A_ROW = ("one_by_one", "feather", "color_strength", "usable", "flip")
+OF_A_ROW = ("one_by_one", "feather", "color_strength", "floor", "usable", "flip")
 
 
 class Recipe(NamedTuple):
     """forge: (key, reals, **settings) -> what `forge` returns; its keywords are the recipe's settings.
 
     inner: {setting that is a mapping: functions whose keywords it may name}. chooses: whether region, blend and
-    strength are a choice.
+    strength are a choice. twins: whether a real is shown as one of its twins is, which `render` does to every row.
+    second_view: whether it makes a second real view.
     """
 
     forge: Callable
     inner: Mapping = {}
     chooses: bool = False
+    twins: bool = False
+    second_view: bool = False
 
 
-def forge(recipe, key, reals, *, flip, choose=None, others=None) -> dict[str, jax.Array | dict | None]:
+def forge(recipe, key, reals, *, flip, choose=None, others=None, progress=1.0) -> dict[str, jax.Array | dict | None]:
     """Forges every real row.
 
     Args:
@@ -43,6 +46,7 @@ def forge(recipe, key, reals, *, flip, choose=None, others=None) -> dict[str, ja
         blend_type, magnitude, and what else it takes), with "record" beside them: what the chooser wants to see again,
         leaves [R, ...]. None for `choose_uniformly`.
       others: rows like `reals` of the other class, which "sladd" takes its references from; None without such.
+      progress: share of training done, in [0, 1], which floors of strength fall with.
 
     Returns:
       dict: target float32 [R, H, W, 3]; source, a second real view, or None; forged as `blender.blend_regions`, None
@@ -53,9 +57,32 @@ def forge(recipe, key, reals, *, flip, choose=None, others=None) -> dict[str, ja
     """
     check(recipe)
     name, settings = split_name(recipe)
-    own = {"flip": flip, "choose": choose or choose_uniformly, "others": others}
+    own = {"flip": flip, "choose": choose or choose_uniformly, "others": others, "progress": progress}
     asked = inspect.signature(RECIPES[name].forge).parameters
     return RECIPES[name].forge(key, reals, **{k: v for k, v in own.items() if k in asked}, **settings)
+
+
+def render(recipe, key, rows, *, flip) -> dict[str, jax.Array]:
+    """Rows that are not forged as the recipe shows the reals that are: flipped and, of twins, altered as often.
+
+    Args:
+      recipe, key, flip: of `forge`. rows: image [B, H, W, 3], and what else there is of landmarks and masks, which
+        follow the flip. Twins that leave the data set's fakes alone (`alter_fakes` False, as published) leave all
+        these alone.
+
+    Returns:
+      rows.
+    """
+    rows = flip_rows(key, rows, flip)
+    name, settings = split_name(recipe)
+    if not RECIPES[name].twins or not settings.get("alter_fakes", True):
+        return rows
+    known = {"alter_target", *inspect.signature(twins.alter).parameters}
+    twin = {k: v for k, v in dict(settings.get("twin") or {}).items() if k in known}
+    planes = lambda key, image: jnp.moveaxis(twins.render_planes(key, jnp.moveaxis(image, -1, 0), **twin), 0, -1)
+    if twin.get("alter_target") == 0.0:
+        return rows
+    return dict(rows, image=geometry.map_samples(planes, jax.random.fold_in(key, 1), rows["image"]))
 
 
 def split_name(recipe) -> tuple[str, dict]:
@@ -75,9 +102,10 @@ def check(recipe) -> None:
     check_settings("synth.recipe", settings, found.forge)
     for setting in set(settings) & set(found.inner):
         check_settings(f"synth.recipe.{setting}", settings[setting], *found.inner[setting])
-    share = settings.get("self_blend_share", 0.0)
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"synth.recipe.self_blend_share is {share}, expected a share in [0, 1]")
+    for setting in {"self_blend_share", "strength_floor", "transfer"} & set(settings):
+        ends = tuple(settings[setting]) if hasattr(settings[setting], "__len__") else (settings[setting],)
+        if len(ends) != 2 or not all(0.0 <= end <= 1.0 for end in ends):
+            raise ValueError(f"synth.recipe.{setting} is {ends}, expected two numbers in [0, 1]")
 
 
 def check_settings(where, given, *functions) -> None:
@@ -132,32 +160,47 @@ def _forge_msddf(
     *,
     choose,
     flip,
+    progress,
     twin=None,
     blend=None,
     type_weights=blender.TYPE_WEIGHTS,
-    self_blend_share=0.0,
-    source_twin=True,
+    self_blend_share=(0.0, 0.0),
+    strength_floor=(0.0, 0.0),
+    transfer=(1.0, 1.0),
+    alter_fakes=True,
 ):
-    """MSDDF. self_blend_share: share of the reals, drawn row by row, whose twins are blended by SBI's hull
-    (`self_blend.blend_hull`, without colour transfer) and not as `choose` says. source_twin: whether a real's other
-    twin, a second real view, is a row too."""
+    """MSDDF.
+
+    self_blend_share: share of the reals, drawn row by row, whose twins are blended by SBI's hull
+      (`self_blend.blend_hull`, without colour transfer) and not as `choose` says. strength_floor: least strength of a
+      blend that has one. Both are given at the start of training and at its end, and go evenly in between.
+    transfer: range of how far the source's colours move to the target's, where `choose` does not say. The twins of one
+      frame differ in colour first of all: 1 undoes that.
+    alter_fakes: see `render`.
+    """
+    del alter_fakes
     blend = {"magnitude_on": blender.MAGNITUDE_ON, **(blend or {})}
     twin_key, choice_key, blend_key, share_key, hull_key = jax.random.split(key, 5)
+    transfer_key = jax.random.fold_in(key, 5)
     pair = twins.make_twins(twin_key, reals["image"], reals["landmarks"], flip=flip, **(twin or {}))
     chosen = {"type_weights": type_weights, "magnitude_on": blend["magnitude_on"]}
     choices = choose(choice_key, pair["target"], pair["source"], **chosen)
     record = choices.pop("record")
-    if self_blend_share:
-        draw = lambda key: jax.random.bernoulli(key, self_blend_share)
+    at = lambda ends: ends[0] + (ends[1] - ends[0]) * progress
+    if any(self_blend_share):
+        draw = lambda key: jax.random.bernoulli(key, at(self_blend_share))
         by_hull = geometry.map_samples(draw, share_key, batch=reals["image"].shape[0], one_by_one=False)
         # Where rows run one by one, a row then pays for its own blend only.
         choices["blend_type"] = jnp.where(by_hull, blender.NONE, choices["blend_type"])
+    draw = lambda key: jax.random.uniform(key, minval=transfer[0], maxval=transfer[1])
+    strengths = geometry.map_samples(draw, transfer_key, batch=reals["image"].shape[0], one_by_one=False)
+    choices.setdefault("color_strength", strengths)
+    blend["floor"] = jnp.broadcast_to(jnp.asarray(at(strength_floor), jnp.float32), reals["image"].shape[:1])
     forged = blender.blend_regions(blend_key, pair["target"], pair["source"], pair["landmarks"], **choices, **blend)
-    if self_blend_share:
+    if any(self_blend_share):
         rows = (by_hull, pair["target"], pair["source"], pair["source_landmarks"], forged)
         forged = geometry.map_samples(_blend_hull_where, hull_key, *rows)
-    source = pair["source"] if source_twin else None
-    return {"target": pair["target"], "source": source, "forged": forged, "record": record}
+    return {"target": pair["target"], "source": pair["source"], "forged": forged, "record": record}
 
 
 def _blend_hull_where(key, by_hull, target, source, source_landmarks, forged):
@@ -165,7 +208,8 @@ def _blend_hull_where(key, by_hull, target, source, source_landmarks, forged):
     return jax.lax.cond(by_hull, lambda: self_blend.blend_hull(key, *planes, source_landmarks), lambda: forged)
 
 
-def _forge_self_blend(key, reals, *, flip, twin=None, blend=None):
+def _forge_self_blend(key, reals, *, flip, twin=None, blend=None, alter_fakes=True):
+    del alter_fakes  # of `render`
     twin = {"flip": flip, **(twin or {})}
     forged = self_blend.self_blend(key, reals["image"], reals["landmarks"], twin=twin, **(blend or {}))
     return {"target": forged["target"], "source": None, "forged": forged, "record": {}}
@@ -193,8 +237,14 @@ def _forge_sladd(key, reals, *, choose, flip, others, blend=None, type_weights=b
 
 _TWIN = (twins.twin_planes, twins.alter)
 RECIPES = {
-    "msddf": Recipe(_forge_msddf, {"twin": _TWIN, "blend": (blender.blend_region,)}, chooses=True),
-    "self_blend": Recipe(_forge_self_blend, {"twin": _TWIN, "blend": (self_blend.blend_hull,)}),
+    "msddf": Recipe(
+        _forge_msddf,
+        {"twin": _TWIN, "blend": (blender.blend_region,)},
+        chooses=True,
+        twins=True,
+        second_view=True,
+    ),
+    "self_blend": Recipe(_forge_self_blend, {"twin": _TWIN, "blend": (self_blend.blend_hull,)}, twins=True),
     "face_xray": Recipe(_forge_face_xray, {"blend": (face_xray.swap_face,)}),
     "sladd": Recipe(_forge_sladd, {"blend": (blender.blend_region,)}, chooses=True),
     "none": Recipe(_forge_none),

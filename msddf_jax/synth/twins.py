@@ -46,6 +46,7 @@ def twin_planes(
     *,
     flip=0.5,
     move=0.5,
+    alter_target=0.5,
     shift=(0.03, 0.015),
     scale=0.95,
     **transform_cfg,
@@ -57,6 +58,8 @@ def twin_planes(
       image: float32 [H, W, 3] in [0, 1].
       landmarks: float32 [81, 2].
       flip: probability of the joint flip.
+      alter_target: probability that the target is altered and not the source. At 0 what the detector sees as a real is
+        the frame as it is.
       move: probability that the source is translated and scaled (SBI: 1, MSDDF's code: 0.25).
       shift, scale: see `geometry.draw_affine`.
       **transform_cfg: keywords of `alter`.
@@ -74,7 +77,7 @@ def twin_planes(
     # The barriers keep XLA from computing the chain once for each twin.
     planes = jax.lax.optimization_barrier(planes)
     altered = jax.lax.optimization_barrier(alter(alter_key, planes, **transform_cfg))
-    source_altered = jax.random.bernoulli(which_key)
+    source_altered = jax.random.bernoulli(which_key, 1.0 - alter_target)
     target = jnp.where(source_altered, planes, altered)
     source = jax.lax.optimization_barrier(jnp.where(source_altered, altered, planes))
     moved = jax.random.bernoulli(move_key, move)
@@ -89,6 +92,13 @@ def twin_planes(
         "moved": moved,
         "source_altered": source_altered,
     }
+
+
+def render_planes(key, planes, *, alter_target=0.5, **transform_cfg) -> jax.Array:
+    """A frame as a target twin shows it: altered as often, never moved; other arguments and result as of `alter`."""
+    which_key, alter_key = jax.random.split(key)
+    change = lambda p: alter(alter_key, p, **transform_cfg)
+    return jax.lax.cond(jax.random.bernoulli(which_key, alter_target), change, lambda p: p, planes)
 
 
 def alter(

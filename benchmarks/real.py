@@ -1,0 +1,171 @@
+"""The table on real faces: rows of configs/real.py, seeds, and each manipulation left out once; launch/real.sh runs it.
+
+    python -m benchmarks.real --data_dir=real/tfds --dfdc_dir=real/tfds_dfdc --clip=real/clip_b16.safetensors \\
+        [--out=real/runs] [--rows=ln_tuning,msddf] [--seeds=3] [--leave_out] [--steps=150]
+    python -m benchmarks.real --table [--out=real/runs]        what is there so far
+
+Resumable: a run that has its results.json is not run again, a run that was cut goes on at its checkpoint. Seeds are the
+outer loop. Every start is a line of OUT/starts.jsonl, so that what was begun and not finished is seen too; the table
+counts them. --steps makes short runs, which are validated and never tested.
+
+Figures are AUC of images in percent, mean over seeds: on the validation and the test split of FF++, each manipulation,
+DFDC, and the mean over manipulations of those runs that did not train on it. Intervals, 95 %, are of the difference to
+the first row from the seeds that both have: 2,000 times the same images drawn for both, reals among reals, fakes of a
+manipulation among themselves. They say what other images would do, and not what other seeds would.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+
+from configs import real
+from msddf_jax import train
+from msddf_jax.data.methods import METHODS
+from msddf_jax.evaluators.detection import read_scores
+
+RESAMPLES = 2000
+COLUMNS = ("FF++ test", *real.METHODS, "left out", "DFDC")
+
+
+def load_config(row, args, seed, left_out=None):
+    """The config of a run."""
+    words = [row] + [str(args.steps)] * bool(args.steps) + [f"without={left_out}"] * bool(left_out)
+    config = real.get_config(",".join(words)).unlock()
+    config.data.data_dir, config.init.backbone, config.seed = args.data_dir, args.clip, seed
+    if "dfdc" in config.evals:
+        config.evals.dfdc.data_dir = args.dfdc_dir
+    return config.lock()
+
+
+def folder_of(args, row, seed, left_out=None):
+    """Where a run is: OUT/<row>[-<steps>][-without-<manipulation>]/<seed>."""
+    name = row + f"-{args.steps}" * bool(args.steps) + f"-without-{left_out}" * bool(left_out)
+    return pathlib.Path(args.out) / name / str(seed)
+
+
+def run(args, row, seed, left_out=None):
+    """One run, where it is not done; its start is noted first."""
+    workdir = folder_of(args, row, seed, left_out)
+    if (workdir / "results.json").exists():
+        return
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with (pathlib.Path(args.out) / "starts.jsonl").open("a", encoding="utf-8") as file:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+        file.write(json.dumps({"run": workdir.parent.name, "seed": seed, "at": at}) + "\n")
+    start = time.monotonic()
+    train.train_and_evaluate(load_config(row, args, seed, left_out), workdir)
+    print(f"{workdir}: {time.monotonic() - start:.0f} s", flush=True)
+    # Each run compiles its own step; kept, they would fill the memory.
+    jax.clear_caches()
+
+
+def beats(scores, labels) -> np.ndarray:
+    """float32 [fakes, reals]: 1 where the fake's score is the higher, 1/2 where they are equal. Its mean is the AUC."""
+    fake, real_scores = scores[labels == 1][:, None], scores[labels == 0][None, :]
+    return ((fake > real_scores) + 0.5 * (fake == real_scores)).astype(np.float32)
+
+
+def read_columns(args, row, seed):
+    """{column: [tables of `beats`]} of what a row and seed have; a column's figure is the mean of its tables' means."""
+    found = {}
+    workdir = folder_of(args, row, seed)
+    if (workdir / "scores" / "test.csv").exists():
+        scores = read_scores(workdir / "scores" / "test.csv")
+        found["FF++ test"] = [beats(scores["score"], scores["label"])]
+        for method in real.METHODS:
+            found[method] = [_beats_method(scores, method)]
+        dfdc = read_scores(workdir / "scores" / "dfdc.csv")
+        found["DFDC"] = [beats(dfdc["score"], dfdc["label"])]
+    apart = [folder_of(args, row, seed, method) / "scores" / "test.csv" for method in real.METHODS]
+    if all(path.exists() for path in apart):
+        pairs = zip(apart, real.METHODS, strict=True)
+        found["left out"] = [_beats_method(read_scores(path), method) for path, method in pairs]
+    return found
+
+
+def _beats_method(scores, method):
+    kept = (scores["label"] == 0) | (scores["method"] == METHODS.index(method))
+    return beats(scores["score"][kept], scores["label"][kept])
+
+
+def paired_interval(ours, theirs, seed=0) -> tuple[float, float, float]:
+    """(mean, low, high) of the difference of AUC: lists of tables alike, [seeds x tables] of [fakes, reals]."""
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    rng = np.random.default_rng(seed)
+    draw = lambda count: rng.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float32) / count
+    # Tables share their reals; fakes of one manipulation are drawn alike in every seed.
+    reals = draw(differences[0].shape[1])
+    fakes = {size: draw(size) for size in sorted({d.shape[0] for d in differences})}
+    drawn = np.mean([((fakes[len(d)] @ d) * reals).sum(1) for d in differences], axis=0)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(np.mean([d.mean() for d in differences])), float(low), float(high)
+
+
+def print_table(args):
+    """The table as Markdown, from the results there are."""
+    starts = [json.loads(line) for line in _lines(pathlib.Path(args.out) / "starts.jsonl")]
+    print(f"| | starts | seeds | val | {' | '.join(COLUMNS)} |\n|---|---|---|---|{'---|' * len(COLUMNS)}")
+    first = {}
+    for row, (title, _) in real.ROWS.items():
+        seeds = [seed for seed in range(args.seeds) if (folder_of(args, row, seed) / "results.json").exists()]
+        begun = sum(s["run"] == folder_of(args, row, 0).parent.name for s in starts)
+        if not seeds:
+            continue
+        results = [json.loads((folder_of(args, row, seed) / "results.json").read_text()) for seed in seeds]
+        cells = [f"{100 * np.mean([r['val/frame_auc'] for r in results]):.1f}"]
+        found = {seed: read_columns(args, row, seed) for seed in seeds}
+        first = first or found
+        for column in COLUMNS:
+            have = [seed for seed in seeds if column in found[seed]]
+            cells.append(_cell(found, first, column, have) if have else "")
+        print(f"| {title} | {begun} | {len(seeds)} | {' | '.join(cells)} |")
+
+
+def _cell(found, first, column, seeds):
+    """A figure and, where it is not the first row's own, its difference from that row."""
+    text = f"{100 * np.mean([np.mean([t.mean() for t in found[s][column]]) for s in seeds]):.1f}"
+    both = [seed for seed in seeds if column in first.get(seed, {})]
+    if found is first or not both:
+        return text
+    ours, theirs = ([table for seed in both for table in side[seed][column]] for side in (found, first))
+    mean, low, high = (100 * value for value in paired_interval(ours, theirs))
+    return f"{text} ({mean:+.1f} [{low:+.1f}, {high:+.1f}])"
+
+
+def _lines(path):
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def main():
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="real/runs", help="folder of the runs")
+    parser.add_argument("--data_dir", default="real/tfds", help="where FF++'s crops are built")
+    parser.add_argument("--dfdc_dir", default="real/tfds_dfdc", help="where DFDC's faces are built")
+    parser.add_argument("--clip", default="real/clip_b16.safetensors", help="weights of CLIP ViT-B/16")
+    parser.add_argument("--rows", default="ln_tuning,msddf", help=f"of {', '.join(real.ROWS)}")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=0, help="short runs, validated alone (0: all, and tested)")
+    parser.add_argument("--leave_out", action="store_true", help="and each manipulation left out of training once")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    args = parser.parse_args()
+    rows = args.rows.split(",")
+    if unknown := sorted(set(rows) - set(real.ROWS)):
+        sys.exit(f"--rows names {unknown}, allowed: {', '.join(real.ROWS)}")
+    if args.steps and args.leave_out:
+        sys.exit("--steps makes short runs that are not tested; leave it out with --leave_out")
+    if not args.table:
+        for seed in range(args.seeds):
+            for left_out in (None, *(real.METHODS if args.leave_out else ())):
+                for row in rows:
+                    run(args, row, seed, left_out)
+    print_table(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Real faces: rows of a table, all of CLIP ViT-B/16 at 112 px on crops of FaceForensics++; launch/real.sh runs them.
+
+    python -m msddf_jax.main --config configs/real.py:msddf --workdir runs/real/msddf \\
+        --config.data.data_dir=real/tfds --config.evals.dfdc.data_dir=real/tfds_dfdc \\
+        --config.init.backbone=real/clip_b16.safetensors
+
+The argument is a row of `ROWS`, then, with commas, what differs: a number of steps ("msddf,150", which are validated
+and not tested), or a manipulation that is left out of training and tested on ("msddf,without=faceswap"). What the
+material is and what each row showed: docs/results/real_faces.md. Rows share reals, rates, steps and rows a step (32; 30
+where a group has three), so that what differs is in this file.
+"""
+
+from configs import msddf
+from configs.common import eval_set
+
+METHODS = ("deepfakes", "face2face", "faceswap", "neuraltextures")
+STEPS = 450
+# Images without a video number lie in SJEDD's layout as label lists.
+_SET = "sjedd/list"
+# Whole c23 videos, aligned with a margin, 16 frames each.
+_ALIGNED = "faceforensics/c23_partial"
+_GROUPS = (
+    (r"detector/backbone/(.*/)?ln_[^/]+/.*", {"lr": 1e-3, "weight_decay": 0.0}),
+    (r"detector/backbone/.*", None),
+    (r"policy/.*", {"lr": 5e-5, "weight_decay": 0.0}),
+    (r"detector/(frequency|boundary)/.*", {"lr": 1e-3, "weight_decay": 0.01}),
+    (r"detector/.*", {"lr": 1e-3, "weight_decay": 0.0}),
+)
+
+
+def _get_msddf(arg=None):
+    config = msddf.get_config(arg).unlock()
+    config.dtype = "float32"
+    config.init.backbone = "real/clip_b16.safetensors"
+    config.data.train = eval_set(_SET, "train")
+    # The crops name no video: a fake stands beside any real.
+    config.data.group.match = "class"
+    config.data.eval_batch_size, config.data.num_threads = 64, 2
+    config.model.update({"variant": "B/16", "image_size": 112, "rank": 64, "num_identities": 0})
+    config.augment.image_size = 112
+    del config.loss_weights["identity_ce"]
+    config.loss_args.reversal = 0.1
+    config.optim.groups, config.optim.warmup_steps = _GROUPS, 20
+    config.evals = {"val": eval_set(_SET, "validation"), "test": eval_set(_SET, "test"), "dfdc": eval_set(_SET, "test")}
+    config.select = {"eval": "val", "metric": "frame_auc", "every": 150}
+    config.steps, config.log_every, config.checkpoint_every = STEPS, 10, 50
+    _fit(config, 32)
+    return config
+
+
+def _fit(config, rows):
+    """As many groups as give the detector so many rows a step."""
+    group, synth = config.data.group, config.synth
+    forged = (group.real if synth.forged is None else synth.forged) if synth.recipe.name != "none" else 0
+    each = group.real + group.fake + forged + synth.second_views
+    config.data.batch_size = rows // each * (group.real + group.fake)
+
+
+def _published():
+    return _get_msddf("published")
+
+
+def _without_forgeries(config):
+    config.synth.recipe, config.policy.mode = {"name": "none"}, "none"
+    config.synth.forged, config.synth.second_views = None, 0
+    for name in ("twin_cosine", "frequency_cosine"):
+        config.loss_weights.pop(name, None)
+    config.data.group.update({"real": 1, "fake": 1})
+    return config
+
+
+def _ln_tuning():
+    config = _without_forgeries(_get_msddf())
+    config.detector = "baseline"
+    config.model = {"variant": "B/16", "image_size": 112, "normalize": False}
+    config.loss_weights, config.loss_args = {"label": 1.0}, {}
+    return config
+
+
+def _one_view():
+    config = _published()
+    config.synth.second_views = 0
+    return config
+
+
+def _chain():
+    config = _published()
+    config.synth.recipe.alter_fakes = True
+    return config
+
+
+def _aligned():
+    config = _published()
+    # Other people than the crops' are in its splits: trained and validated on these alone.
+    config.data.train = eval_set(_ALIGNED, "train")
+    config.evals = {"val": eval_set(_ALIGNED, "validation"), "test": eval_set(_ALIGNED, "test")}
+    config.data.group.match = "pair"
+    return config
+
+
+def _transfer():
+    config = _published()
+    config.synth.recipe.transfer = (0.0, 0.0)
+    return config
+
+
+def _visible():
+    config = _published()
+    config.policy.mode = "none"
+    config.synth.recipe.update(
+        {"type_weights": (0.3, 0.3, 0.4, 0.0), "self_blend_share": (0.5, 0.5), "strength_floor": (1.0, 1.0)}
+    )
+    config.synth.recipe.twin.move = 1.0
+    return config
+
+
+def _half():
+    config = _without_forgeries(_get_msddf())
+    _fit(config, 16)
+    return config
+
+
+def _sbi(config):
+    config.synth.recipe, config.policy.mode = {"name": "self_blend", "twin": {}, "blend": {}}, "none"
+    config.synth.forged, config.synth.second_views = None, 0
+    return config
+
+
+def _reals(config):
+    config.data.group.update({"real": 1, "fake": 0})
+    config.data.train.methods = ()
+    config.synth.forged = None
+    return config
+
+
+def _no_metric(config):
+    for name in ("feature_uniformity", "feature_alignment", "twin_cosine", "frequency_cosine"):
+        config.loss_weights[name] = 0.0
+    return config
+
+
+def _v3():
+    config = _no_metric(_get_msddf())
+    config.policy.mode = "none"
+    return config
+
+
+# {row: (title, its config)}; the first that the others are compared with.
+ROWS = {
+    "ln_tuning": ("LN-tuning", _ln_tuning),
+    "msddf": ("MSDDF", _get_msddf),
+    "v3": ("v3", _v3),
+    "published": ("MSDDF, synthesis as published", _published),
+    "no_forgeries": ("MSDDF without forgeries", lambda: _without_forgeries(_get_msddf())),
+    "sbi": ("MSDDF's network, SBI's recipe", lambda: _sbi(_get_msddf())),
+    "msddf_reals": ("MSDDF, reals only", lambda: _reals(_get_msddf())),
+    "sbi_reals": ("MSDDF's network, SBI's recipe, reals only", lambda: _reals(_sbi(_get_msddf()))),
+    # As published but for one thing: what keeps it from learning.
+    "chain": ("published; the data set's fakes are altered as reals are", _chain),
+    "visible": ("published; strength 1, half by SBI's hull, no adversary", _visible),
+    "half": ("MSDDF without forgeries, 16 rows", _half),
+    "one_view": ("published; no second real view", _one_view),
+    "transfer": ("published; no colour transfer", _transfer),
+    "aligned": ("published; on aligned crops with a margin (FF++ c23, whole videos)", _aligned),
+}
+
+
+def get_config(arg=None):
+    """The experiment of a row; see above for the argument."""
+    row, *rest = (arg or "msddf").split(",")
+    if row not in ROWS:
+        raise ValueError(f"configs/real.py has the rows {', '.join(ROWS)}, got {row!r}")
+    config = ROWS[row][1]()
+    if row != "half":
+        _fit(config, 32)
+    for word in rest:
+        name, _, left_out = word.partition("=")
+        if word.isdigit() and int(word) > 0:
+            config.steps = int(word)
+            config.select.every = min(150, config.steps)
+            config.evals = {"val": config.evals.val}
+        elif name == "without" and left_out in METHODS:
+            kept = tuple(method for method in METHODS if method != left_out)
+            config.evals.val.methods = kept
+            if config.data.group.fake:
+                config.data.train.methods = kept
+        else:
+            raise ValueError(f"configs/real.py takes a row, steps and without=<{'|'.join(METHODS)}>, got {word!r}")
+    return config.lock()
