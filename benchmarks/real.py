@@ -1,7 +1,7 @@
 """The table on real faces: rows of configs/real.py, seeds, and each manipulation left out once; launch/real.sh runs it.
 
-    python -m benchmarks.real --data_dir=real/tfds --dfdc_dir=real/tfds_dfdc --clip=real/clip_b16.safetensors \\
-        [--out=real/runs] [--rows=ln_tuning,msddf] [--seeds=3] [--leave_out] [--steps=150]
+    python -m benchmarks.real --data_dir=real/ffpp_crops/tfds --dfdc_dir=real/dfdc_faces/tfds [--out=real/runs] \\
+        [--clip=real/clip_b16.safetensors] [--rows=ln_tuning,msddf] [--seeds=3] [--leave_out] [--steps=150]
     python -m benchmarks.real --table [--out=real/runs]        what is there so far
 
 Resumable: a run that has its results.json is not run again, a run that was cut goes on at its checkpoint. Seeds are the
@@ -36,7 +36,7 @@ def load_config(row, args, seed, left_out=None):
     """The config of a run."""
     words = [row] + [str(args.steps)] * bool(args.steps) + [f"without={left_out}"] * bool(left_out)
     config = real.get_config(",".join(words)).unlock()
-    config.data.data_dir, config.init.backbone, config.seed = args.data_dir, args.clip, seed
+    config.data.data_dir, config.init.backbone, config.seed = args.data_dir, args.clip + real.CLIP, seed
     if "dfdc" in config.evals:
         config.evals.dfdc.data_dir = args.dfdc_dir
     return config.lock()
@@ -145,8 +145,8 @@ def main():
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="real/runs", help="folder of the runs")
-    parser.add_argument("--data_dir", default="real/tfds", help="where FF++'s crops are built")
-    parser.add_argument("--dfdc_dir", default="real/tfds_dfdc", help="where DFDC's faces are built")
+    parser.add_argument("--data_dir", default="real/ffpp_crops/tfds", help="where FF++'s crops are built")
+    parser.add_argument("--dfdc_dir", default="real/dfdc_faces/tfds", help="where DFDC's faces are built")
     parser.add_argument("--clip", default="real/clip_b16.safetensors", help="weights of CLIP ViT-B/16")
     parser.add_argument("--rows", default="ln_tuning,msddf", help=f"of {', '.join(real.ROWS)}")
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,8 +1,7 @@
 """Real faces: rows of a table, all of CLIP ViT-B/16 at 112 px on crops of FaceForensics++; launch/real.sh runs them.
 
     python -m msddf_jax.main --config configs/real.py:msddf --workdir runs/real/msddf \\
-        --config.data.data_dir=real/tfds --config.evals.dfdc.data_dir=real/tfds_dfdc \\
-        --config.init.backbone=real/clip_b16.safetensors
+        --config.data.data_dir=real/ffpp_crops/tfds --config.evals.dfdc.data_dir=real/dfdc_faces/tfds
 
 The argument is a row of `ROWS`, then, with commas, what differs: a number of steps ("msddf,150", which are validated
 and not tested), or a manipulation that is left out of training and tested on ("msddf,without=faceswap"). What the
@@ -15,6 +14,8 @@ from configs.common import eval_set
 
 METHODS = ("deepfakes", "face2face", "faceswap", "neuraltextures")
 STEPS = 450
+# OpenAI's vision tower, rounded to int8 (docs/results/real_faces.md).
+CLIP = "#sha256=0d7d3c1ceade879c6194d9d101ddfb95115175c1495a8d59a25f2e507ee3e902&format=clip/hf_clip"
 # Images without a video number lie in SJEDD's layout as label lists.
 _SET = "sjedd/list"
 # Whole c23 videos, aligned with a margin, 16 frames each.
@@ -22,7 +23,6 @@ _ALIGNED = "faceforensics/c23_partial"
 _GROUPS = (
     (r"detector/backbone/(.*/)?ln_[^/]+/.*", {"lr": 1e-3, "weight_decay": 0.0}),
     (r"detector/backbone/.*", None),
-    (r"policy/.*", {"lr": 5e-5, "weight_decay": 0.0}),
     (r"detector/(frequency|boundary)/.*", {"lr": 1e-3, "weight_decay": 0.01}),
     (r"detector/.*", {"lr": 1e-3, "weight_decay": 0.0}),
 )
@@ -31,7 +31,7 @@ _GROUPS = (
 def _get_msddf(arg=None):
     config = msddf.get_config(arg).unlock()
     config.dtype = "float32"
-    config.init.backbone = "real/clip_b16.safetensors"
+    config.init.backbone = f"real/clip_b16.safetensors{CLIP}"
     config.data.train = eval_set(_SET, "train")
     # The crops name no video: a fake stands beside any real.
     config.data.group.match = "class"
@@ -133,15 +133,15 @@ def _reals(config):
     return config
 
 
-def _no_metric(config):
-    for name in ("feature_uniformity", "feature_alignment", "twin_cosine", "frequency_cosine"):
-        config.loss_weights[name] = 0.0
+def _consistency():
+    config = _get_msddf()
+    config.loss_weights.update(_published().loss_weights)
     return config
 
 
-def _v3():
-    config = _no_metric(_get_msddf())
-    config.policy.mode = "none"
+def _adversary():
+    config = _get_msddf()
+    config.policy.mode = "reinforce"
     return config
 
 
@@ -149,9 +149,10 @@ def _v3():
 ROWS = {
     "ln_tuning": ("LN-tuning", _ln_tuning),
     "msddf": ("MSDDF", _get_msddf),
-    "v3": ("v3", _v3),
     "published": ("MSDDF, synthesis as published", _published),
     "no_forgeries": ("MSDDF without forgeries", lambda: _without_forgeries(_get_msddf())),
+    "consistency": ("MSDDF with uniformity, alignment and twin terms", _consistency),
+    "adversary": ("MSDDF with the adversary (REINFORCE)", _adversary),
     "sbi": ("MSDDF's network, SBI's recipe", lambda: _sbi(_get_msddf())),
     "msddf_reals": ("MSDDF, reals only", lambda: _reals(_get_msddf())),
     "sbi_reals": ("MSDDF's network, SBI's recipe, reals only", lambda: _reals(_sbi(_get_msddf()))),

@@ -47,10 +47,10 @@ def test_every_config_has_the_fields_of_all(spec):
         fields |= {name: kind for name, kind in common.items() if name.startswith("select.")}
         del fields["select"]
     # A list of methods is None where all are kept.
-    free = ("data.train.methods", "data.train.max_frames")
+    free = ("data.train.methods", "data.train.max_frames", "data.train.data_dir", "synth.forged")
     assert {n: t for n, t in fields.items() if n not in free} == {n: t for n, t in common.items() if n not in free}
     for settings in config.evals.values():
-        assert set(settings) == {"name", "split", "methods", "max_frames"}
+        assert set(settings) == {"name", "split", "methods", "max_frames", "data_dir"}
     train.check_config(config)
     hooks.check(config)
     assert config.step.name in steps.STEPS
@@ -87,7 +87,7 @@ def _commands(path):
             yield line
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = sorted({command for page in PAGES for command in _commands(page)})
 
 
