@@ -64,7 +64,7 @@ def _without_forgeries(config):
     config.synth.recipe, config.policy.mode = {"name": "none"}, "none"
     config.synth.forged, config.synth.second_views = None, 0
     for name in ("twin_cosine", "frequency_cosine"):
-        config.loss_weights.pop(name, None)
+        config.loss_weights[name] = 0.0
     config.data.group.update({"real": 1, "fake": 1})
     return config
 
