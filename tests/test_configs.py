@@ -19,7 +19,10 @@ from msddf_jax.weights import hub, published
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SPECS = [name + argument for name in experiments.names() for argument in ("", ":demo")]
-SPECS = [spec for spec in SPECS if not (spec.startswith("configs/ablations/") and spec.endswith(":demo"))]
+# The ablation is of drawn faces, and the rows of configs/real.py are of real ones: they have no demo.
+_NO_DEMO = ("configs/ablations/", "configs/real.py")
+SPECS = [spec for spec in SPECS if not (spec.startswith(_NO_DEMO) and spec.endswith(":demo"))]
+SPECS += ["configs/msddf.py:published"]
 # Sections whose fields are the detector's, the recipe's or the user's own.
 OPEN = ("model", "augment", "loss_weights", "loss_args", "synth.recipe", "init", "evals", "policy.reward", "step.upper")
 

@@ -24,7 +24,7 @@ def tiny_config(data_dir, steps=4, bare=False, **changes):
     config.log_every = 1
     config.checkpoint_every = 2
     if bare:
-        config.synth.recipe, config.policy.mode = {"name": "none"}, "none"
+        config.synth.recipe, config.synth.second_views, config.policy.mode = {"name": "none"}, 0, "none"
         config.model.use_frequency = config.model.use_boundary = False
         config.augment.jpeg_prob = 0.0
         del config.loss_weights.boundary_bce
