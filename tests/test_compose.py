@@ -231,7 +231,7 @@ def test_a_forgery_that_cannot_be_seen_is_not_counted():
         "counted": jnp.array([True] * 7 + [False]),
     }
     out = compose.show_change(rows, layout, 2.0)
-    # A cell takes in a share w of what changed, its neighbours the rest: 10 w in colour, 10 sqrt(w (1 - w)) in contrast.
+    # A cell takes in a share w of what changed, so that it is 10 w in colour and 10 sqrt(w (1 - w)) in contrast.
     change = np.asarray(out["change"])
     assert 7 < change[2] < 13 and change[6] == pytest.approx(change[2] / 10, rel=0.05)
     assert (change[[0, 1, 3, 4, 5, 7]] == 0).all()
