@@ -34,12 +34,10 @@ def _share_of_prior(arg, data_dir, workdir):
     # As in the demo: at 96 px faces are small, and a factor of 4 leaves nothing of them.
     config.synth.recipe.twin.update({"factors": (2,), "frequency_prob": 0.0})
     config.data.data_dir, config.data.group.fake, config.data.train.methods = str(data_dir), 0, ()
-    config.select, config.evals = None, {}
+    config.select, config.evals = None, {"val": config.evals.val.to_dict()}
     config.steps, config.log_every, config.checkpoint_every = STEPS, 1, STEPS
-    config.lock()
-    train_set, _ = train.open_data(config)
-    train.fit(config, workdir, train_set, {})
-    lines = logs.read_metrics(workdir)[-LAST:]
+    train.train_and_evaluate(config.lock(), workdir)
+    lines = [line for line in logs.read_metrics(workdir) if "nll/all" in line][-LAST:]
     return sum(line["nll/all"] for line in lines) / sum(line["nll/prior"] for line in lines)
 
 
