@@ -107,10 +107,18 @@ def _transfer():
 def _visible():
     config = _published()
     config.policy.mode = "none"
-    config.synth.recipe.update(
-        {"type_weights": (0.3, 0.3, 0.4, 0.0), "self_blend_share": (0.5, 0.5), "strength_floor": (1.0, 1.0)}
-    )
+    config.synth.recipe.update({"type_weights": (0.3, 0.3, 0.4, 0.0), "self_blend_share": (0.5, 0.5)})
     config.synth.recipe.twin.move = 1.0
+    config.synth.recipe.blend = {"ratios": (1.0,), "magnitude_on": (), "min_area": 0.03}
+    return config
+
+
+def _altered():
+    config = _adversary()
+    config.synth.recipe.update({"self_blend_share": (0.5, 0.5), "alter_fakes": True})
+    config.synth.recipe.twin.alter_target = 0.5
+    config.data.group.update({"real": 4, "fake": 3})
+    config.synth.forged = 1
     return config
 
 
@@ -145,6 +153,12 @@ def _adversary():
     return config
 
 
+def _both():
+    config = _consistency()
+    config.policy.mode = "reinforce"
+    return config
+
+
 # {row: (title, its config)}; the first that the others are compared with.
 ROWS = {
     "ln_tuning": ("LN-tuning", _ln_tuning),
@@ -153,6 +167,8 @@ ROWS = {
     "no_forgeries": ("MSDDF without forgeries", lambda: _without_forgeries(_get_msddf())),
     "consistency": ("MSDDF with uniformity, alignment and twin terms", _consistency),
     "adversary": ("MSDDF with the adversary (REINFORCE)", _adversary),
+    "both": ("MSDDF with both", _both),
+    "altered": ("MSDDF, but reals and fakes altered as a whole half of the time", _altered),
     "sbi": ("MSDDF's network, SBI's recipe", lambda: _sbi(_get_msddf())),
     "msddf_reals": ("MSDDF, reals only", lambda: _reals(_get_msddf())),
     "sbi_reals": ("MSDDF's network, SBI's recipe, reals only", lambda: _reals(_sbi(_get_msddf()))),

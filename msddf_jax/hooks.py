@@ -146,7 +146,8 @@ def make_rows(key, batch, ctx) -> dict[str, jax.Array | dict]:
       key: typed key. batch: device batch, images and masks float32 in [0, 1]. ctx: Context.
 
     Returns:
-      rows of `compose.show_change`, at the size of the model.
+      rows of `compose.compose` at the size of the model; with forgeries and `config.synth.visible` those of
+      `compose.show_change`.
     """
     config, synth = ctx.config, ctx.config.synth
     choose = None if config.policy.mode == "none" else adversary.make_choose(ctx)
@@ -156,6 +157,8 @@ def make_rows(key, batch, ctx) -> dict[str, jax.Array | dict]:
     )
     bases = rows["base"] if synth.joint else None
     rows = compose.augment(ctx.key("augment"), rows, bases=bases, **config.augment)
+    if not layout.forged or not any(synth.visible):
+        return rows
     least = synth.visible[0] + (synth.visible[1] - synth.visible[0]) * ctx.progress
     return compose.show_change(rows, layout, least)
 

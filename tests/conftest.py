@@ -56,14 +56,6 @@ def real_data():
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory):
     """A small embedded data set, written, prepared and built once: (videos, built data sets)."""
-    from data_prep import build, prepare
-    from data_prep.toy import generate
+    from toy_set import write_toy
 
-    root = tmp_path_factory.mktemp("toy")
-    generate.generate(root / "videos", num_identities=14, num_frames=3, size=64, seed=0, workers=1)
-    methods = "ToySwap,ToyReenact,ToyNeural,ToyTexture"
-    arguments = f"--layout=faceforensics --methods={methods} --landmarks=sidecar --num_frames=3 --size=64 --workers=1"
-    code = prepare.main(["--root", str(root / "videos"), *arguments.split()])
-    assert code == 0
-    build.build("faceforensics", "toy", root / "videos", root / "tfds")
-    return root / "videos", root / "tfds"
+    return write_toy(tmp_path_factory.mktemp("toy"), identities=14, frames=3, video_size=64, size=64)

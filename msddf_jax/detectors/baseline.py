@@ -52,8 +52,9 @@ def losses(out, rows, ctx) -> dict[str, tuple]:
     del ctx
     label = rows["label"]
     every = jnp.ones(label.shape[0], bool)
+    counted = rows.get("counted", every)
     return {
         "label": (L.label_ce(out["logits"], label), every),
-        "feature_uniformity": (L.feature_uniformity(out["feature"], every), every),
-        "feature_alignment": (L.feature_alignment(out["feature"], label, every), every),
+        "feature_uniformity": (L.feature_uniformity(out["feature"], counted), every),
+        "feature_alignment": (L.feature_alignment(out["feature"], label, counted), every),
     }

@@ -130,6 +130,8 @@ def losses(out, rows, ctx) -> dict[str, tuple]:
     """
     label, count = rows["label"], rows["label"].shape[0]
     every = jnp.ones(count, bool)
+    # Pairs, too, are of rows that count: the train step drops whole rows only.
+    counted = rows.get("counted", every)
     grid = out["map_logits"].shape[1]
     target_map = area_pool(rows["mask"], grid)
     if "cosine" in out:
@@ -146,8 +148,8 @@ def losses(out, rows, ctx) -> dict[str, tuple]:
         "type_ce": (L.label_ce(out["type_logits"], rows["type"]), every),
         "region_bce": (L.multilabel_bce(out["region_logits"], rows["regions"]), rows["has_regions"]),
         "strength_mse": (L.strength_mse(out["strength"], rows["strength"]), rows["has_strength"]),
-        "feature_uniformity": (L.feature_uniformity(out["feature"], every), every),
-        "feature_alignment": (L.feature_alignment(out["feature"], label, every), every),
+        "feature_uniformity": (L.feature_uniformity(out["feature"], counted), every),
+        "feature_alignment": (L.feature_alignment(out["feature"], label, counted), every),
     }
     if "boundary_logits" in out:
         target = boundary.boundary_target(rows["blend_mask"], grid)[..., None]
@@ -170,7 +172,8 @@ def scalars(out, rows) -> dict[str, jax.Array]:
     values = compose.by_role(out["logit"], rows)
     forgery = rows["role"] == ROLES.index("forgery")
     values["synth/unchanged"] = L.masked_mean((rows["label"] == 0).astype(jnp.float32), forgery)
-    values["synth/change"] = L.masked_mean(rows["change"], forgery)
+    if "change" in rows:
+        values["synth/change"] = L.masked_mean(rows["change"], forgery)
     values["synth/unseen"] = L.masked_mean((~rows["counted"]).astype(jnp.float32), forgery)
     values["synth/strength"] = L.masked_mean(rows["strength"], forgery & rows["has_strength"])
     if "identity_logits" in out:

@@ -142,8 +142,7 @@ def blend_region(
         return blend.blend_poisson(target, source, mask, one_by_one), mask, jnp.ones(())
 
     def dynamic():
-        strength = jnp.asarray(ratio * (magnitude if "dynamic" in magnitude_on else 1.0), jnp.float32)
-        strength = jnp.maximum(strength, floor)
+        strength = jnp.maximum(ratio * (magnitude if "dynamic" in magnitude_on else 1.0), floor)
         weight = strength * (masks.dynamic_mask(mix_key, mask, erode=erode) if soft else mask)
         return blend.mix(target, source, weight), weight, strength
 

@@ -217,14 +217,15 @@ def show_change(rows, layout, least) -> dict[str, jax.Array | dict]:
 
 
 def by_role(logit, rows) -> dict[str, jax.Array]:
-    """What tells early that a detector learns nothing: of each role that the batch has, over the rows that count,
-
-    "accuracy/<role>", share on the right side; "called_fake/<role>", share of rows called fake; "nll/<role>", mean
-    negative log-likelihood of the label; and over all rows "nll/all" and "nll/prior", that of a detector which
-    knows the share of fakes and nothing else. Natural logarithms; 0 without a row.
+    """What tells early that a detector learns nothing, over the rows that count.
 
     Args:
       logit: float32 [N], log odds of fake. rows: of `compose`.
+
+    Returns:
+      of each role "accuracy/<role>", share on the right side; "called_fake/<role>", share called fake; "nll/<role>",
+      mean negative log-likelihood of the label; and over all rows "nll/all", and "nll/prior", that of a detector which
+      knows the share of fakes and nothing else. float32 scalars, natural logarithms; 0 without a row.
     """
     label, counted = rows["label"], rows["counted"]
     fake = (logit > 0).astype(jnp.float32)

@@ -75,13 +75,11 @@ def render(recipe, key, rows, *, flip) -> dict[str, jax.Array]:
     """
     rows = flip_rows(key, rows, flip)
     name, settings = split_name(recipe)
-    if not RECIPES[name].twins or not settings.get("alter_fakes", True):
-        return rows
     known = {"alter_target", *inspect.signature(twins.alter).parameters}
     twin = {k: v for k, v in dict(settings.get("twin") or {}).items() if k in known}
-    planes = lambda key, image: jnp.moveaxis(twins.render_planes(key, jnp.moveaxis(image, -1, 0), **twin), 0, -1)
-    if twin.get("alter_target") == 0.0:
+    if not RECIPES[name].twins or not settings.get("alter_fakes", True) or twin.get("alter_target") == 0.0:
         return rows
+    planes = lambda key, image: jnp.moveaxis(twins.render_planes(key, jnp.moveaxis(image, -1, 0), **twin), 0, -1)
     return dict(rows, image=geometry.map_samples(planes, jax.random.fold_in(key, 1), rows["image"]))
 
 
