@@ -5,7 +5,7 @@ from data_prep.toy import generate
 
 
 def write_toy(root, *, identities, frames, video_size, size, workers=1):
-    """(videos, built data sets): all four manipulations below `root`, crops of `size` px, landmarks from the drawing."""
+    """(videos, built data sets) below `root`: all four manipulations, crops of `size` px, landmarks as drawn."""
     generate.generate(
         root / "videos", num_identities=identities, num_frames=frames, size=video_size, seed=0, workers=workers
     )
