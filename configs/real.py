@@ -195,6 +195,7 @@ def get_config(arg=None):
         if word.isdigit() and int(word) > 0:
             config.steps = int(word)
             config.select.every = min(150, config.steps)
+            config.optim.warmup_steps = min(config.optim.warmup_steps, config.steps // 2)
             config.evals = {"val": config.evals.val}
         elif name == "without" and left_out in METHODS:
             kept = tuple(method for method in METHODS if method != left_out)
