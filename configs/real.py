@@ -3,10 +3,10 @@
     python -m msddf_jax.main --config configs/real.py:msddf --workdir runs/real/msddf \\
         --config.data.data_dir=real/ffpp_crops/tfds --config.evals.dfdc.data_dir=real/dfdc_faces/tfds
 
-The argument is a row of `ROWS`, then, with commas, what differs: a number of steps ("msddf,150", which are validated
-and not tested), or a manipulation that is left out of training and tested on ("msddf,without=faceswap"). What the
-material is and what each row showed: docs/results/real_faces.md. Rows share reals, rates, steps and rows a step (32; 30
-where a group has three), so that what differs is in this file.
+The argument is a row of `ROWS`, then, with commas, what differs: a manipulation that is left out of training and tested
+on ("msddf,without=faceswap"), and a number of steps ("msddf,150"; short runs are validated, and tested on what they
+left out alone). What the material is and what each row showed: docs/results/real_faces.md. Rows share reals, rates,
+steps and rows a step (32; 30 where a group has three), so that what differs is in this file.
 """
 
 from configs import msddf
@@ -147,6 +147,14 @@ def _consistency():
     return config
 
 
+def _fakes():
+    config = _get_msddf()
+    # Of 32 rows 12 reals, 12 fakes of the set, 8 forgeries; LN-tuning has 16 and 16.
+    config.data.group.update({"real": 3, "fake": 3})
+    config.synth.forged = 2
+    return config
+
+
 def _adversary():
     config = _get_msddf()
     config.policy.mode = "reinforce"
@@ -165,6 +173,7 @@ ROWS = {
     "msddf": ("MSDDF", _get_msddf),
     "published": ("MSDDF, synthesis as published", _published),
     "no_forgeries": ("MSDDF without forgeries", lambda: _without_forgeries(_get_msddf())),
+    "fakes": ("MSDDF, twelve fakes and eight forgeries a step", _fakes),
     "consistency": ("MSDDF with uniformity, alignment and twin terms", _consistency),
     "adversary": ("MSDDF with the adversary (REINFORCE)", _adversary),
     "both": ("MSDDF with both", _both),
@@ -190,18 +199,22 @@ def get_config(arg=None):
     config = ROWS[row][1]()
     if row != "half":
         _fit(config, 32)
+    short = False
     for word in rest:
         name, _, left_out = word.partition("=")
         if word.isdigit() and int(word) > 0:
             config.steps = int(word)
             config.select.every = min(150, config.steps)
             config.optim.warmup_steps = min(config.optim.warmup_steps, config.steps // 2)
-            config.evals = {"val": config.evals.val}
+            short = True
         elif name == "without" and left_out in METHODS:
             kept = tuple(method for method in METHODS if method != left_out)
-            config.evals.val.methods = kept
+            config.evals.val.methods, config.evals.test.methods = kept, (left_out,)
             if config.data.group.fake:
                 config.data.train.methods = kept
         else:
             raise ValueError(f"configs/real.py takes a row, steps and without=<{'|'.join(METHODS)}>, got {word!r}")
+    if short:
+        tested = ("test",) if config.evals.test.methods else ()
+        config.evals = {name: config.evals[name] for name in ("val", *tested)}
     return config.lock()

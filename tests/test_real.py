@@ -31,7 +31,9 @@ def test_steps_and_what_is_left_out():
     assert short.steps == 150 and list(short.evals) == ["val"]
     apart = real.get_config("msddf,without=faceswap")
     assert apart.data.train.methods == apart.evals.val.methods == ("deepfakes", "face2face", "neuraltextures")
-    assert apart.evals.test.methods is None
+    assert apart.evals.test.methods == ("faceswap",) and "dfdc" in apart.evals
+    both = real.get_config("msddf,150,without=faceswap")
+    assert both.steps == 150 and sorted(both.evals) == ["test", "val"] and both.evals.test.methods == ("faceswap",)
     for wrong in ("mssdf", "msddf,without=toy_swap", "msddf,0"):
         with pytest.raises(ValueError, match=r"configs/real\.py"):
             real.get_config(wrong)
