@@ -335,6 +335,11 @@ def _source_bytes(entry):
     return sum(os.path.getsize(root / path) for path in paths if (root / path).is_file())
 
 
+def _container(info):
+    """What the file says of itself; what is wrong with it is among the drops."""
+    return {name: getattr(info, name) for name in ("num_frames", "width", "height", "fps")}
+
+
 def _meta(entry, settings, extraction):
     frames = [
         {
@@ -350,7 +355,7 @@ def _meta(entry, settings, extraction):
         "video": entry.path,
         "source_bytes": _source_bytes(entry),
         "settings": settings,
-        "container": dataclasses.asdict(extraction.info) if is_video else None,
+        "container": _container(extraction.info) if is_video else None,
         "num_frames": extraction.num_decoded if is_video else len(entry.images),
         "has_mask": any(face.mask is not None for face in extraction.frames),
         "landmarks": "optional" if entry.kind == "crops" else "required",

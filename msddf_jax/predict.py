@@ -25,7 +25,7 @@ from tqdm import tqdm
 # Not `metrics`, which loads scikit-learn, and `plots`, which loads matplotlib, only when it is needed: a quarter of the
 # time that a start takes.
 from msddf_jax import inference
-from msddf_jax.faces import detect, extract, fetch, video
+from msddf_jax.faces import detect, extract, fetch, image_file, video
 from msddf_jax.faces import landmarks as face_landmarks
 from msddf_jax.statistics import scores, verdict
 
@@ -192,7 +192,7 @@ def extract_all(found, settings) -> collections.abc.Iterator[tuple[pathlib.Path,
 def _extract(path, *, num_frames, landmarks, **settings):
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return extract.extract_faces(path, num_frames=num_frames, landmarks=landmarks, **settings)
-    image, points = video.read_image(path), None
+    image, points = image_file.read_image(path), None
     if landmarks == "sidecar":
         sidecar = extract.sidecar_path(path)
         points = extract.read_sidecar(sidecar)

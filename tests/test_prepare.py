@@ -12,7 +12,7 @@ from tiny_ffpp import write_clip, write_tree
 
 from data_prep import catalog, crops, prepare
 from data_prep.faceforensics import downloads
-from msddf_jax.faces import align, detect, landmarks, video
+from msddf_jax.faces import align, detect, image_file, landmarks, video
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 REAL = "original_sequences/youtube/c23"
@@ -62,7 +62,7 @@ def test_layout_on_disk(tree, tmp_path):
                 expected = [] if unit == REAL and folder == "masks" else ["000", "002", "005"]
                 assert names == [f"{name}.{suffix}" for name in expected]
             assert not list((out / unit / "meta").glob("*.started"))
-    image = video.read_image(out / FAKE / "frames/000_001/002.png")
+    image = image_file.read_image(out / FAKE / "frames/000_001/002.png")
     assert image.shape == (64, 64, 3)
     stored = np.load(out / FAKE / "landmarks/000_001/002.npy")
     assert (stored.dtype, stored.shape) == (np.float32, (81, 2))
@@ -71,7 +71,7 @@ def test_layout_on_disk(tree, tmp_path):
     assert ours[68, 0] < ours[69, 0] and (np.diff(ours[70:79, 0]) > 0).all()
     x, y = np.round(ours[30]).astype(int)
     assert image[y, x].argmax() == 2  # the blue nose tip of the drawing: RGB, aligned
-    mask = video.read_image(out / FAKE / "masks/000_001/002.png")
+    mask = image_file.read_image(out / FAKE / "masks/000_001/002.png")
     assert set(np.unique(mask)) == {0, 255} and mask[y, x, 0] == 255
     for name in ("train", "val", "test"):
         assert (out / f"{name}.json").read_bytes() == (tree / f"{name}.json").read_bytes()

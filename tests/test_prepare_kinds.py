@@ -11,7 +11,7 @@ from tiny_ffpp import write_clip
 from tiny_sets import MODELS, draw_faces, entry, face_at, make_layout, use_models
 
 from data_prep import beam, catalog, crops, layout, prepare
-from msddf_jax.faces import align, video
+from msddf_jax.faces import align, image_file, video
 from msddf_jax.faces.scene import sidecar_path
 from msddf_jax.opencv import cv2
 
@@ -99,7 +99,7 @@ def test_images_with_sidecars_and_masks(tmp_path, monkeypatch):
     assert report_of(tmp_path)["counts"] == {"landmarks_missing": 1, "mask_missing": 1, "mask_size_mismatch": 1}
     read = layout.read_video(tmp_path / "out/fake", "seq")
     assert [(files.index, files.mask is not None) for files in read.frames] == [(0, True), (2, False), (3, False)]
-    made = video.read_image(read.frames[0].mask)[..., 0]
+    made = image_file.read_image(read.frames[0].mask)[..., 0]
     x, y = np.round(np.load(read.frames[0].landmarks)[30]).astype(int)
     assert set(np.unique(made)) == {0, 255} and made[y, x] == 255
 
@@ -119,11 +119,11 @@ def test_crops_are_resized_and_keep_what_shows_no_face(tmp_path, monkeypatch, si
     assert [files.landmarks is not None for files in read.frames] == [True, False]
     for files, image in zip(read.frames, (face, noise)):
         expected = image if interpolation is None else cv2.resize(image, (64, 64), interpolation=interpolation)
-        np.testing.assert_array_equal(video.read_image(files.image), expected)
+        np.testing.assert_array_equal(image_file.read_image(files.image), expected)
         _, matrix = read.geometry[files.index]
         np.testing.assert_allclose(matrix @ [-0.5, side - 0.5, 1], [-0.5, 63.5], atol=1e-4)  # corner to corner
     x, y = np.round(np.load(read.frames[0].landmarks)[30]).astype(int)
-    assert video.read_image(read.frames[0].image)[y, x].argmax() == 2  # the nose's dot
+    assert image_file.read_image(read.frames[0].image)[y, x].argmax() == 2  # the nose's dot
     assert read.geometry[1][0].tolist() == [-1] * 4
 
 
@@ -167,7 +167,7 @@ def bluish(unit, name):
     for files in read.frames:
         points = np.load(files.landmarks)
         x, y = np.round((points[2] + points[33]) / 2).astype(int)
-        out[files.index] = int(video.read_image(files.image)[y, x, 2])
+        out[files.index] = int(image_file.read_image(files.image)[y, x, 2])
     return out
 
 

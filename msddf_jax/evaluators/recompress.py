@@ -20,6 +20,7 @@ import PIL.Image
 
 from msddf_jax.evaluators.perturb import Perturbation
 from msddf_jax.faces import video
+from msddf_jax.opencv import cv2
 
 # x264's scale.
 CRF_RANGE = (0, 51)
@@ -84,7 +85,7 @@ def recompress_clip(frames, crf, fps=25) -> np.ndarray:
 
 
 def recompress_video(path_in, path_out, crf) -> None:
-    """Writes a whole video again as H.264 mp4 of quality `crf`, every frame, upright, without its sound.
+    """Writes a whole video again as H.264 mp4 of quality `crf`: every frame, upright, square pixels, no sound.
 
     Args:
       path_in: any video that FFmpeg reads. path_out: file to write, only whole; its folder exists.
@@ -181,13 +182,16 @@ class RecompressedSource:
 
 
 def _upright_frames(path):
-    """Yields every frame of a video, uint8 RGB with even sides. Memory: one frame."""
-    decoded = 0
+    """Yields every frame of a video, uint8 RGB with the even sides of the first. Memory: one frame."""
+    decoded, first = 0, None
+    container, stream = video.open_video(path)
     try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                turns = round(frame.rotation / 90) % 4
-                yield _even(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+        with container:
+            for frame in container.decode(stream):
+                image = _even(video.to_rgb(frame, stream.sample_aspect_ratio))
+                first = image.shape if first is None else first
+                # Where the size changes on the way, players keep their window's.
+                yield image if image.shape == first else cv2.resize(image, first[1::-1], interpolation=cv2.INTER_CUBIC)
                 decoded += 1
     except av.error.FFmpegError as error:
         raise video.VideoError("unreadable_video", path, f"breaks after {decoded} frames ({error.strerror})") from error

@@ -231,9 +231,9 @@ def extract_faces_image(
 def _detected_faces(scene, detector, landmarker, which, drops):
     """Per track: {frame number: (points, bbox, number of faces)}, and its drops."""
     faces = {index: detector(image) for index, image in scene.frames.items()}
-    boxes = {index: [face.box for face in found] for index, found in faces.items()}
+    boxes, masks = _in_one_size(scene, {index: [face.box for face in found] for index, found in faces.items()})
     drops += [Drop(index, "no_face", "the detector found no face") for index, found in faces.items() if not found]
-    ranked = tracks.rank_tracks(tracks.link_faces(boxes), boxes, scene.masks)
+    ranked = tracks.rank_tracks(tracks.link_faces(boxes), boxes, masks)
     masked = bool(ranked) and ranked[0][1] > 0
     if which == "all":
         chosen = [track for track, held in ranked if scene.masks is None or held]
@@ -256,6 +256,22 @@ def _detected_faces(scene, detector, landmarker, which, drops):
         found.append(with_points)
         lost.append(own)
     return found, lost
+
+
+def _in_one_size(scene, boxes):
+    """Boxes and masks as in frames of the first one's size: a stream may change its own on the way."""
+    first = next(iter(scene.frames.values()), None)
+    odd = {index: image.shape[:2] for index, image in scene.frames.items() if image.shape != first.shape}
+    if not odd:
+        return boxes, scene.masks
+    height, width = first.shape[:2]
+    scaled, masks = dict(boxes), None if scene.masks is None else dict(scene.masks)
+    for index, (own_height, own_width) in odd.items():
+        scale = np.array([width / own_width, height / own_height] * 2)
+        scaled[index] = [np.asarray(box) * scale for box in boxes[index]]
+        if masks is not None and index in masks:
+            masks[index] = cv2.resize(masks[index], (width, height), interpolation=cv2.INTER_NEAREST)
+    return scaled, masks
 
 
 def _track_text(track, boxes):

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from msddf_jax.data.schema import NUM_LANDMARKS
-from msddf_jax.faces import video
+from msddf_jax.faces import image_file, video
 from msddf_jax.faces.landmarks import from_dlib_order
 from msddf_jax.opencv import cv2
 
@@ -70,8 +70,9 @@ def read_video_scene(path, sample, *, mask_path=None, sidecar=False, limits=None
 
     Returns:
       `Scene`. Codes of frames lost: truncated, corrupt_frame; with the sidecar also no_face and landmarks_invalid (it
-      is too short). Of the whole video (frame_index -1): decode_errors (it or its mask is damaged somewhere: frames
-      that the decoder does not call damaged are kept), mask_len_mismatch, mask_size_mismatch, mask_unreadable.
+      is too short). Of the whole video (frame_index -1): truncated (its header promises more frames than there are),
+      odd_header (something else in it is wrong, and nothing lost), decode_errors (it or its mask is damaged somewhere:
+      frames that the decoder does not call damaged are kept), mask_len_mismatch, mask_size_mismatch, mask_unreadable.
 
     Raises:
       video.VideoError, LandmarkFileError.
@@ -81,10 +82,17 @@ def read_video_scene(path, sample, *, mask_path=None, sidecar=False, limits=None
     video.check_limits(info, path, **limits)
     # Before the decode, which costs most, so that a missing file is told at once.
     points = read_sidecar(sidecar_path(path)) if sidecar else None
-    drops = []
+    drops = [Drop(-1, "truncated", info.cut_short)] * bool(info.cut_short)
+    drops += [Drop(-1, "odd_header", info.odd)] * bool(info.odd)
     usable, mask_path = _usable_frames(info, mask_path, drops, limits)
     indices = sample(usable)
-    decoded = video.read_frames(path, indices)
+    decoded = video.read_frames(path, indices, info=info)
+    if decoded.ended and decoded.num_decoded < usable:
+        # Two fields of a frame may be two packets: only the decoder knows how many frames there are.
+        detail = f"{info.num_frames} packets hold {decoded.num_decoded} frames"
+        drops.append(Drop(-1, "odd_header", detail))
+        indices = sample(decoded.num_decoded)
+        decoded = video.read_frames(path, indices, info=info)
     corrupt = set(decoded.corrupt)
     for i in (i for i in indices.tolist() if i not in decoded.frames):
         reason = ("corrupt_frame", "damaged, says the decoder") if i in corrupt else ("truncated", decoded.truncated)
@@ -113,11 +121,11 @@ def read_image_scene(images, sample, *, masks=None, sidecar=False, optional=Fals
     mask_of = dict(masks or ())
     for index, path in (images[i] for i in sample(len(images)).tolist()):
         try:
-            frames[index] = video.read_image(path)
-        except video.ImageError as error:
+            frames[index] = image_file.read_image(path)
+        except image_file.ImageError as error:
             drops.append(Drop(index, error.code, error.detail))
             continue
-        if complaint := video.jpeg_complaint(path):
+        if complaint := image_file.jpeg_complaint(path):
             drops.append(Drop(index, "decode_errors", f"{complaint}; kept"))
         if masks:
             mask = _read_mask_image(mask_of.get(index), frames[index].shape, index, drops)
@@ -233,8 +241,8 @@ def _read_mask_image(path, shape, index, drops):
         drops.append(Drop(index, "mask_missing", "this frame has no mask; kept without"))
         return None
     try:
-        mask = cv2.cvtColor(video.read_image(path), cv2.COLOR_RGB2GRAY)
-    except video.ImageError as error:
+        mask = cv2.cvtColor(image_file.read_image(path), cv2.COLOR_RGB2GRAY)
+    except image_file.ImageError as error:
         drops.append(Drop(index, "mask_unreadable", f"{pathlib.Path(path).name}: {error.detail}; kept without"))
         return None
     if mask.shape != shape[:2]:

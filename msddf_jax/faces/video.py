@@ -1,23 +1,17 @@
-"""Frames out of videos and images, and into videos. Pixels are uint8 RGB; errors carry a code."""
+"""Frames out of videos, and into videos. Pixels are uint8 RGB, square and upright; errors carry a code."""
 
 import dataclasses
 import pathlib
-import struct
-import zlib
 
 import av
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
-import simplejpeg
 
-MAX_IMAGE_PIXELS = 100_000_000
-MIN_IMAGE_SIDE = 16
 # Of a video: an hour, and a frame of 8192 x 4320. What a header claims is checked before anything is decoded.
 MAX_VIDEO_SECONDS = 3600.0
 MAX_FRAME_PIXELS = 8192 * 4320
 _ASSUMED_FPS = 25.0
-_PNG = b"\x89PNG\r\n\x1a\n"
+# A pixel that is more than so many times as wide as high, or as high as wide, is damage and not a format.
+_MAX_PIXEL_ASPECT = 4.0
 
 
 class MediaError(ValueError):
@@ -42,18 +36,24 @@ class VideoError(MediaError):
     `video_too_long` or `video_too_large`."""
 
 
-class ImageError(MediaError):
-    """An image: `corrupt_image` (does not decode), `image_too_large` or `image_too_small`."""
-
-
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What the container says of its first video stream; `num_frames` can exceed what decodes."""
+    """The first video stream of a file.
+
+    Attributes:
+      num_frames: that are there to be shown: its packets, counted, without those that an edit list cuts out.
+      width, height: of the picture as it is shown, in square pixels, before it is turned upright.
+      fps: mean frame rate, 0 where the container names none.
+      cut_short: "" or how many frames the header promises that are not there.
+      odd: "" or what else the header has wrong; nothing is lost by it.
+    """
 
     num_frames: int
     width: int
     height: int
     fps: float
+    cut_short: str = ""
+    odd: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,7 @@ class DecodedFrames:
       frames: frame number -> uint8 RGB [H, W, 3], in order.
       num_decoded: how many frames were decoded on the way.
       truncated: "" or, where the video ended before the last frame asked for, what happened.
+      ended: whether it came to its end without an error.
       info: `VideoInfo`.
       corrupt: numbers of all decoded frames that the decoder calls damaged; they are not in `frames`.
     """
@@ -73,6 +74,7 @@ class DecodedFrames:
     truncated: str
     info: VideoInfo
     corrupt: tuple = ()
+    ended: bool = False
 
 
 def sample_indices(num_frames, k) -> np.ndarray:
@@ -135,53 +137,100 @@ def check_limits(info, path, *, max_seconds=MAX_VIDEO_SECONDS, max_pixels=MAX_FR
         raise VideoError("video_too_large", path, detail)
 
 
-def _open(path):
+def open_video(path, **options) -> tuple[av.container.InputContainer, av.video.stream.VideoStream]:
+    """(PyAV's container, to be closed by the caller; its first stream of moving pictures).
+
+    Args:
+      path: a file. options: of FFmpeg's demuxer.
+
+    Raises:
+      VideoError: unreadable_video. A sound file's cover is no video.
+    """
     if not pathlib.Path(path).is_file():
         raise VideoError("unreadable_video", path, "no such file")
     try:
-        # What the file says of its encoder need not be UTF-8.
-        container = av.open(str(path), metadata_errors="replace")
+        # Titles and encoders' names need not be UTF-8.
+        container = av.open(str(path), metadata_errors="replace", options=options)
     except av.error.FFmpegError as error:
         raise VideoError("unreadable_video", path, f"cannot be opened as a video ({error.strerror})") from error
-    if not container.streams.video:
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    problem = ""
+    if not streams:
+        covers = "; the picture in it is a cover" if container.streams.video else ""
+        problem = f"has no video stream{covers}"
+    elif streams[0].codec_context is None:
+        problem = "is in a format that no decoder here knows"
+    if problem:
         container.close()
-        raise VideoError("unreadable_video", path, "has no video stream")
-    if container.streams.video[0].codec_context is None:
-        container.close()
-        raise VideoError("unreadable_video", path, "is in a format that no decoder here knows")
-    return container
+        raise VideoError("unreadable_video", path, problem)
+    return container, streams[0]
 
 
-def _info(container, path):
-    stream = container.streams.video[0]
-    num_frames = stream.frames
-    if num_frames == 0:  # some containers (Matroska, MPEG-TS) do not say: count packets, which decodes nothing
-        with _open(path) as counted:
-            num_frames = sum(packet.size > 0 for packet in counted.demux(counted.streams.video[0]))
-    return VideoInfo(num_frames, stream.width, stream.height, float(stream.average_rate or 0))
+def _count(path, **options):
+    """Packets with a picture that is shown; nothing is decoded. An edit list's other packets only help to decode."""
+    container, stream = open_video(path, **options)
+    with container:
+        try:
+            return sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
+        except av.error.FFmpegError as error:
+            raise VideoError("unreadable_video", path, f"cannot be read ({error.strerror})") from error
 
 
 def probe(path) -> VideoInfo:
-    """`VideoInfo` of a video file. Raises VideoError (unreadable_video)."""
-    with _open(path) as container:
-        return _info(container, path)
+    """`VideoInfo` of a video file, which is read to its end and not decoded. Raises VideoError (unreadable_video)."""
+    container, stream = open_video(path)
+    with container:
+        promised, rate = stream.frames, float(stream.average_rate or 0)
+        width, height = _shown_size(stream.width, stream.height, stream.sample_aspect_ratio)
+        aspect = stream.sample_aspect_ratio
+    found, cut_short, odd = _count(path), "", []
+    # An edit list leaves frames out on purpose: what it does not show is there all the same.
+    if found < promised and (there := _count(path, ignore_editlist="1")) < promised:
+        cut_short = f"the header promises {promised} frames, {there} are there"
+    if 0 < promised < found:
+        odd.append(f"the header says {promised} frames, {found} are there")
+    if aspect and _pixel_aspect(aspect) != aspect:
+        odd.append(f"pixels {aspect.numerator}:{aspect.denominator} are no format; taken as square")
+    return VideoInfo(found, width, height, rate, cut_short, "; ".join(odd))
 
 
-def _to_rgb(frame):
+def _pixel_aspect(ratio):
+    """Width over height of a pixel; 1 where the file names none, or one that cannot be."""
+    return ratio if ratio and 1 / _MAX_PIXEL_ASPECT <= ratio <= _MAX_PIXEL_ASPECT else 1
+
+
+def _shown_size(width, height, ratio):
+    """(width, height) in square pixels. The shorter side of a pixel grows, so that no detail is lost."""
+    ratio = _pixel_aspect(ratio)
+    return (round(width * ratio), height) if ratio >= 1 else (width, round(height / ratio))
+
+
+def to_rgb(frame, ratio) -> np.ndarray:
+    """A decoded frame as it is to be looked at.
+
+    Args:
+      frame: av.VideoFrame. ratio: width over height of its pixels (the stream's sample_aspect_ratio), None for square.
+
+    Returns:
+      uint8 RGB [H, W, 3], square pixels, upright by the container's rotation (phones store portrait lying down).
+    """
+    width, height = _shown_size(frame.width, frame.height, ratio)
+    if (width, height) != (frame.width, frame.height):
+        frame = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
     image = frame.to_ndarray(format="rgb24")
-    # Phones store portrait video lying down, with a rotation in the container.
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def read_frames(path, indices, *, max_pixels=MAX_FRAME_PIXELS) -> DecodedFrames:
+def read_frames(path, indices, *, info=None, max_pixels=MAX_FRAME_PIXELS) -> DecodedFrames:
     """The frames asked for, in one sequential decode (seeking each costs ten times as much).
 
     Args:
       path: a video file.
-      indices: increasing frame numbers >= 0, or an int: that many, by `sample_indices` of the container's
-        count.
-      max_pixels: of a frame.
+      indices: increasing numbers >= 0 of the frames that are shown, or an int: that many, by `sample_indices` of how
+        many there are.
+      info: of `probe`, where the caller has it. max_pixels: of a frame.
 
     Returns:
       `DecodedFrames`. Where the video ends or breaks early, what decoded is there and `truncated` says so.
@@ -189,33 +238,35 @@ def read_frames(path, indices, *, max_pixels=MAX_FRAME_PIXELS) -> DecodedFrames:
     Raises:
       VideoError: `unreadable_video`, `zero_frames` where not one frame decodes, or `video_too_large`.
     """
-    with _open(path) as container:
-        info = _info(container, path)
-        wanted = sample_indices(info.num_frames, indices) if isinstance(indices, int) else np.asarray(indices)
-        last = int(wanted[-1]) if len(wanted) else -1
-        wanted = set(wanted.tolist())
-        stream = container.streams.video[0]
-        frames, corrupt, decoded, problem = {}, [], 0, ""
+    info = probe(path) if info is None else info
+    wanted = sample_indices(info.num_frames, indices) if isinstance(indices, int) else np.asarray(indices)
+    last = int(wanted[-1]) if len(wanted) else -1
+    wanted = set(wanted.tolist())
+    frames, corrupt, decoded, problem, ended = {}, [], 0, "", False
+    container, stream = open_video(path)
+    with container:
+        ratio = stream.sample_aspect_ratio
         try:
             for frame in container.decode(stream):
-                if frame.width * frame.height > max_pixels:  # a stream may change its size half-way
-                    detail = f"frame {decoded} has {frame.width}x{frame.height} pixels, more than {max_pixels}"
+                width, height = _shown_size(frame.width, frame.height, ratio)
+                if width * height > max_pixels:  # a stream may change its size half-way
+                    detail = f"frame {decoded} has {width}x{height} pixels, more than {max_pixels}"
                     raise VideoError("video_too_large", path, detail)
                 if frame.is_corrupt:
                     corrupt.append(decoded)
                 elif decoded in wanted:
-                    frames[decoded] = _to_rgb(frame)
+                    frames[decoded] = to_rgb(frame, ratio)
                 decoded += 1
                 if decoded > last:
                     break
+            else:
+                ended = True
         except av.error.FFmpegError as error:
             problem = f" ({error.strerror})"
     if decoded == 0:
         raise VideoError("zero_frames", path, f"no frame decodes{problem}")
-    truncated = ""
-    if decoded <= last:
-        truncated = f"{decoded} of {info.num_frames} frames decode{problem}"
-    return DecodedFrames(frames, decoded, truncated, info, tuple(corrupt))
+    truncated = f"{decoded} of {info.num_frames} frames decode{problem}" if decoded <= last else ""
+    return DecodedFrames(frames, decoded, truncated, info, tuple(corrupt), ended)
 
 
 def write_video(path, frames, fps=25, crf=18) -> None:
@@ -248,90 +299,3 @@ def write_video(path, frames, fps=25, crf=18) -> None:
         if stream is None:
             raise ValueError(f"{path}: no frames to write")
         container.mux(stream.encode())
-
-
-def read_image(path) -> np.ndarray:
-    """Decodes an image file, upright by its EXIF orientation.
-
-    Args:
-      path: any format that Pillow reads.
-
-    Returns:
-      uint8 RGB [H, W, 3].
-
-    Raises:
-      ImageError: `corrupt_image` (missing, not an image, cut off), `image_too_large` (over 100 megapixels,
-        found before decoding), `image_too_small` (a side under 16 pixels holds no face).
-    """
-    if not pathlib.Path(path).is_file():
-        raise ImageError("corrupt_image", path, "no such file")
-    damage = png_damage(pathlib.Path(path).read_bytes())
-    if damage:
-        raise ImageError("corrupt_image", path, f"does not decode ({damage})")
-    try:
-        with PIL.Image.open(path) as image:
-            width, height = image.size
-            if width * height > MAX_IMAGE_PIXELS:
-                detail = f"{width}x{height} pixels, more than {MAX_IMAGE_PIXELS // 10**6} megapixels"
-                raise ImageError("image_too_large", path, detail)
-            if min(width, height) < MIN_IMAGE_SIDE:
-                detail = f"{width}x{height} pixels; a face needs at least {MIN_IMAGE_SIDE} on each side"
-                raise ImageError("image_too_small", path, detail)
-            image.load()
-            image = PIL.ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-                grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
-            return np.array(image.convert("RGB"))
-    except PIL.Image.DecompressionBombError as error:
-        detail = f"more than {MAX_IMAGE_PIXELS // 10**6} megapixels"
-        raise ImageError("image_too_large", path, detail) from error
-    except PIL.UnidentifiedImageError as error:
-        raise ImageError("corrupt_image", path, "not an image") from error
-    except ImageError:
-        raise
-    except (OSError, SyntaxError, EOFError, ValueError, TypeError, KeyError, IndexError, struct.error) as error:
-        # Pillow raises SyntaxError for broken PNG chunks, the others where a damaged header leads it astray.
-        raise ImageError("corrupt_image", path, f"does not decode ({error})") from error
-
-
-def png_damage(data) -> str:
-    """What is wrong with a PNG file by its own checksums, which Pillow does not compare for pixels.
-
-    Args:
-      data: bytes of a file.
-
-    Returns:
-      one line, "" for a sound file and for other formats.
-    """
-    if not data.startswith(_PNG):
-        return ""
-    at = len(_PNG)
-    while at + 12 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        kind, end = data[at + 4 : at + 8], at + 8 + length
-        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big") or end + 4 > len(data):
-            return f"checksum of the PNG chunk at byte {at} is wrong"
-        if kind == b"IEND":
-            return ""
-        at = end + 4
-    return "PNG file is cut short"
-
-
-def jpeg_complaint(path) -> str:
-    """What the JPEG decoder complains of though it gives a picture: damage that Pillow keeps to itself.
-
-    Args:
-      path: an image file that `read_image` reads.
-
-    Returns:
-      one line, "" for a sound file and for other formats, which have checksums or fail.
-    """
-    data = pathlib.Path(path).read_bytes()
-    if not data.startswith(b"\xff\xd8"):
-        return ""
-    try:
-        simplejpeg.decode_jpeg(data, "GRAY", strict=True)
-    except ValueError as error:
-        return str(error)
-    return ""

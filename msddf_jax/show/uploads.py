@@ -22,7 +22,7 @@ import av
 import PIL.Image
 from absl import logging
 
-from msddf_jax.faces import detect, extract, video
+from msddf_jax.faces import detect, extract, image_file, video
 from msddf_jax.faces import landmarks as face_landmarks
 
 IMAGE_TYPES = ("JPEG", "PNG", "WEBP")
@@ -141,13 +141,14 @@ def _check_image(path, kind, limits):
         raise UploadError("corrupt_image", "This image is damaged and cannot be opened.") from error
     if width * height > limits.max_image_pixels:
         raise UploadError("image_too_large", f"This image has {width}x{height} pixels: {too_large}.")
-    if min(width, height) < video.MIN_IMAGE_SIDE:
+    if min(width, height) < image_file.MIN_IMAGE_SIDE:
         raise UploadError("image_too_small", f"This image has only {width}x{height} pixels: too few for a face.")
 
 
 def _check_video(path, kind, limits):
     try:
-        with av.open(str(path)) as container:
+        container, _ = video.open_video(path)
+        with container:
             demuxer, duration = container.format.name, container.duration
         if demuxer != DEMUXERS[kind]:
             raise UploadError("unreadable_video", f"This file begins as {kind} and goes on as {demuxer}.")
@@ -188,7 +189,7 @@ def read_upload(path, limits, detector, landmarker, *, size, preset, num_frames)
     settings = {"size": size, "preset": preset, "detector": detector, "landmarker": landmarker}
     try:
         if info is None:
-            found = extract.extract_faces_image(video.read_image(path), max_faces=MAX_IMAGE_FACES, **settings)
+            found = extract.extract_faces_image(image_file.read_image(path), max_faces=MAX_IMAGE_FACES, **settings)
         else:
             num_frames = max(1, min(num_frames, _HELD_PIXELS // (info.width * info.height)))
             found = extract.extract_faces(path, num_frames=num_frames, **settings)
