@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from benchmarks.timing import report
+from msddf_jax import paths
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Runs in either tree with what that tree has: before the protocol, a step took one batch, now a tuple of them.
@@ -87,12 +88,12 @@ def measure(variant, trees, batch_size, dtype, turns, warmup=2) -> list:
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tree", required=True, help="a worktree of the other commit")
+    parser.add_argument("--tree", type=paths.expand, required=True, help="a worktree of the other commit")
     parser.add_argument("--variants", default="Ti/16")
     parser.add_argument("--batch_size", type=int, default=4, help="host rows; the detector sees twice as many")
     parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--out", help="write the table as JSON")
+    parser.add_argument("--out", type=paths.expand, help="write the table as JSON")
     args = parser.parse_args()
     trees = (ROOT, pathlib.Path(args.tree))
     rows = [measure(v, trees, args.batch_size, args.dtype, args.turns) for v in args.variants.split(",")]

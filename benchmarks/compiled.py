@@ -24,6 +24,8 @@ import sys
 from typing import NamedTuple
 from unittest import mock
 
+from msddf_jax import paths
+
 # Data sheets: memory bandwidth in byte/s; peak FLOP/s in float32 (on a TPU six passes in bfloat16) and in bfloat16.
 DEVICES = {
     "h100": ("cuda", 3.35e12, 67e12, 989e12),
@@ -130,7 +132,7 @@ def parse():
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--rows", help="names, comma separated (default: all)")
     parser.add_argument("--top", type=int, default=0, help="also print so many of each row's kernels, by bytes")
-    parser.add_argument("--out", help="write the table as JSON")
+    parser.add_argument("--out", type=paths.expand, help="write the table as JSON")
     args = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     if DEVICES[args.device][0] == "cuda":

@@ -31,6 +31,7 @@ import numpy as np
 from scipy.stats import norm
 
 from benchmarks.timing import report
+from msddf_jax import paths
 from msddf_jax.statistics import intervals, metrics, weighted
 
 COLUMNS = (
@@ -201,7 +202,7 @@ def main():
     parser.add_argument("--table_sets", type=int, default=400)
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument("--only", help="names of rows, with commas between them")
-    parser.add_argument("--out", help="write the first table as JSON")
+    parser.add_argument("--out", type=paths.expand, help="write the first table as JSON")
     args = parser.parse_args()
     rows = {setting.name: lambda s=setting: coverage(s, args.sets, args.table_sets, args.resamples) for setting in
             SETTINGS}  # fmt: skip

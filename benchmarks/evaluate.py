@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from benchmarks.timing import medians, report
-from msddf_jax import evaluate, sharding
+from msddf_jax import evaluate, paths, sharding
 from msddf_jax.data import methods, schema
 from msddf_jax.detector import to_device_images
 from msddf_jax.detectors import baseline
@@ -56,6 +56,7 @@ def make_record(index, images):
         "attributes": np.zeros(len(schema.ATTRIBUTES), np.uint8),
         "has_attributes": np.zeros(len(schema.ATTRIBUTES), bool),
         "identity": np.int32(-1),
+        "domain": np.int32(0),
         "group": np.int32(-1),
         "_mask": np.bool_(True),
         **dict.fromkeys(schema.HOST_FIELDS, ""),
@@ -147,7 +148,7 @@ def main():
     parser.add_argument("--variant", default=VARIANT)
     parser.add_argument("--threads", type=int, default=2, help="of the pipeline")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--out", help="write the tables as JSON, FILE.memory beside FILE")
+    parser.add_argument("--out", type=paths.expand, help="write the tables as JSON, FILE.memory beside FILE")
     args = parser.parse_args()
     args.timed -= args.timed % args.batch_size
     images = np.random.default_rng(0).integers(0, 256, (args.batch_size, args.size, args.size, 3), np.uint8)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import medians, report, turns
-from msddf_jax import cpu, trees
+from msddf_jax import cpu, paths, trees
 from msddf_jax.detector import to_device_images
 from msddf_jax.detectors import baseline
 from msddf_jax.models import attention, clip
@@ -181,7 +181,7 @@ def main():
     parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--threads", type=int, default=None, help="of torch; its own choice by default")
-    parser.add_argument("--out", help="write the table as JSON")
+    parser.add_argument("--out", type=paths.expand, help="write the table as JSON")
     args = parser.parse_args()
     torch_reference.prepare()
     import torch

@@ -36,6 +36,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from benchmarks.timing import medians, report, turns
 from data_prep import features, records
+from msddf_jax import paths
 from msddf_jax.data import pipeline
 from msddf_jax.data import source as sources
 from msddf_jax.opencv import cv2
@@ -93,10 +94,10 @@ def draw_pictures(number, size):
 
 def read_crops(folder, number):
     """Up to `number` PNG crops below a folder, evenly chosen; raises FileNotFoundError where there is none."""
-    paths = sorted(path for path in folder.rglob("*.png") if "masks" not in path.parts)
-    if not paths:
+    files = sorted(path for path in pathlib.Path(folder).rglob("*.png") if "masks" not in path.parts)
+    if not files:
         raise FileNotFoundError(f"--crops {folder}: no PNG files below it")
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, number).astype(int)]
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, number).astype(int)]
     return [np.asarray(PIL.Image.open(path).convert("RGB")) for path in chosen]
 
 
@@ -309,11 +310,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=512)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--crops", type=pathlib.Path, help="folder of PNG crops to encode instead of drawn pictures")
+    parser.add_argument("--crops", type=paths.expand, help="folder of PNG crops to encode instead of drawn pictures")
     parser.add_argument("--formats", default=",".join(FORMATS), help="some of the default, with commas")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--out", type=pathlib.Path, help="folder for the tables as JSON")
+    parser.add_argument("--out", type=paths.expand, help="folder for the tables as JSON")
     args = parser.parse_args()
     formats = args.formats.split(",")
     if set(formats) - set(FORMATS):
@@ -322,7 +323,7 @@ def main():
     cores = len(os.sched_getaffinity(0))
     threads = sorted({1, *(n for n in (2, 4, 8, 16, 32, 64) if n < cores), cores})
     load = f"{cores} cores, load {os.getloadavg()[0]:.1f}"
-    out = lambda name: args.out / f"input_{name}.json" if args.out else None
+    out = lambda name: pathlib.Path(args.out) / f"input_{name}.json" if args.out else None
     rows = compare_decoders(pictures[:128], formats, threads, args.runs)
     header = ["format", "KiB", "library", *(f"images/s, {n} threads" for n in threads)]
     report(f"decoders, {pictures[0].shape[0]} px, {load}", header, rows, out("decoders"))

@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.timing import medians, report
 from data_prep import catalog, crops, prepare
 from data_prep.toy import render
+from msddf_jax import paths
 from msddf_jax.faces import detect, extract, landmarks, scene, video
 from msddf_jax.opencv import cv2
 
@@ -107,11 +108,11 @@ def dlib_row(images, count):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--video", help="a clip of a face, in place of the drawn one")
+    parser.add_argument("--video", type=paths.expand, help="a clip of a face, in place of the drawn one")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--videos", type=int, default=8, help="copies for the comparison of processes; 0 leaves it out")
     parser.add_argument("--dlib_frames", type=int, default=2)
-    parser.add_argument("--out")
+    parser.add_argument("--out", type=paths.expand)
     args = parser.parse_args()
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as name:

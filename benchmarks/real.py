@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from configs import real
-from msddf_jax import train
+from msddf_jax import paths, train
 from msddf_jax.data.methods import METHODS
 from msddf_jax.evaluators.detection import read_scores
 
@@ -144,10 +144,16 @@ def _lines(path):
 def main():
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="real/runs", help="folder of the runs")
-    parser.add_argument("--data_dir", default="real/ffpp_crops/tfds", help="where FF++'s crops are built")
-    parser.add_argument("--dfdc_dir", default="real/dfdc_faces/tfds", help="where DFDC's faces are built")
-    parser.add_argument("--clip", default="real/clip_b16.safetensors", help="weights of CLIP ViT-B/16")
+    parser.add_argument("--out", type=paths.expand, default="real/runs", help="folder of the runs")
+    parser.add_argument(
+        "--data_dir", type=paths.expand, default="real/ffpp_crops/tfds", help="where FF++'s crops are built"
+    )
+    parser.add_argument(
+        "--dfdc_dir", type=paths.expand, default="real/dfdc_faces/tfds", help="where DFDC's faces are built"
+    )
+    parser.add_argument(
+        "--clip", type=paths.expand, default="real/clip_b16.safetensors", help="weights of CLIP ViT-B/16"
+    )
     parser.add_argument("--rows", default="ln_tuning,msddf", help=f"of {', '.join(real.ROWS)}")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=0, help="short runs, which are validated (0: all, and tested)")

@@ -25,7 +25,7 @@ import PIL.Image
 
 from benchmarks.timing import report
 from configs import msddf as msddf_config
-from msddf_jax import checkpoint, detector
+from msddf_jax import checkpoint, detector, paths
 from msddf_jax.data import schema
 
 
@@ -89,8 +89,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="B/16")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--image", type=pathlib.Path, help="an image file with a face")
-    parser.add_argument("--out", help="write the table as JSON")
+    parser.add_argument("--image", type=paths.expand, help="an image file with a face")
+    parser.add_argument("--out", type=paths.expand, help="write the table as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(args.variant, args.image, args.runs, pathlib.Path(folder))

@@ -9,6 +9,8 @@
 import argparse
 import os
 
+from msddf_jax import paths
+
 
 def parse():
     """The command line; read before jax is imported, because the number of cores is fixed at its start."""
@@ -18,7 +20,7 @@ def parse():
     parser.add_argument("--size", type=int, default=256, help="pixels of an image")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--recipes_only", action="store_true", help="leave the single operations out")
-    parser.add_argument("--out", help="write the table as JSON")
+    parser.add_argument("--out", type=paths.expand, help="write the table as JSON")
     args = parser.parse_args()
     if args.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])

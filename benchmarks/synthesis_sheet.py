@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from msddf_jax import paths
 from msddf_jax.data import schema
 from msddf_jax.faces import extract
 from msddf_jax.synth import blender, face_xray, self_blend, sladd, twins
@@ -134,8 +135,10 @@ def draw_sheet(heads, rows, margin=92, head=20):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--root", required=True, help="folder of videos in the FF++ layout, with sidecars")
-    parser.add_argument("--out", required=True, help="PNG to write")
+    parser.add_argument(
+        "--root", type=paths.expand, required=True, help="folder of videos in the FF++ layout, with sidecars"
+    )
+    parser.add_argument("--out", type=paths.expand, required=True, help="PNG to write")
     parser.add_argument("--size", type=int, default=128, help="pixels of a face")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

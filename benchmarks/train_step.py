@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.timing import medians, report
 from configs import msddf as msddf_config
-from msddf_jax import detector, hooks, optim, trees
+from msddf_jax import detector, hooks, optim, paths, trees
 from msddf_jax.data import schema
 from msddf_jax.models import clip
 from msddf_jax.synth import compose
@@ -51,6 +51,7 @@ def make_batch(config):
         "label": label.astype(np.int32),
         "method": label.astype(np.int32),
         "identity": np.zeros(rows, np.int32),
+        "domain": np.zeros(rows, np.int32),
         "attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.uint8),
         "has_attributes": np.zeros((rows, len(schema.ATTRIBUTES)), bool),
         "group": np.arange(rows, dtype=np.int32) // group.rows,
@@ -67,10 +68,13 @@ def vit_flops(variant, image_size, rows):
     return 2.0 * rows * (size.depth * block + patches)
 
 
-def make_context(config, cast, state):
-    """The context of a hook half-way through training."""
-    variables = {name: {"params": tree, **state.model_state[name]} for name, tree in state.params.items()}
-    return hooks.Context(config, cast.modules, variables, step=jnp.int32(config.steps // 2), key=state.key)
+def make_context(config, cast, state, fixed=None):
+    """The context of a hook half-way through training; fixed: {frozen player: variables}."""
+    fixed = fixed or {}
+    players = {name: tree for name, tree in state.params.items() if name in state.model_state}
+    variables = {name: {"params": tree, **state.model_state[name]} for name, tree in players.items()}
+    step = jnp.int32(config.steps // 2)
+    return hooks.Context(config, cast.modules, {**variables, **fixed}, step=step, key=state.key, frozen=tuple(fixed))
 
 
 def parts(config):
@@ -189,7 +193,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--torch", action="store_true", help="also time transformers' CLIP (needs the [torch] extra)")
     parser.add_argument("--torch_rows", type=int, default=8, help="images of the comparison with torch")
-    parser.add_argument("--out", help="write the first table as JSON")
+    parser.add_argument("--out", type=paths.expand, help="write the first table as JSON")
     args = parser.parse_args()
     variants = args.variants.split(",")
     rows = []

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from msddf_jax import detector, experiments
+from msddf_jax import detector, experiments, paths
 from msddf_jax.data import overlap, pipeline, sample, schema, source
 from msddf_jax.synth import compose
 
@@ -65,13 +65,13 @@ def draw_sheet(batch, rows, seen, count=16):
 def main():
     """Print the table, and write the sheet where one is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/msddf.py")
-    parser.add_argument("--data_dir", required=True, help="where the set is built")
+    parser.add_argument("--config", type=paths.expand, default="configs/msddf.py")
+    parser.add_argument("--data_dir", type=paths.expand, required=True, help="where the set is built")
     parser.add_argument("--set", default="sjedd/list:train", help="a built set and its split")
     parser.add_argument("--size", type=int, default=112, help="side that the network sees")
     parser.add_argument("--count", type=int, default=96, help="reals, evenly spread over the set")
     parser.add_argument("--progress", type=float, default=0.0, help="share of training done, in [0, 1]")
-    parser.add_argument("--sheet", help="PNG to write")
+    parser.add_argument("--sheet", type=paths.expand, help="PNG to write")
     args = parser.parse_args()
     config = experiments.load(args.config)
     ((name, split),) = overlap.split_names(args.set, "train")

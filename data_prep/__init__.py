@@ -3,6 +3,8 @@
 import importlib
 import pathlib
 
+from data_prep import contents
+
 # TFDS registers a builder when its class is made.
-for _path in sorted(pathlib.Path(__file__).parent.glob("*/*_dataset_builder.py")):
+for _path in contents.matching(pathlib.Path(__file__).parent, "*/*_dataset_builder.py"):
     importlib.import_module(f"data_prep.{_path.parent.name}.{_path.stem}")

@@ -16,7 +16,9 @@ import tarfile
 import tempfile
 import zipfile
 
+from data_prep import contents
 from data_prep.catalog import DownloadError
+from msddf_jax import paths
 
 MAX_BYTES = 200 * 10**9
 MAX_MEMBERS = 5_000_000
@@ -37,7 +39,8 @@ class ArchiveError(DownloadError):
 def unpack(path, target, *, max_bytes=MAX_BYTES, max_members=MAX_MEMBERS):
     """Unpacks an archive into a folder that is made whole or not at all.
 
-    A target that is there already is left as it is, so that a second call costs nothing.
+    A target that is there already is left as it is, so that a second call costs nothing. Dot files and what macOS puts
+    into archives beside the data (`contents.is_data`) are left out.
 
     Args:
       path: a tar archive (`r:*`: gzip, bzip2, xz or none, found out from its bytes) or a zip archive.
@@ -83,6 +86,8 @@ def _unpack_into(path, folder, max_bytes, max_members):
         if seen > max_members:
             raise ArchiveError(path, f"more than {max_members} members")
         inner = _inner_path(path, name)
+        if not contents.is_data(inner):
+            continue
         try:
             if is_folder:
                 (folder / inner).mkdir(parents=True, exist_ok=True)
@@ -180,8 +185,8 @@ def _copy(path, stream, file, size, left, max_bytes):
 def main(argv=None):
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m data_prep.archives", description=__doc__.splitlines()[0])
-    parser.add_argument("archive")
-    parser.add_argument("target", help="folder to make")
+    parser.add_argument("archive", type=paths.expand)
+    parser.add_argument("target", type=paths.expand, help="folder to make")
     parser.add_argument("--max_bytes", type=int, default=MAX_BYTES)
     args = parser.parse_args(argv)
     try:

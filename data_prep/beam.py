@@ -8,7 +8,7 @@ import json
 import tempfile
 import uuid
 
-from data_prep import crops
+from data_prep import contents, crops
 
 RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner")
 
@@ -79,7 +79,7 @@ def _run(beam, elements, transform, out, runner, beam_args):
                 )
         except RuntimeError as error:  # what runners make of an exception in a worker
             raise OSError(f"the Beam pipeline failed: {error}") from error
-        lines = [line for path in folder.glob("results*") for line in path.read_text().splitlines()]
+        lines = [line for path in contents.matching(folder, "results*") for line in path.read_text().splitlines()]
         if crops.is_remote(str(out)):
             folder.rmtree()
     return [json.loads(line) for line in lines]

@@ -16,8 +16,9 @@ import tempfile
 import tensorflow_datasets as tfds
 from absl import logging
 
-from data_prep import beam, prepared
+from data_prep import beam, contents, prepared
 from data_prep.layout import PreparedDataError
+from msddf_jax import paths
 
 _HERE = pathlib.Path(__file__).parent
 # Names in a message; the data sets are fewer, some have hundreds of configs.
@@ -30,7 +31,7 @@ class UnknownNameError(ValueError):
 
 def builder_names():
     """Names of the data sets that can be built: the folders here with a `<name>_dataset_builder.py`."""
-    return sorted(path.parent.name for path in _HERE.glob("*/*_dataset_builder.py"))
+    return [path.parent.name for path in contents.matching(_HERE, "*/*_dataset_builder.py")]
 
 
 def make_builder(name, config, data_dir):
@@ -71,12 +72,15 @@ def build(name, config, manual_dir, data_dir=None, *, overwrite=False, max_examp
         print(f"{name}/{config} is built already: {folder} (--overwrite builds it again)")
         return folder
     manual_dir = pathlib.Path(manual_dir).expanduser().resolve()
-    if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
+    if not manual_dir.is_dir() or not contents.children(manual_dir):
         raise FileNotFoundError(
             f"--manual_dir {manual_dir} is no folder, or an empty one. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
     root = pathlib.Path(builder.data_dir_root)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make {root} ({error}): name a folder for built sets by --data_dir") from error
     # TFDS deletes the old set before it makes the new one, and leaves folders behind where it fails. Building
     # beside it and renaming at the end, a failure costs nothing that was there.
     with tempfile.TemporaryDirectory(prefix=f".build-{name}-", dir=root) as scratch:
@@ -107,8 +111,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m data_prep.build", description=__doc__.splitlines()[0])
     parser.add_argument("dataset", help=f"one of {', '.join(builder_names())}")
     parser.add_argument("--config", required=True, help="a config of the data set, such as c23 or toy")
-    parser.add_argument("--manual_dir", required=True, help="folder with the prepared crops and the split lists")
-    parser.add_argument("--data_dir", help="where built sets go; $TFDS_DATA_DIR or ~/tensorflow_datasets by default")
+    parser.add_argument(
+        "--manual_dir", type=paths.expand, required=True, help="folder with the prepared crops and the split lists"
+    )
+    parser.add_argument(
+        "--data_dir", type=paths.expand, help="where built sets go; $TFDS_DATA_DIR or ~/tensorflow_datasets by default"
+    )
     parser.add_argument("--overwrite", action="store_true", help="build again what is built already")
     parser.add_argument("--max_examples_per_split", type=int, help="stop each split after so many frames")
     parser.add_argument(

@@ -14,6 +14,7 @@ import difflib
 import json
 import pathlib
 
+from data_prep import contents
 from msddf_jax.data import methods, schema
 
 KINDS = ("video", "frames", "crops")
@@ -220,7 +221,7 @@ def read_catalog(path):
       DownloadError: no such file, or not one that `data_prep.prepare` wrote.
     """
     if not path.is_file():
-        there = sorted(p.stem for p in path.parent.glob("*.jsonl")) if path.parent.is_dir() else []
+        there = [found.stem for found in contents.matching(path.parent, "*.jsonl")]
         raise DownloadError(
             f"no catalog {path}: manual_dir is the --out of data_prep.prepare, which writes it when it is done. Run "
             f"prepare again, which leaves finished videos as they are; there are {', '.join(there) or 'none'}"

@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 from etils import epath
 
-from data_prep import catalog
+from data_prep import catalog, contents
 from msddf_jax.faces import detect, extract, landmarks, scene, video
 from msddf_jax.opencv import cv2
 
@@ -309,7 +309,7 @@ def _files_of(unit, stem):
 
 def _upload(source, target):
     """Copy a unit's files to a remote root, meta files last."""
-    files = sorted(path for path in source.rglob("*") if path.is_file())
+    files = [path for path in contents.matching(source, "**/*") if path.is_file()]
     for path in sorted(files, key=lambda path: path.relative_to(source).parts[0] == "meta"):
         copy = target / path.relative_to(source).as_posix()
         copy.parent.mkdir(parents=True, exist_ok=True)

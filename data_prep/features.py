@@ -12,9 +12,9 @@ import tensorflow_datasets as tfds
 
 from data_prep.layout import PreparedDataError
 from msddf_jax.data import methods, schema
+from msddf_jax.faces.image_file import png_damage
 from msddf_jax.faces.landmarks import from_dlib_order
 from msddf_jax.faces.scene import MAX_COORDINATE
-from msddf_jax.faces.image_file import png_damage
 
 # Where a value is absent. Each goes with a flag, or is documented with its feature.
 NO_LANDMARKS = np.full((schema.NUM_LANDMARKS, 2), -1, np.float32)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_prep import contents
+
 
 class PreparedDataError(ValueError):
     """A prepared data set is not as it should be; the message names the file and what to do."""
@@ -107,8 +109,8 @@ def _numbered(folder, suffix):
     if not folder.is_dir():
         return {}
     files = {}
-    for path in folder.iterdir():
-        if path.suffix != suffix or path.name.startswith("."):
+    for path in contents.children(folder):
+        if path.suffix != suffix:
             continue
         if not path.stem.isdecimal():
             raise PreparedDataError(f"{path}: expected a frame number as name, like 012{suffix}")

@@ -17,6 +17,8 @@ import pathlib
 import sys
 from typing import NamedTuple
 
+from data_prep import contents
+from msddf_jax import paths
 from msddf_jax.data import overlap
 
 
@@ -54,7 +56,7 @@ def open_splits(arguments, data_dir=None, train=()):
     found = {}
     for argument in arguments:
         folder, split = _locate(argument, data_dir)
-        there = sorted(path.stem.removeprefix("index-") for path in folder.glob("index-*.csv"))
+        there = sorted(path.stem.removeprefix("index-") for path in contents.matching(folder, "index-*.csv"))
         if split is not None and split not in there:
             raise UsageError(
                 f"{argument}: {folder} has no index of a split {split!r}; it has {', '.join(there) or 'none'}"
@@ -139,9 +141,13 @@ def main(argv=None):
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("sets", nargs="+", help="<data set>/<config>[:<split>] or a folder[:<split>]")
-    parser.add_argument("--data_dir", help="where built sets are; $TFDS_DATA_DIR or ~/tensorflow_datasets by default")
-    parser.add_argument("--out", help="write the result as JSON")
+    parser.add_argument(
+        "sets", type=paths.expand, nargs="+", help="<data set>/<config>[:<split>] or a folder[:<split>]"
+    )
+    parser.add_argument(
+        "--data_dir", type=paths.expand, help="where built sets are; $TFDS_DATA_DIR or ~/tensorflow_datasets by default"
+    )
+    parser.add_argument("--out", type=paths.expand, help="write the result as JSON")
     parser.add_argument("--train", nargs="+", default=(), help="which of the arguments train (default: splits train*)")
     parser.add_argument("--phash", action="store_true", help="compare what four frames a video look like")
     parser.add_argument("--names_only", action="store_true", help="read indexes alone, no frames")
@@ -172,13 +178,14 @@ def _locate(argument, data_dir):
     if not colon or "/" in split:
         name, split = argument, None
     for folder in (data_dir / name, pathlib.Path(name).expanduser()):
-        if (folder / "dataset_info.json").exists() or list(folder.glob("index-*.csv")):
+        if (folder / "dataset_info.json").exists() or contents.matching(folder, "index-*.csv"):
             return folder, split
-        versions = [path.parent for path in folder.glob("*/dataset_info.json")]
+        versions = [path.parent for path in contents.matching(folder, "*/dataset_info.json")]
         numbers = {tuple(int(n) for n in p.name.split(".")): p for p in versions if p.name.replace(".", "").isdigit()}
         if numbers:
             return numbers[max(numbers)], split
-    there = sorted(p.parent.parent.relative_to(data_dir).as_posix() for p in data_dir.glob("*/*/*/dataset_info.json"))
+    built = contents.matching(data_dir, "*/*/*/dataset_info.json")
+    there = sorted(path.parent.parent.relative_to(data_dir).as_posix() for path in built)
     raise UsageError(
         f"{argument}: no built data set, neither {data_dir / name} nor the folder {name}. Below {data_dir} there are: "
         f"{', '.join(dict.fromkeys(there)) or 'none'}; build one with python -m data_prep.build"

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import scipy.sparse.csgraph
 
+from data_prep import contents
 from data_prep.catalog import DownloadError, Entry, Problem, check_unique, keep, nearest
 from msddf_jax.data import methods
 
@@ -44,7 +45,7 @@ def find_root(root, names, inside):
 
 def pick_folder(parent, names):
     """The one of the folders `names` that is in `parent`, or None. Raises DownloadError where two are."""
-    there = {path.name for path in parent.iterdir() if path.is_dir()} if parent.is_dir() else set()
+    there = {path.name for path in contents.children(parent) if path.is_dir()} if parent.is_dir() else set()
     found = [name for name in names if name in there]
     if len(found) > 1:
         raise DownloadError(f"{parent} has both {' and '.join(found)}, which are one folder: keep one [duplicate_key]")
@@ -58,7 +59,7 @@ def videos_in(folder):
     """
     if folder is None:
         return []
-    flat, nested = sorted(folder.glob("*.mp4")), sorted((folder / "videos").glob("*.mp4"))
+    flat, nested = contents.matching(folder, "*.mp4"), contents.matching(folder / "videos", "*.mp4")
     if flat and nested:
         raise DownloadError(
             f"{folder} holds {len(flat)} videos, and {len(nested)} more in videos/: keep one of the two [duplicate_key]"
@@ -69,7 +70,7 @@ def videos_in(folder):
 def videos_below(folder):
     """{stem: path} of every *.mp4 below `folder`, sorted. Raises DownloadError where a name is there twice."""
     found = {}
-    for path in sorted(folder.rglob("*.mp4")):
+    for path in contents.matching(folder, "**/*.mp4"):
         if path.stem in found:
             raise DownloadError(f"{found[path.stem]} and {path} have one name: keep one of them [duplicate_key]")
         found[path.stem] = path
@@ -88,27 +89,34 @@ def find_list(root, name, options, code="missing_list"):
 
 
 def read_lines(path):
-    """[(line number, text)] of a list: any line ends, outer blanks off, blank lines out. Raises DownloadError."""
+    """[(line number, text)] of a list: any line ends, outer blanks off, blank lines and dot files out.
+
+    Raises DownloadError.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DownloadError(f"{path} is not text ({error})") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    return [(number, line) for number, line in lines if line and contents.is_listed(line)]
 
 
 def read_object(path):
-    """{key: dict} of a JSON file. Raises DownloadError where it is none."""
+    """{key: dict} of a JSON file, keys that are dot files out. Raises DownloadError where it is none."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise DownloadError(f"{path} is not JSON ({error})") from error
     if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
         raise DownloadError(f"{path} must be an object with an object for each video")
-    return content
+    return {key: value for key, value in content.items() if contents.is_listed(key)}
 
 
 def read_table(path, columns):
-    """[{column: text}] of a CSV file that has at least `columns`. Raises DownloadError where it is none."""
+    """[{column: text}] of a CSV file that has at least `columns`, rows out whose first of these is a dot file.
+
+    Raises DownloadError where it is none.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
@@ -118,7 +126,8 @@ def read_table(path, columns):
     if not rows or short:
         where = f"row {short[0]} lacks one" if short else "it has no row"
         raise DownloadError(f"{path} must be a CSV file with the columns {','.join(columns)}; {where}")
-    return [{name: row[name].strip() for name in columns} for row in rows]
+    table = [{name: row[name].strip() for name in columns} for row in rows]
+    return [row for row in table if contents.is_listed(row[columns[0]])]
 
 
 def make_entry(path, root, unit, split, fields, *, stem=None, mask=None, publishes_masks=False):

@@ -36,8 +36,9 @@ import time
 
 import tqdm
 
-from data_prep import beam, catalog, crops
+from data_prep import beam, catalog, contents, crops
 from data_prep.report import first_drop, make_report, print_summary
+from msddf_jax import paths
 from msddf_jax.data import methods
 from msddf_jax.faces import align, detect, extract, fetch, video
 
@@ -51,7 +52,7 @@ class PrepareError(RuntimeError):
 
 def layouts():
     """Names of the data sets that can be prepared: the folders here with a downloads.py."""
-    return sorted(path.parent.name for path in _HERE.glob("*/downloads.py"))
+    return [path.parent.name for path in contents.matching(_HERE, "*/downloads.py")]
 
 
 def find_layout(layout, config=None):
@@ -264,14 +265,18 @@ def _parse(argv):
     )
     parser.add_argument("--layout", required=True, help=f"data set: {', '.join(layouts())}")
     parser.add_argument("--config", "--compression", dest="config", help="which of the data set's; see its README")
-    parser.add_argument("--root", required=True, help="folder of the download")
-    parser.add_argument("--out", help="where crops go, local or such as gs://bucket/prepared (default: the root)")
+    parser.add_argument("--root", type=paths.expand, required=True, help="folder of the download")
+    parser.add_argument(
+        "--out", type=paths.expand, help="where crops go, local or such as gs://bucket/prepared (default: the root)"
+    )
     parser.add_argument("--methods", type=names, help="comma-separated (default: all there are)")
     parser.add_argument("--splits", type=names, help="comma-separated (default: all)")
     _add_face_flags(parser)
-    parser.add_argument("--mask_root", help="where masks are (default: the root)")
-    parser.add_argument("--reals_root", help="FaceForensics++, for data sets whose reals are its videos")
-    parser.add_argument("--lists", help="folder of the lists, where they are not in the root")
+    parser.add_argument("--mask_root", type=paths.expand, help="where masks are (default: the root)")
+    parser.add_argument(
+        "--reals_root", type=paths.expand, help="FaceForensics++, for data sets whose reals are its videos"
+    )
+    parser.add_argument("--lists", type=paths.expand, help="folder of the lists, where they are not in the root")
     parser.add_argument("--max_video_seconds", type=float, default=video.MAX_VIDEO_SECONDS, help="longer is refused")
     parser.add_argument("--max_video_pixels", type=_positive, default=video.MAX_FRAME_PIXELS, help="of a frame")
     parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="processes")
@@ -301,14 +306,16 @@ def _add_face_flags(parser):
         "which the mask does not touch it; all: each on its own",
     )
     parser.add_argument("--detector", choices=detect.DETECTORS, help="default: yunet, dlib with --landmarks=dlib")
-    parser.add_argument("--detector_file", help="det_10g.onnx, for --detector=scrfd")
+    parser.add_argument("--detector_file", type=paths.expand, help="det_10g.onnx, for --detector=scrfd")
     parser.add_argument(
         "--landmarks",
         default="mediapipe",
         choices=crops.LANDMARK_SOURCES,
         help="sidecar: <video>.landmarks.npy beside each video or image, no model files needed",
     )
-    parser.add_argument("--landmark_file", help="shape_predictor_81_face_landmarks.dat, for --landmarks=dlib")
+    parser.add_argument(
+        "--landmark_file", type=paths.expand, help="shape_predictor_81_face_landmarks.dat, for --landmarks=dlib"
+    )
 
 
 def _positive(text):

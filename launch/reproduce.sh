@@ -2,6 +2,7 @@
 # From built data sets to the cross-data-set table: every config, three seeds, every test set that is built.
 # Usage: bash launch/reproduce.sh DATA_DIR OUT [--configs=configs/msddf.py,...] [--sets=celebdf_v2,...] [--seeds=3]
 # Run again after an interruption or when another data set has been built: only what is missing is run.
+# Beside published figures, afterwards: python -m benchmarks.cross_dataset --out OUT --table --against=published
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data="${1:?folder of built data sets (--data_dir of data_prep.build)}" out="${2:?folder for the runs}"
@@ -10,5 +11,5 @@ bash launch/install.sh "${EXTRAS:-}"
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath -m "$out")/jax_cache}"
 python=.venv/bin/python
 $python -m benchmarks.cross_dataset --data_dir="$data" --out="$out" "$@"
-workdirs="$(find "$out" -mindepth 3 -maxdepth 3 -path '*/0/results.json' -printf '%h\n' | sort | paste -sd, -)"
-$python -m msddf_jax.report --workdir "$workdirs" --out "$out/report.html" --data_dir "$data"
+mapfile -t workdirs < <(find "$out" -mindepth 3 -maxdepth 3 -path '*/0/results.json' -printf '%h\n' | sort)
+$python -m msddf_jax.report "${workdirs[@]/#/--workdir=}" --out "$out/report.html" --data_dir "$data"

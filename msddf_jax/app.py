@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 
 from absl import app, flags, logging
 
+from msddf_jax import command
 from msddf_jax.faces import fetch
 
 # JAX, Matplotlib and Gradio are imported where they are used: the child process of `uploads.Reader` imports this
@@ -69,6 +70,10 @@ _CSS = """
 .msddf-chart i {position: absolute; width: 11px; height: 11px; margin: 0 0 -5px -5px; border-radius: 50%;
   background: #1f77b4} .msddf-chart i.above {background: #d62728}
 .msddf-chart i.none {border-radius: 0; width: 3px; margin: 0 0 0 -1px; background: #888}
+.msddf-chart b {position: absolute; top: 0; bottom: 0; background: #d627282e}
+.msddf-person {display: flex; align-items: center; gap: 10px; margin: 12px 0 4px; font-size: .95rem}
+.msddf-person img {width: 56px; height: 56px; border-radius: 6px}
+.msddf-warning {color: #b07800; margin: 0 0 8px !important}
 .msddf-chart hr {position: absolute; left: 0; right: 0; margin: 0; border: 0; border-top: 2px dashed #888}
 .msddf-key {display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .85rem; margin-top: 6px; opacity: .9}
 .msddf-key i {display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 5px}
@@ -88,8 +93,8 @@ alone.</li>
 detector learned. New methods leave others.</li>
 <li><b>Only faces are looked at.</b> The voice, the words, the background, the date and the caption are not. A real
 video can still mislead.</li>
-<li><b>A video is sampled.</b> Some frames and one face are followed; a short manipulation, or that of another person,
-can be missed.</li>
+<li><b>A video is sampled.</b> Some frames are looked at, and the faces that show most; a short manipulation can be
+missed.</li>
 <li><b>Quality moves the score.</b> Strong compression, small, dark or turned faces, beauty filters, make-up and
 filmed screens can make real faces look fake and fake ones real.</li>
 <li><b>It is not equally right for everyone.</b> People who are rare in the training data are judged less
@@ -100,18 +105,19 @@ reliably.</li>
 """
 
 
-def make_asgi_app(model, reader, store, limits, calibration, aggregate) -> Callable[..., Awaitable[None]]:
+def make_asgi_app(model, reader, store, limits, calibration, aggregate, fitted=None) -> Callable[..., Awaitable[None]]:
     """The page and what it asks of the server, as an ASGI application.
 
     Args:
       model: `inference.Inference`. reader: `uploads.Reader`. store: `uploads.Store`; Gradio must have been told of its
-        folder before (`prepare_gradio`). limits: `uploads.Limits`. calibration, aggregate: as `show.verdict.judge`.
+        folder before (`prepare_gradio`). limits: `uploads.Limits`. calibration, aggregate, fitted: as
+        `show.verdict.judge`.
     """
     import fastapi
     import gradio
 
     def check(path):
-        return None, _answer(model, reader, store, calibration, aggregate, path)
+        return None, _answer(model, reader, store, (calibration, aggregate, fitted), path)
 
     with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
         gradio.HTML(
@@ -141,7 +147,7 @@ def make_asgi_app(model, reader, store, limits, calibration, aggregate) -> Calla
     return _gate(mounted, store, limits)
 
 
-def _answer(model, reader, store, calibration, aggregate, path):
+def _answer(model, reader, store, settings, path):
     """HTML for the upload at `path`, which is removed."""
     from msddf_jax.show import verdict
 
@@ -150,7 +156,7 @@ def _answer(model, reader, store, calibration, aggregate, path):
         if token is None:
             raise uploads.UploadError("upload_missing", "The upload is no longer there: please upload the file again.")
         found = reader.read(store.path(token))
-        return verdict.render_verdict(verdict.judge(model, found, calibration, aggregate))
+        return verdict.render_verdict(verdict.judge(model, found, *settings))
     except uploads.UploadError as error:
         return verdict.render_error(error)
     except Exception:
@@ -312,13 +318,15 @@ def prepare_gradio(folder) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
-def serve(model, calibration, *, host, port, limits, num_frames=32, make_models=uploads.make_face_models) -> None:
+def serve(
+    model, calibration, fitted=None, *, host, port, limits, num_frames=32, make_models=uploads.make_face_models
+) -> None:
     """Runs the page until it is interrupted; prints its address once it can be opened.
 
     Args:
-      model: `inference.Inference`. calibration: of these weights and of config.aggregate, or None. host, port: to
-        listen on; port 0 takes a free one. limits: `uploads.Limits`. num_frames: sampled from a video. make_models: as
-        `uploads.Reader`.
+      model: `inference.Inference`. calibration: of these weights and of config.aggregate, or None. fitted: of these
+        weights (`novelty.find`), or None. host, port: to listen on; port 0 takes a free one. limits: `uploads.Limits`.
+        num_frames: sampled from a video. make_models: as `uploads.Reader`.
 
     Raises:
       OSError: host and port cannot be listened on. Whatever `uploads.Reader` raises. ImportError: no Gradio.
@@ -334,7 +342,7 @@ def serve(model, calibration, *, host, port, limits, num_frames=32, make_models=
         reader = stack.enter_context(contextlib.closing(uploads.Reader(limits, make_models, **settings)))
         store = uploads.Store(folder)
         aggregate = model.config.get("aggregate", "mean")
-        application = make_asgi_app(model, reader, store, limits, calibration, aggregate)
+        application = make_asgi_app(model, reader, store, limits, calibration, aggregate, fitted)
         _warm_up(model, num_frames)
         stop = threading.Event()
         stack.callback(stop.set)
@@ -382,7 +390,7 @@ def is_loopback(host) -> bool:
 def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     keys, limits = {"flag_values": values}, uploads.Limits()
-    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True, **keys)
+    command.define_path("workdir", None, "Folder of a training run.", required=True, **keys)
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; the default is this machine only.", **keys)
     flags.DEFINE_integer("port", 7860, "Port to listen on; 0 for a free one.", lower_bound=0, upper_bound=65535, **keys)
     flags.DEFINE_integer("num_frames", 32, "Frames sampled evenly from a video.", lower_bound=1, **keys)
@@ -410,7 +418,7 @@ def main(argv) -> int:
         logging.error("the page needs Gradio: pip install msddf_jax[app]")
         return 1
     from msddf_jax import inference
-    from msddf_jax.statistics import verdict
+    from msddf_jax.statistics import novelty, verdict
 
     limits = uploads.Limits(max_bytes=values.max_megabytes * 2**20, max_video_seconds=values.max_video_seconds)
     if not is_loopback(values.host):
@@ -426,6 +434,7 @@ def main(argv) -> int:
         serve(
             model,
             calibration,
+            novelty.find(values.workdir, model),
             host=values.host,
             port=values.port,
             limits=limits,

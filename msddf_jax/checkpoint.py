@@ -127,6 +127,23 @@ def has_weights(workdir) -> bool:
     return _best_path(workdir).exists() or (last.is_dir() and any(p.name.isdigit() for p in last.iterdir()))
 
 
+def weight_files(workdir, step, origin) -> list[pathlib.Path]:
+    """The files that scoring reads weights from, and the one of `best`, which comes first wherever it is there.
+
+    step, origin: of `inference.Inference`. Raises FileNotFoundError where they are no longer there.
+    """
+    best, folder = _best_path(workdir), pathlib.Path(workdir) / LAST / str(step)
+    if origin == BEST:
+        found = [best] if best.exists() else []
+    else:
+        # What lies in the folder of the iterator is for training alone.
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        found = [best, *(path for path in files if path.relative_to(folder).parts[0] != "iterator")] if files else []
+    if not found:
+        raise FileNotFoundError(f"the weights of step {step} ({origin}) are no longer in {workdir}")
+    return found
+
+
 def load_config(workdir) -> ConfigDict:
     """The ConfigDict that a workdir was trained with. Raises FileNotFoundError with the command that trains."""
     path = pathlib.Path(workdir) / "config.json"

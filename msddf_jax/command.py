@@ -6,7 +6,50 @@ from collections.abc import Iterator
 
 from absl import app, flags, logging
 
+from msddf_jax import paths
+
 ERRORS = (FileNotFoundError, ValueError, OSError)
+# The flags defined here are those of the command that asks for them, also to --help.
+flags.disclaim_key_flags()
+
+
+class _PathParser(flags.ArgumentParser):
+    """Text of a path, "~" replaced."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument):
+        return paths.expand(argument)
+
+
+def define_path(name, default, help, **keys) -> flags.FlagHolder:
+    """`flags.DEFINE_string` of a path, which may start with "~". keys: as of DEFINE_string."""
+    return flags.DEFINE(_PathParser(), name, default, help, serializer=flags.ArgumentSerializer(), **keys)
+
+
+def define_paths(name, default, help, **keys) -> flags.FlagHolder:
+    """`define_path` of a flag that may be given several times; its value is a list. A path may hold commas."""
+    return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, default, help, **keys)
+
+
+def check_devices() -> None:
+    """Raise ValueError, in one line, where JAX has no device of a kind that JAX_PLATFORMS names.
+
+    To be called before anything else asks JAX for a device.
+    """
+    import jax  # the flags do without
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second for cuda where its plugin is not installed
+        asked = jax.config.jax_platforms
+        if not asked:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"JAX_PLATFORMS={asked}, but JAX finds no such device: unset it, set it to cpu, or install what drives "
+            f"the device (pip install 'jax[cuda13]' or 'jax[tpu]'){reason and f'. JAX says: {reason}'}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -149,8 +149,11 @@ def read(out) -> dict[str, jax.Array]:
 
     "score" [B], P(fake), of `logit`; and of what else a detector gives, "map" [B, g, g], P(manipulated) on the token
     grid, of `map_logits` [B, g, g] or [B, g, g, 1]; "type" [B, 6] and "regions" [B, 5], probabilities over
-    `schema.FORGERY_TYPES` and `schema.FACE_PARTS`, of `type_logits` and `region_logits`; "strength" [B] in [0, 1].
+    `schema.FORGERY_TYPES` and `schema.FACE_PARTS`, of `type_logits` and `region_logits`; "strength" [B] in [0, 1];
+    "feature" [B, d], what the score is made of (`statistics.novelty` measures distances between them).
     """
+    if "feature" in out and out["feature"].ndim != 2:
+        raise ValueError(f"a Model's feature is [B, d], this one is {out['feature'].shape}: name it otherwise")
     for key, names in (("type_logits", schema.FORGERY_TYPES), ("region_logits", schema.FACE_PARTS)):
         if key in out and out[key].shape[-1] != len(names):
             raise ValueError(
@@ -162,5 +165,6 @@ def read(out) -> dict[str, jax.Array]:
         "type": ("type_logits", jax.nn.softmax),
         "regions": ("region_logits", jax.nn.sigmoid),
         "strength": ("strength", lambda x: x),
+        "feature": ("feature", lambda x: x),
     }
     return {name: fn(out[key].astype(jnp.float32)) for name, (key, fn) in made.items() if key in out}

@@ -280,12 +280,12 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
-    flags.DEFINE_string("out", None, "Folder for the pictures and tables.", required=True)
+    command.define_path("workdir", None, "Folder of a training run.", required=True)
+    command.define_path("out", None, "Folder for the pictures and tables.", required=True)
     flags.DEFINE_list("evals", None, "Which of the config's evals; all by default.")
     flags.DEFINE_integer("max_images", 200, "Of each eval, half of them real.", lower_bound=2)
     flags.DEFINE_float("perplexity", PERPLEXITY, "Of t-SNE.", lower_bound=1.0)
     flags.DEFINE_integer("seed", 0, "Of t-SNE.", lower_bound=0)
-    flags.DEFINE_string("data_dir", None, "Where built data sets are, if not where the config says.")
+    command.define_path("data_dir", None, "Where built data sets are, if not where the config says.")
     flags.DEFINE_integer("batch_size", 32, "Images at once.", lower_bound=1)
     app.run(main)

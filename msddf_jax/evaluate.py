@@ -1,5 +1,6 @@
 """Evaluate a trained workdir: `python -m msddf_jax.evaluate --workdir DIR`; two of them: `--workdir A --against B`."""
 
+import functools
 import pathlib
 
 import jax
@@ -7,10 +8,10 @@ from absl import app, flags
 
 from msddf_jax import checkpoint, command, compare, sharding
 from msddf_jax.data import overlap, pipeline, schema, source
-from msddf_jax.evaluators import detection, forgeries, localization
+from msddf_jax.evaluators import detection, features, forgeries, localization
 from msddf_jax.inference import load_for_inference
 from msddf_jax.statistics import calibration as calibrate
-from msddf_jax.statistics import intervals, tables, verdict
+from msddf_jax.statistics import intervals, novelty, tables, verdict
 from msddf_jax.statistics.scores import AGGREGATES, check_aggregate
 from msddf_jax.statistics.tables import format_table
 
@@ -32,12 +33,14 @@ def validation_eval(config) -> tuple[str | None, str]:
     return name, ""
 
 
-def score_set(config, predict_fn, weights, name, eval_set, mesh, *, on_maps=None) -> dict[str, jax.typing.ArrayLike]:
+def score_set(
+    config, predict_fn, weights, name, eval_set, mesh, *, on_maps=None, on_features=None
+) -> dict[str, jax.typing.ArrayLike]:
     """Score every example of one set once: what `detection.collect_scores` returns.
 
     Args:
       config, predict_fn, weights: a model. name: of the eval. eval_set: opened source. mesh: device mesh.
-      on_maps: as `collect_scores`.
+      on_maps, on_features: as `collect_scores`.
     """
     batches = pipeline.eval_batches(
         eval_set,
@@ -47,7 +50,8 @@ def score_set(config, predict_fn, weights, name, eval_set, mesh, *, on_maps=None
         num_threads=config.data.num_threads,
     )
     put = lambda batch: sharding.put_batch({"image": schema.device_batch(batch)["image"]}, mesh)
-    return detection.collect_scores(predict_fn, weights, batches, put, desc=f"evaluate {name}", on_maps=on_maps)
+    takers = {"on_maps": on_maps, "on_features": on_features}
+    return detection.collect_scores(predict_fn, weights, batches, put, desc=f"evaluate {name}", **takers)
 
 
 def evaluate_set(config, predict_fn, weights, name, eval_set, mesh, scores_path=None) -> dict[str, float]:
@@ -72,7 +76,8 @@ def evaluate_workdir(
     """Evaluate the workdir's chosen weights on every set of its config.
 
     Writes `results.json`, `results.csv`, `results.tex`, `scores/<eval>.csv`, and, where `config.select` names a
-    validation set, `calibration.json`: that set is scored first, and its threshold and slope hold for all.
+    validation set, `calibration.json` and `novelty.npz`: that set is scored first; its threshold and slope hold for
+    all, and what lies far from its features is out of range (`statistics.novelty`).
 
     Args:
       workdir: of a training run. eval_sets: {name: opened source}, or None to open them. data_dir: where built
@@ -100,7 +105,7 @@ def evaluate_workdir(
         }
     mesh = sharding.make_mesh(config.mesh.to_dict())
     results, ends = {}, {}
-    calibration = None
+    calibration = in_range = None
     if chosen is not None and chosen not in eval_sets:
         calibration, why_none = verdict.calibration_of(
             workdir, step=model.step, weights=model.origin, aggregate=aggregate
@@ -109,16 +114,18 @@ def evaluate_workdir(
     with jax.set_mesh(mesh):
         weights = jax.device_put(model.params, sharding.replicated(mesh))
         for name in sorted(eval_sets, key=lambda name: name != chosen):
-            sums = localization.init_sums()
+            sums, found = localization.init_sums(), features.init_features(len(eval_sets[name]))
             scores = score_set(
                 config, model.predict_fn, weights, name, eval_sets[name], mesh,
-                on_maps=lambda maps, batch, sums=sums: localization.add_batch(sums, maps, batch),
+                on_maps=functools.partial(localization.add_batch, sums),
+                on_features=functools.partial(features.add_batch, found) if name == chosen else None,
             )  # fmt: skip
             if jax.process_index() == 0:
                 detection.write_scores(workdir / "scores" / f"{name}.csv", scores)
             if name == chosen:
                 calibration = _calibrate(workdir, model, scores, aggregate)
                 why_none = f"{chosen} has one class only"
+                in_range = _fit_range(workdir, model, found)
                 if forgeries.can_forge(config):
                     results |= forgeries.forgery_metrics(config, weights, name, eval_sets[name])
             settings = {"aggregate": aggregate, "calibration": calibration}
@@ -135,6 +142,7 @@ def evaluate_workdir(
         "dfb_compat": dfb_compat,
         "calibration": calibration,
         "no_calibration": why_none if calibration is None else None,
+        "range": in_range,
         "intervals": {"method": intervals.METHOD, "level": intervals.LEVEL, "resamples": resamples},
     }
     results = compare.none_for_nan(results)
@@ -165,6 +173,22 @@ def _calibrate(workdir, model, scores, aggregate):
     return calibration
 
 
+def _fit_range(workdir, model, found):
+    """Fits and writes which features are in range; returns it without its arrays, or None, and no file then."""
+    rows = features.gather_features(found)
+    fitted = None if rows is None else novelty.fit(rows["feature"], rows["video"], rows["label"], rows["group"])
+    if fitted is None:
+        if jax.process_index() == 0:
+            # That of earlier weights does not fit these.
+            (workdir / novelty.FILE).unlink(missing_ok=True)
+        return None
+    name = model.config.select.eval
+    fitted |= {"fitted_on": name, "split": model.config.evals[name].split, "step": model.step, "weights": model.origin}
+    if jax.process_index() == 0:
+        checkpoint.write_bytes(workdir / novelty.FILE, novelty.to_bytes(fitted))
+    return {key: value for key, value in fitted.items() if key not in novelty.ARRAYS}
+
+
 def _report(workdir, results):
     """Writes the tables and prints the main one."""
     checkpoint.write_json(workdir / "results.json", results)
@@ -181,6 +205,13 @@ def _report(workdir, results):
         )
     else:
         print(f"no calibration: {about['no_calibration']}")
+    if about["range"] is not None:
+        part = about["range"]
+        print(
+            f"out of range: videos whose features are further than {part['threshold']:.3g} from those of "
+            f"{part['fitted_on']} ({part['num_videos']} videos in {part['num_groups']} groups); set to call "
+            f"{part['false_alarms']:.0%} of videos like these so"
+        )
     if about["dfb_compat"]:
         print("dfb_compat: results.json and .csv also hold DeepfakeBench's own figures, under <eval>/dfb_compat/")
     print(f"results: {workdir / 'results.json'}")
@@ -213,10 +244,10 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
-    flags.DEFINE_string("data_dir", None, "Where built data sets are, if not where the config says.")
+    command.define_path("workdir", None, "Folder of a training run.", required=True)
+    command.define_path("data_dir", None, "Where built data sets are, if not where the config says.")
     flags.DEFINE_string("aggregate", None, f"Score of a video from its frames': {', '.join(AGGREGATES)} (top3).")
     flags.DEFINE_bool("dfb_compat", False, "Also DeepfakeBench's figures, its defects included, for comparison.")
     flags.DEFINE_integer("resamples", intervals.RESAMPLES, "Draws of the bootstrap.", lower_bound=1)
-    flags.DEFINE_string("against", None, "Another workdir: compare --workdir with it on the same videos.")
+    command.define_path("against", None, "Another workdir: compare --workdir with it on the same videos.")
     app.run(main)

@@ -9,6 +9,8 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
+from msddf_jax import paths
+
 if TYPE_CHECKING:  # what is loaded imports it; the commands start without
     from ml_collections import ConfigDict
 
@@ -64,7 +66,7 @@ def find(spec: str) -> tuple[pathlib.Path, list[str]]:
       FileNotFoundError: no such file; the message lists the experiments that there are.
     """
     name, *argument = spec.split(":", 1)
-    path = pathlib.Path(name).expanduser()
+    path = pathlib.Path(paths.expand(name))
     if not path.is_file() and path.as_posix() in names():
         path = folder().parent / path
     if not path.is_file():

@@ -16,8 +16,8 @@ import PIL.Image
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from msddf_jax import inference, predict, saliency
-from msddf_jax.faces import detect, extract, fetch
+from msddf_jax import command, inference, predict, saliency
+from msddf_jax.faces import detect, extract, fetch, find
 from msddf_jax.faces import landmarks as face_landmarks
 from msddf_jax.show import plots
 from msddf_jax.statistics import verdict
@@ -48,13 +48,13 @@ def explain_files(
     """
     out = pathlib.Path(out)
     explain_fn = saliency.make_explain_fn(model.config, methods)
-    found = predict.find_files(paths, skip=out / "pictures")
+    found, _ = find.find_files(paths, skip=out / "pictures")
     usable = [path for path, error in found if error is None]
     settings = {"size": model.config.data.image_size, "preset": model.config.data.preset, "num_frames": num_frames}
     settings |= {"landmarks": landmarks, "detector": None, "landmarker": None}
     if landmarks == "mediapipe" and usable:
         settings |= {"detector": detect.make_detector(), "landmarker": face_landmarks.make_landmarker()}
-    names, records = predict.picture_names(usable), []
+    names, records = find.picture_names(usable), []
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "explanations.jsonl", "w", encoding="utf-8") as lines:
         for path, item in tqdm(predict.extract_all(found, settings), total=len(found), desc="explain", unit="file"):
@@ -134,8 +134,8 @@ def _draw(path, item, maps, judged, out, folder):
 def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     keys = {"flag_values": values}
-    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True, **keys)
-    flags.DEFINE_string("out", None, "Folder for explanations.jsonl and the pictures.", required=True, **keys)
+    command.define_path("workdir", None, "Folder of a training run.", required=True, **keys)
+    command.define_path("out", None, "Folder for explanations.jsonl and the pictures.", required=True, **keys)
     names = ", ".join(saliency.METHODS)
     flags.DEFINE_list("methods", None, f"Which of {names}; all that the detector has by default.", **keys)
     flags.DEFINE_enum(

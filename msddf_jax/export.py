@@ -22,7 +22,7 @@ import numpy as np
 from absl import app, flags, logging
 from safetensors.numpy import save_file
 
-from msddf_jax import checkpoint, detector, inference, model_card, trees
+from msddf_jax import checkpoint, command, detector, inference, model_card, trees
 from msddf_jax.models import clip, layers
 from msddf_jax.weights import clip_names, table
 
@@ -47,16 +47,35 @@ side = model.in_avals[0].shape[1]
 
 
 def read(path):
-    """uint8 RGB [side, side, 3] of an image file, or of a .npy file that holds one."""
+    """uint8 RGB [side, side, 3] of an image file, turned upright, or of a .npy file that holds one."""
     if path.endswith(".npy"):
         image = np.load(path)
     else:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
-        image = np.asarray(Image.open(path).convert("RGB"))
+        file = Image.open(path)
+        deep = file.format in ("PNG", "TIFF") and ";16" in str(file.tile)  # known before the pixels are read
+        upright = ImageOps.exif_transpose(file)
+        if file.mode[0] in "IF":  # grey of more than 8 bits
+            image = grey_8_bits(np.asarray(upright), file.format)
+        else:
+            image = np.asarray(upright.convert("RGB"))
+            image = None if deep and image.max() < 16 else image  # of 16 bits the upper 8: 12 or fewer would be black
+    if image is None:
+        sys.exit(f"{path}: numbers of more than 8 bits that do not say which is white; save it with 8")
     if image.shape != (side, side, 3) or image.dtype != np.uint8:
         sys.exit(f"{path}: expected a uint8 RGB crop {side} x {side}, got {image.dtype} {image.shape}")
     return image
+
+
+def grey_8_bits(grey, kind):
+    """uint8 RGB of grey pixels, floats 0 to 1 or 16 bits, which Pillow would clip; None of numbers of another range."""
+    if grey.dtype.kind == "f":
+        grey = np.rint(255 * grey) if 0 <= grey.min() and grey.max() <= 1 else None
+    else:
+        known = (grey.itemsize == 2 or kind == "PNG") and (grey.max() >= 4096 or not grey.any())
+        grey = np.clip(grey >> 8, 0, 255) if known else None
+    return None if grey is None else np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
 
 
 paths = sys.argv[1:] or sys.exit(__doc__)
@@ -228,8 +247,8 @@ def _move(folder, to):
 
 def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
-    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True, flag_values=values)
-    flags.DEFINE_string("to", None, "Folder for the exported files.", required=True, flag_values=values)
+    command.define_path("workdir", None, "Folder of a training run.", required=True, flag_values=values)
+    command.define_path("to", None, "Folder for the exported files.", required=True, flag_values=values)
 
 
 def main(argv) -> int:

@@ -306,7 +306,7 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
+    command.define_path("workdir", None, "Folder of a training run.", required=True)
     flags.DEFINE_string("eval", None, "Which of the config's evals.", required=True)
     flags.DEFINE_list("methods", None, f"Which of {', '.join(saliency.METHODS)}; all that the detector has by default.")
     flags.DEFINE_integer("max_images", 64, "Fakes, evenly spread over those of the eval.", lower_bound=1)
@@ -314,6 +314,6 @@ if __name__ == "__main__":
     flags.DEFINE_float("sigma", SIGMA, "Of the blur, as a share of the image's side.", lower_bound=0.0)
     flags.DEFINE_float("tolerance", TOLERANCE, "Of pointing, as a share of the image's side.", lower_bound=0.0)
     flags.DEFINE_integer("batch_size", 16, "Images at once.", lower_bound=1)
-    flags.DEFINE_string("data_dir", None, "Where built data sets are, if not where the config says.")
+    command.define_path("data_dir", None, "Where built data sets are, if not where the config says.")
     flags.DEFINE_integer("seed", 0, "Of the random map, which decides ties too.", lower_bound=0)
     app.run(main)

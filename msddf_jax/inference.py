@@ -17,11 +17,11 @@ import numpy as np
 from absl import logging
 
 # Not `trees`: what an earlier start left needs no flax, which takes a tenth of a second.
-from msddf_jax import checkpoint, cpu, detector
+from msddf_jax import checkpoint, command, cpu, detector, paths
 
 
 class Inference(NamedTuple):
-    """config: ConfigDict. predict_fn(params, {"image": uint8 [B, H, W, 3]}) -> {"score": [B], "map": [B, g, g]}.
+    """config: ConfigDict. predict_fn(params, {"image": uint8 [B, H, W, 3]}) -> {"score": [B], ...} as `detector.read`.
     params: weights for predict_fn, {"params", "model_state"}. step: training step they are from. origin: "best" or
     "last"."""
 
@@ -41,8 +41,9 @@ def load_for_inference(workdir, program_cache=None) -> Inference:
 
     Raises:
       FileNotFoundError: not a workdir, or no checkpoint in it.
-      ValueError: the checkpoint is of another config.
+      ValueError: the checkpoint is of another config; no device of the kind that JAX_PLATFORMS names.
     """
+    command.check_devices()
     config = checkpoint.load_config(workdir)
     folder = pathlib.Path(workdir)
     if program_cache is None:
@@ -97,7 +98,8 @@ def score_crops(model, crops, batch_size=32) -> list[dict[str, float | np.ndarra
 
     Returns:
       list of N dicts: "score", a float, P(fake); and where the detector has them "map", float32 [g, g] in [0, 1],
-      "type" [6], probabilities of `schema.FORGERY_TYPES`, "regions" [5], of `schema.FACE_PARTS`, "strength", a float.
+      "type" [6], probabilities of `schema.FORGERY_TYPES`, "regions" [5], of `schema.FACE_PARTS`, "strength", a float,
+      "feature" [d].
       A score may be NaN where the weights are.
     """
     frames = model.config.data.get("clip_length", 0)
@@ -122,16 +124,25 @@ def use_compilation_cache(folder) -> str | None:
       folder: "~" is the home folder; in it, each kind of CPU has a folder of its own. "" does nothing.
 
     Returns:
-      the folder that is used, or None.
+      the folder that is used, or None; one that cannot be written is not used, with a warning.
     """
     if jax.config.jax_compilation_cache_dir or not folder:
         return jax.config.jax_compilation_cache_dir
-    folder = os.path.join(os.path.expanduser(folder), _instruction_set())
+    folder = os.path.join(paths.expand(folder), instruction_set())
+    try:
+        paths.make_writable(folder)
+    except OSError as error:
+        logging.warning(
+            "no cache, so that every start compiles anew (%s): set JAX_COMPILATION_CACHE_DIR or --compilation_cache to "
+            "a folder that can be written",
+            error,
+        )
+        return None
     jax.config.update("jax_compilation_cache_dir", folder)
     return folder
 
 
-def _instruction_set():
+def instruction_set() -> str:
     """A name for what this CPU can run: home folders are shared by machines that differ in it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -152,7 +163,7 @@ def _kept_shapes(config, folder, key):
             place = functools.reduce(lambda node, part: node.setdefault(part, {}), parents, shapes)
             place[leaf] = jax.ShapeDtypeStruct(shape, dtype)
         return shapes
-    except FileNotFoundError:
+    except OSError:
         pass
     except (ValueError, TypeError, AttributeError) as error:
         logging.warning("%s is damaged (%s): made anew", path, error)
@@ -160,7 +171,7 @@ def _kept_shapes(config, folder, key):
 
     shapes = detector.weight_shapes(config)
     flat = {name: [leaf.shape, leaf.dtype.name] for name, leaf in trees.flatten(shapes).items()}
-    checkpoint.write_json(path, flat)
+    _keep(checkpoint.write_json, path, flat)
     return shapes
 
 
@@ -182,14 +193,22 @@ def _kept_predict_fn(config, folder, key):
 def _kept_program(config, path, weights, batch):
     try:
         return jax.export.deserialize(bytearray(path.read_bytes()))
-    except FileNotFoundError:
+    except OSError:
         pass
     except Exception as error:  # FlatBuffers has no error of its own for what is cut short
         logging.warning("%s is damaged (%s: %s): made anew", path, type(error).__name__, error)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (weights, batch))
     program = jax.export.export(jax.jit(detector.make_score(config)))(*shapes)
-    checkpoint.write_bytes(path, program.serialize())
+    _keep(checkpoint.write_bytes, path, program.serialize())
     return program
+
+
+def _keep(write, path, what):
+    """Write a file of the cache, or go on without: a full or a protected disk stops no scoring."""
+    try:
+        write(path, what)
+    except OSError as error:
+        logging.log_first_n(logging.WARNING, "%s is not kept for the next start (%s)", 1, path, error)
 
 
 def _program_key(config):

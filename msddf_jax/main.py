@@ -10,12 +10,12 @@ import sys
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from msddf_jax import experiments
+from msddf_jax import command, experiments
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, for example configs/msddf.py or configs/msddf.py:demo.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = command.define_path(
     "workdir", None, "Folder for checkpoints, logs and results; runs/<name of the config> by default."
 )
 _TRAIN = flags.DEFINE_list("train", None, "Data sets to train on, <set>/<config>[:split], in place of the config's.")
@@ -115,12 +115,13 @@ def main(argv) -> None:
         jax.distributed.initialize()
     spec = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = _WORKDIR.value or default_workdir(spec)
-    print(
-        f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; processes: {jax.process_count()}; "
-        f"workdir: {workdir}",
-        flush=True,
-    )
     try:
+        command.check_devices()
+        print(
+            f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; processes: {jax.process_count()}; "
+            f"workdir: {workdir}",
+            flush=True,
+        )
         sets = {"train": _TRAIN.value, "test": _TEST.value, "methods": _METHODS.value}
         config = fill_sets(_CONFIG.value, **sets, frames_per_video=_FRAMES.value)
         train.train_and_evaluate(config, workdir, _ALLOW_LEAKAGE.value)
@@ -136,7 +137,7 @@ if __name__ == "__main__":
     experiments.make_importable()
     flags.mark_flags_as_required(["config"])
     try:
-        command = find_config(sys.argv)
+        words = find_config(sys.argv)
     except FileNotFoundError as error:
         sys.exit(f"error: {error}")
-    app.run(main, argv=command)
+    app.run(main, argv=words)

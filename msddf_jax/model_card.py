@@ -20,6 +20,7 @@ _OUTPUTS = {
     "type": "`type` [b, {}], the probabilities of {}",
     "regions": "`regions` [b, {}], the probabilities that each was manipulated: {}",
     "strength": "`strength` [b], of the blend",
+    "feature": "`feature` [b, d], what the score is made of",
 }
 
 _FILES = """\

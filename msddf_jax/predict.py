@@ -1,14 +1,16 @@
 """Score images and videos: `python -m msddf_jax.predict --workdir DIR FILE_OR_FOLDER... --out DIR`.
 
-Writes `<out>/predictions.jsonl`, one line a file, which is printed too, and for each file a folder
-`<out>/pictures/<path of the file below the folder that all inputs share>/` with `timeline.png` (videos) and
-`overlay_<frame>_<face>.png` (where the detector has a manipulation map). A file that cannot be scored gives a
-line with `error` {code, message} and the others go on; the exit code is 1 where no file was scored.
+Prints a line a file for people to read, and writes `<out>/predictions.jsonl`, one JSON line a file (`--json` prints
+these), and for each file a folder `<out>/pictures/<path of the file below the folder that all inputs share>/` with
+`timeline.png` (videos) and `overlay_<frame>_<face>.png` (where the detector has a manipulation map). Of a video
+everybody's face is scored, and the verdict says whom it is about. A file that cannot be scored gives a line with
+`error` {code, message} and the others go on; the exit code is 1 where no file was scored.
 """
 
 import collections.abc
 import contextlib
 import errno
+import functools
 import importlib
 import io
 import json
@@ -24,24 +26,14 @@ from tqdm import tqdm
 
 # Not `metrics`, which loads scikit-learn, and `plots`, which loads matplotlib, only when it is needed: a quarter of the
 # time that a start takes.
-from msddf_jax import inference
-from msddf_jax.faces import detect, extract, fetch, image_file, video
+from msddf_jax import command, inference
+from msddf_jax.faces import detect, extract, fetch, find, image_file, video
 from msddf_jax.faces import landmarks as face_landmarks
-from msddf_jax.statistics import scores, verdict
+from msddf_jax.show import lines as shown_lines
+from msddf_jax.show import records
+from msddf_jax.statistics import novelty, scores, verdict
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 COMPILATION_CACHE = "~/.cache/msddf_jax/xla"
-# Faces of one image that are scored, largest first; a video is one tracked face.
-MAX_IMAGE_FACES = 16
-
-
-class InputError(ValueError):
-    """A file or folder that cannot be scored: `code` is one word, `detail` one line."""
-
-    def __init__(self, code, path, detail):
-        super().__init__(f"{path}: {detail} [{code}]")
-        self.code, self.path, self.detail = code, str(path), detail
 
 
 class OutputError(RuntimeError):
@@ -49,31 +41,26 @@ class OutputError(RuntimeError):
 
 
 def predict_files(
-    model, paths, out, *, calibration=None, aggregate="mean", landmarks="mediapipe", num_frames=32, batch_size=32,
-    max_overlays=8,
+    model, paths, out, *, calibration=None, fitted=None, aggregate="mean", landmarks="mediapipe", faces="all",
+    num_frames=32, batch_size=32, max_overlays=8, as_json=False,
 ) -> list[dict]:  # fmt: skip
-    """Scores every file named or found, in order; prints and writes one JSON line each.
+    """Scores every file named or found, in order; writes one JSON line each, and prints one for people.
 
     Args:
       model: `inference.Inference`.
       paths: files, and folders to search through (hidden names are left out).
       out: folder for the results; a `predictions.jsonl` in it is replaced.
       calibration: of these weights and this aggregate (`verdict.calibration_of`), or None.
+      fitted: range of the validation set's features, of these weights (`novelty.fitted_of`), or None.
       aggregate: how the scores of a video's frames become one, as `scores.group_videos`.
       landmarks: "mediapipe", or "sidecar": `<stem>.landmarks.npy` beside each file, needs no face models.
+      faces: of a video, "all" people, or the "largest" face alone.
       num_frames: frames sampled evenly from a video. batch_size: faces scored at once.
-      max_overlays: overlays a file at most, evenly spread over its faces.
+      max_overlays: overlays a file at most, evenly spread over its faces. as_json: whether the JSON lines are printed.
 
     Returns:
-      the lines, as dicts. Scored: file, kind (video, image), score (the aggregate over frames of the largest
-      face score of each), probability (of fake; the score where calibration is null), label ("fake" where
-      score > threshold, which is probability > 1/2), threshold, aggregate, calibration ({fitted_on, threshold}
-      or null), forgery (where the detector tells: `verdict.describe_forgery`), frames_sampled, frames_used,
-      faces_found, frame_indices, frame_scores, faces ({frame_index, box in the frame, score}), drops
-      ({frame_index, code, detail}), warning (only where the file is cut short), timeline, overlays (paths
-      below `out`).
-      Not scored: file, error {code, message}. Both: config (detector and variant), step and weights of the
-        model.
+      the lines, as dicts: file; what `records.summarize` says, with timeline and overlays (paths below `out`), or error
+      {code, message}; config (detector and variant), step and weights of the model.
 
     Raises:
       fetch.ModelFileError, ImportError: the face models cannot be had. OutputError: the results cannot be
@@ -82,17 +69,19 @@ def predict_files(
     scores.check_aggregate(aggregate)
     verdict.check_aggregate_of(calibration, aggregate)
     out = pathlib.Path(out)
-    found = find_files(paths, skip=out / "pictures")
+    found, left_out = find.find_files(paths, skip=out / "pictures")
     usable = [path for path, error in found if error is None]
     settings = {
         "size": model.config.data.image_size,
         "preset": model.config.data.preset,
         "num_frames": num_frames,
+        "faces": {"all": "people", "largest": "largest"}[faces],
     }
     settings |= {"landmarks": landmarks, "detector": None, "landmarker": None}
     if landmarks == "mediapipe" and usable:
         settings |= {"detector": detect.make_detector(), "landmarker": face_landmarks.make_landmarker()}
-    names, records = picture_names(usable), []
+    names, lines_made = find.picture_names(usable), []
+    show = functools.partial(_show, as_json=as_json, width=shown_lines.name_width([path for path, _ in found]))
     about = {"config": _config_name(model.config), "step": model.step, "weights": model.origin}
     with contextlib.ExitStack() as stack:
         with _writing(out):
@@ -104,78 +93,31 @@ def predict_files(
             outputs = inference.score_crops(model, crops, batch_size)
             for path, item in chunk:
                 own, outputs = outputs[: len(item.frames)], outputs[len(item.frames) :]
-                record = {"file": str(path), **_summarize(item, own, calibration, aggregate), **about}
+                record = {"file": str(path), **records.summarize(item, own, calibration, aggregate, fitted), **about}
                 try:
                     if "score" in record:
                         folder = pathlib.Path("pictures") / names[path]
                         record |= _draw(record, item, own, out, folder, max_overlays)
                 except OutputError:
-                    tqdm.write(json.dumps(record), file=sys.stdout)  # the score is not lost with its pictures
+                    show(record)  # the score is not lost with its pictures
                     raise
                 _write_line(lines, record)
-                records.append(record)
+                show(record)
+                lines_made.append(record)
                 bar.update()
-    return records
+    if not as_json:
+        print(shown_lines.summarize(lines_made, left_out, out))
+    return lines_made
+
+
+def _show(record, *, as_json, width):
+    line = json.dumps(record, allow_nan=False) if as_json else shown_lines.describe(record, width)
+    tqdm.write(line, file=sys.stdout)
 
 
 def _config_name(config):
     """ "msddf Ti/16": the detector, and its variant where it has several."""
     return " ".join([config.detector, *([config.model.variant] if "variant" in config.model else [])])
-
-
-def find_files(paths, skip=None) -> list[tuple[pathlib.Path, InputError | None]]:
-    """The files to score, in order, each once.
-
-    Args:
-      paths: files and folders; folders are searched through, in name order, for the extensions in
-        `VIDEO_SUFFIXES` and `IMAGE_SUFFIXES`; hidden names are left out. skip: a folder that is not searched.
-
-    Returns:
-      list of (pathlib.Path, None or InputError): not_found, unknown_extension (only of files named in
-      `paths`) or empty_folder (nothing in it to score).
-    """
-    known = VIDEO_SUFFIXES + IMAGE_SUFFIXES
-    found, seen = [], set()
-    for path in map(pathlib.Path, paths):
-        if os.path.isdir(path):
-            inside = _search(path, known, skip)
-            if not inside:
-                detail = f"no image or video in this folder (looked for {' '.join(known)})"
-                found.append((path, InputError("empty_folder", path, detail)))
-        elif not os.path.isfile(path):
-            found.append((path, InputError("not_found", path, "no such file or folder")))
-            continue
-        elif path.suffix.lower() not in known:
-            detail = f"unknown extension {path.suffix!r}, expected one of {' '.join(known)}"
-            found.append((path, InputError("unknown_extension", path, detail)))
-            continue
-        else:
-            inside = [path]
-        for file in inside:
-            if os.path.realpath(file) not in seen:
-                seen.add(os.path.realpath(file))
-                found.append((file, None))
-    return found
-
-
-def _search(folder, suffixes, skip):
-    skip = None if skip is None else os.path.realpath(skip)
-    inside = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if name[0] != "." and os.path.realpath(os.path.join(root, name)) != skip
-        )
-        names = sorted(name for name in files if name[0] != "." and name.lower().endswith(suffixes))
-        inside += [pathlib.Path(root, name) for name in names]
-    return inside
-
-
-def picture_names(paths) -> dict[pathlib.Path, str]:
-    """{path: its path below the folder that all share}, extension kept: no two files have the same."""
-    if not paths:
-        return {}
-    shared = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    return {path: os.path.relpath(os.path.abspath(path), shared) for path in paths}
 
 
 def extract_all(found, settings) -> collections.abc.Iterator[tuple[pathlib.Path, extract.Extraction]]:
@@ -185,13 +127,13 @@ def extract_all(found, settings) -> collections.abc.Iterator[tuple[pathlib.Path,
             if error is not None:
                 raise error
             yield path, _extract(path, **settings)
-        except (InputError, video.MediaError, extract.LandmarkFileError) as problem:
+        except (find.InputError, video.MediaError, extract.LandmarkFileError) as problem:
             yield path, extract.Extraction([], [extract.Drop(-1, problem.code, problem.detail)], None, 0)
 
 
-def _extract(path, *, num_frames, landmarks, **settings):
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return extract.extract_faces(path, num_frames=num_frames, landmarks=landmarks, **settings)
+def _extract(path, *, num_frames, landmarks, faces="largest", **settings):
+    if find.is_video(path):
+        return extract.extract_faces(path, num_frames=num_frames, landmarks=landmarks, faces=faces, **settings)
     image, points = image_file.read_image(path), None
     if landmarks == "sidecar":
         sidecar = extract.sidecar_path(path)
@@ -201,8 +143,12 @@ def _extract(path, *, num_frames, landmarks, **settings):
             raise extract.LandmarkFileError("landmarks_invalid", sidecar, detail)
         points = points[0]
         if not np.isfinite(points).all():
-            raise InputError("no_face", path, f"{sidecar.name} has no face")
-    return extract.extract_faces_image(image, points=points, max_faces=MAX_IMAGE_FACES, **settings)
+            raise find.InputError("no_face", path, f"{sidecar.name} has no face")
+    found = extract.extract_faces_image(image, points=points, **settings)
+    if (count := image_file.count_frames(path)) > 1:
+        detail = f"an animation of {count} images, of which the first is scored"
+        found.drops.append(extract.Drop(-1, "animation", detail))
+    return found
 
 
 def _chunks(items, batch_size):
@@ -218,67 +164,6 @@ def _chunks(items, batch_size):
         yield chunk
 
 
-def _summarize(item, outputs, calibration, aggregate):
-    """What one line says of one file, but for the pictures and the model."""
-    drops = [{"frame_index": d.frame_index, "code": d.code, "detail": d.detail} for d in item.drops]
-    if not item.frames:
-        return {"error": _no_frames(drops)}
-    finite = np.isfinite([output["score"] for output in outputs])
-    if not finite.all():
-        bad = item.frames[int(np.argmin(finite))].frame_index
-        return {
-            "error": {
-                "code": "score_not_finite",
-                "message": f"the model's score of frame {bad} is not finite",
-            }
-        }
-    found = collections.Counter({face.frame_index: face.num_faces for face in item.frames})
-    top = verdict.top_faces([face.frame_index for face in item.frames], outputs)
-    sampled = {d["frame_index"] for d in drops if d["frame_index"] >= 0} | set(top)
-    frame_scores = [output["score"] for output in top.values()]
-    kind = "image" if item.info is None else "video"
-    judged = verdict.judge(frame_scores, calibration, aggregate, "frame" if kind == "image" else "video")
-    forgery = verdict.describe_forgery(top.values())
-    cut_short = next((d["detail"] for d in drops if d["code"] == "truncated"), None)
-    return {
-        "kind": kind,
-        "score": judged.score,
-        "probability": judged.probability,
-        "label": judged.label,
-        "threshold": judged.threshold,
-        "aggregate": aggregate,
-        "calibration": judged.calibration,
-        **({"forgery": forgery} if forgery else {}),
-        "frames_sampled": len(sampled),
-        "frames_used": len(top),
-        # Where a face was found and gave no landmarks, at least that one.
-        "faces_found": found.total()
-        + sum(d["code"] == "no_landmarks" and d["frame_index"] not in found for d in drops),
-        "frame_indices": list(top),
-        "frame_scores": frame_scores,
-        "faces": [
-            {
-                "frame_index": face.frame_index,
-                "box": [round(float(v), 1) for v in face.bbox],
-                "score": output["score"],
-            }
-            for face, output in zip(item.frames, outputs, strict=True)
-        ],
-        "drops": drops,
-        **({} if cut_short is None else {"warning": f"cut short: {cut_short}"}),
-    }
-
-
-def _no_frames(drops):
-    """Code and message for a file without a single face to score."""
-    code, count = collections.Counter(d["code"] for d in drops).most_common(1)[0]
-    detail = next(d["detail"] for d in drops if d["code"] == code)
-    return {
-        "code": code,
-        "message": detail if len(drops) == 1 else f"{detail} ({count} of {len(drops)} frames)",
-    }
-
-
 def _draw(record, item, outputs, out, folder, max_overlays):
     """Draws the pictures of one file into `out / folder`; returns their paths below `out` for its line."""
     from msddf_jax.show import plots  # not above: see the imports
@@ -289,15 +174,15 @@ def _draw(record, item, outputs, out, folder, max_overlays):
             old.unlink(missing_ok=True)  # of an earlier run, perhaps of another model
     title, pictures = pathlib.Path(record["file"]).name, {}
     if item.info is not None:
-        missing = {d["frame_index"] for d in record["drops"]} - set(record["frame_indices"])
-        image = plots.draw_timeline(
-            title,
-            record["frame_indices"],
-            record["frame_scores"],
-            verdict.Verdict(*(record[name] for name in verdict.Verdict._fields)),
-            missing=missing,
-            fps=item.info.fps,
-        )
+        judged = verdict.Verdict(*(record[name] for name in verdict.Verdict._fields))
+        named = [person["track"] for person in record["people"]].index(record["track"])
+        rows = records.timeline_rows(record, item)
+        for row in rows:
+            whole = row["stretch"]["frames"] == row["frames_used"]
+            if whole or not records.worth_a_word(row["stretch"], judged.threshold):
+                del row["stretch"]
+        in_range = not record.get("range", {}).get("out_of_range")
+        image = plots.draw_timeline(title, rows, judged, named=named, fps=item.info.fps, in_range=in_range)
         pictures["timeline"] = _write_png(out, folder / "timeline.png", image)
     pictures["overlays"] = []
     with_map = [i for i, output in enumerate(outputs) if "map" in output]
@@ -328,10 +213,8 @@ def _write_png(out, name, image):
 
 
 def _write_line(lines, record):
-    """Prints the line and appends it to the open file, whole or not at all."""
-    text = json.dumps(record, allow_nan=False)
-    tqdm.write(text, file=sys.stdout)
-    data, start = text.encode() + b"\n", lines.tell()
+    """Appends the line to the open file, whole or not at all."""
+    data, start = json.dumps(record, allow_nan=False).encode() + b"\n", lines.tell()
     with _writing(lines.name):
         try:
             if lines.write(data) != len(data):
@@ -352,8 +235,8 @@ def _writing(path):
 def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     keys = {"flag_values": values}
-    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True, **keys)
-    flags.DEFINE_string("out", None, "Folder for predictions.jsonl and the pictures.", required=True, **keys)
+    command.define_path("workdir", None, "Folder of a training run.", **keys)
+    command.define_path("out", None, "Folder for predictions.jsonl and the pictures.", required=True, **keys)
     flags.DEFINE_enum(
         "landmarks",
         "mediapipe",
@@ -361,6 +244,10 @@ def define_flags(values=flags.FLAGS) -> None:
         "Find faces with YuNet and MediaPipe, or read <stem>.landmarks.npy beside each file.",
         **keys,
     )
+    flags.DEFINE_enum("faces", "all", ("all", "largest"), "Of a video: everybody's, or the largest alone.", **keys)
+    command.define_path("manifest", None, "File for digests of all inputs, weights and results.", **keys)
+    command.define_path("replay", None, "Manifest whose files are scored again and compared.", **keys)
+    flags.DEFINE_boolean("json", False, "Print the JSON lines that are written, in place of lines for people.", **keys)
     ways = f"{', '.join(scores.AGGREGATES)} (top3); the config's by default."
     flags.DEFINE_string("aggregate", None, f"Score of a video from its frames': {ways}", **keys)
     flags.DEFINE_integer("num_frames", 32, "Frames sampled evenly from a video.", lower_bound=1, **keys)
@@ -387,42 +274,87 @@ def _import_ahead(landmarks):
 
 
 def main(argv) -> int:
-    """Score files. Returns the exit code: 0, or 1 where no file was scored, with one line that says why."""
+    """Score files. Returns the exit code: 0, or 1 where no file was scored, with one line that says why.
+
+    With --replay 0 where every digest and every digit is that of the manifest, else 1, a line for each that is not.
+    """
     values = flags.FLAGS
-    if len(argv) < 2:
-        logging.error("no file or folder given: python -m msddf_jax.predict --workdir DIR --out DIR FILE_OR_FOLDER...")
+    if (len(argv) < 2) != bool(values.replay):
+        logging.error(
+            "give files and folders, or --replay alone: python -m msddf_jax.predict --workdir DIR --out DIR FILE..."
+        )
         return 1
     # The checkpoint library reports every step of a restore; --verbosity=0 shows them.
     if "verbosity" in values and not values["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    _import_ahead(values.landmarks)
-    program_cache = inference.use_compilation_cache(values.compilation_cache) or None
     try:
-        model = inference.load_for_inference(values.workdir, program_cache)
-        aggregate = values.aggregate or model.config.get("aggregate", "mean")
-        records = predict_files(
-            model,
-            argv[1:],
-            values.out,
-            calibration=verdict.find_calibration(values.workdir, model, aggregate),
-            aggregate=aggregate,
-            landmarks=values.landmarks,
-            num_frames=values.num_frames,
-            batch_size=values.batch_size,
-            max_overlays=values.max_overlays,
-        )
+        return _replay(values) if values.replay else _score(values, argv[1:])
     except OutputError as error:
         logging.error("%s; finished files stand in %s", error, pathlib.Path(values.out) / "predictions.jsonl")
-        return 1
     except (FileNotFoundError, ValueError, fetch.ModelFileError, ImportError) as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise
         logging.error("%s: %s", type(error).__name__, error)
+    return 1
+
+
+def _score(values, paths):
+    if not values.workdir:
+        raise ValueError("--workdir is not given: the folder of a training run, or of converted weights")
+    settings = {name: getattr(values, name) for name in ("landmarks", "faces", "num_frames", "batch_size")}
+    model, aggregate, made = _run_model(values, values.workdir, paths, values.aggregate, settings)
+    if values.manifest:
+        from msddf_jax import manifest  # a quarter of a second, for those who want one
+
+        files = [record["file"] for record in made]
+        kept = manifest.make(
+            model, values.workdir, files, made, {**settings, "aggregate": aggregate}, sys.argv[1:]
+        )  # fmt: skip
+        with _writing(values.manifest):
+            manifest.write(values.manifest, kept)
+    return 0 if any("score" in record for record in made) else 1
+
+
+def _replay(values):
+    from msddf_jax import manifest
+
+    kept, folder = manifest.read(values.replay), pathlib.Path(values.replay).parent
+    problems = manifest.check(kept, folder)
+    for line in problems:
+        print(f"differs: {line}")
+    for line in manifest.notes(kept):
+        print(f"note: {line}")
+    workdir, files = manifest.replay_inputs(kept, folder)
+    settings = dict(kept["settings"])
+    _, _, made = _run_model(values, workdir, files, settings.pop("aggregate"), settings)
+    different = manifest.compare(kept["records"], made)
+    for line in different:
+        print(f"differs: {line}")
+    if problems or different:
+        print(f"NOT THE SAME: {len(problems)} files or settings and {len(different)} figures differ")
         return 1
-    scored = sum("score" in record for record in records)
-    results = pathlib.Path(values.out) / "predictions.jsonl"
-    print(f"{scored} of {len(records)} files scored: {results}", file=sys.stderr)
-    return 0 if scored else 1
+    print(f"the same: {len(made)} files, every digest and every digit")
+    return 0
+
+
+def _run_model(values, workdir, paths, aggregate, settings):
+    """(model, aggregate, records) of some files; settings: keywords of `predict_files`."""
+    _import_ahead(settings["landmarks"])
+    program_cache = inference.use_compilation_cache(values.compilation_cache) or None
+    model = inference.load_for_inference(workdir, program_cache)
+    aggregate = aggregate or model.config.get("aggregate", "mean")
+    made = predict_files(
+        model,
+        paths,
+        values.out,
+        calibration=verdict.find_calibration(workdir, model, aggregate),
+        fitted=novelty.find(workdir, model),
+        aggregate=aggregate,
+        max_overlays=values.max_overlays,
+        as_json=values.json,
+        **settings,
+    )
+    return model, aggregate, made
 
 
 def _run(argv):

@@ -91,12 +91,12 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
+    command.define_path("workdir", None, "Folder of a training run.", required=True)
     flags.DEFINE_list("grids", list(robustness.GRIDS), f"Which of {', '.join(robustness.GRIDS)}.")
     flags.DEFINE_list("evals", None, "Which of the config's evals; all by default.")
     flags.DEFINE_integer("max_videos", None, "Videos of each eval, half of them real; all by default.", lower_bound=2)
-    flags.DEFINE_string("transfer_from", None, "Workdir of another run whose gradient makes the transfer attack.")
-    flags.DEFINE_string("data_dir", None, "Where built data sets are, if not where the config says.")
+    command.define_path("transfer_from", None, "Workdir of another run whose gradient makes the transfer attack.")
+    command.define_path("data_dir", None, "Where built data sets are, if not where the config says.")
     flags.DEFINE_integer("batch_size", None, "Images scored at once, if not as the config says.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of noise, blocks and random starts.", lower_bound=0)
     app.run(main)

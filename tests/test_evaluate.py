@@ -12,7 +12,7 @@ import pytest
 from msddf_jax import compare, evaluate
 from msddf_jax.data import methods, schema
 from msddf_jax.inference import Inference
-from msddf_jax.statistics import verdict
+from msddf_jax.statistics import novelty, verdict
 
 SIZE, FRAMES = 16, 2
 
@@ -44,6 +44,7 @@ class MemorySource:
             "attributes": np.zeros(len(schema.ATTRIBUTES), np.uint8),
             "has_attributes": np.zeros(len(schema.ATTRIBUTES), bool),
             "identity": np.int32(-1),
+            "domain": np.int32(0),
             "group": np.int32(-1),
             "_mask": np.bool_(True),
             **dict.fromkeys(schema.HOST_FIELDS, ""),
@@ -72,6 +73,12 @@ def predict(weights, batch):
     return {"score": jax.nn.sigmoid(weights * (score - 0.5)), "map": jnp.broadcast_to(heat, (len(score), 4, 4))}
 
 
+@jax.jit
+def predict_with_feature(weights, batch):
+    image = batch["image"].astype(jnp.float32)
+    return predict(weights, batch) | {"feature": jnp.stack([image.mean((1, 2, 3)), image[:, 0, 0, 0]], axis=1)}
+
+
 def make_config(**select):
     evals = {"val": {"name": "toy/c23", "split": "validation"}, "test": {"name": "toy/c23", "split": "test"}}
     data = {"eval_batch_size": 8, "image_size": SIZE, "num_threads": 0, "data_dir": ""}
@@ -84,7 +91,7 @@ def make_config(**select):
 def run(tmp_path, monkeypatch):
     """Evaluates a "workdir" of a given config and weight, in tmp_path/<name>."""
 
-    def evaluate_one(config, name="a", weight=12.0, sets=None, **settings):
+    def evaluate_one(config, name="a", weight=12.0, sets=None, predict=predict, **settings):
         model = Inference(config, predict, jnp.float32(weight), 7, "best")
         monkeypatch.setattr(evaluate, "load_for_inference", lambda workdir: model)
         sets = {"test": make_set(1), "val": make_set(0)} if sets is None else sets
@@ -126,6 +133,26 @@ def test_the_calibration_is_of_the_validation_set_and_applies_to_all(run):
     assert again["test/video_accuracy_val"] == results["test/video_accuracy_val"]
     _, other = run(make_config(**SELECT), sets={"test": make_set(1)}, aggregate="max")
     assert "test/video_accuracy_val" not in other and "is of aggregate 'mean'" in other["_about"]["no_calibration"]
+
+
+def test_the_range_is_of_the_validation_sets_features(run, capsys):
+    folder, results = run(make_config(**SELECT), predict=predict_with_feature)
+    fitted, why = novelty.fitted_of(folder, step=7, weights="best")
+    assert why == "" and (fitted["fitted_on"], fitted["split"]) == ("val", "validation")
+    # Twenty reals and the fakes of their names are one group each.
+    assert (fitted["num_videos"], fitted["num_groups"], fitted["num_frames"]) == (40, 20, 40 * FRAMES)
+    assert fitted["means"].shape == (2, 2) and fitted["means"][0, 0] < fitted["means"][1, 0]
+    about = results["_about"]["range"]
+    assert about == {key: value for key, value in fitted.items() if key not in novelty.ARRAYS}
+    told = f"further than {fitted['threshold']:.3g} from those of val (40 videos in 20 groups)"
+    assert told in capsys.readouterr().out
+    inside, outside = np.float32([[95, 95], [96, 96]]), np.float32([[95, 255], [96, 255]])
+    assert not novelty.judge(inside, fitted)["out_of_range"] and novelty.judge(outside, fitted)["out_of_range"]
+    # The test set alone leaves it; a detector without features takes it away.
+    run(make_config(**SELECT), predict=predict_with_feature, sets={"test": make_set(1)})
+    assert novelty.load(folder) is not None
+    _, results = run(make_config(**SELECT))
+    assert novelty.load(folder) is None and results["_about"]["range"] is None
 
 
 @pytest.mark.parametrize(

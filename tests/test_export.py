@@ -1,5 +1,6 @@
 """What leaves a workdir: the same names and numbers, one artifact for any batch that runs without this project."""
 
+import ast
 import hashlib
 import json
 import subprocess
@@ -18,7 +19,9 @@ from safetensors.numpy import load_file
 from tiny import tiny_config
 
 from msddf_jax import checkpoint, detector, export, inference, trees
+from msddf_jax.faces import image_file
 from msddf_jax.models import clip
+from msddf_jax.opencv import cv2
 
 SIZE = 48  # of the crops; the ViT's own is 64, so the artifact resizes
 
@@ -97,7 +100,7 @@ def test_one_artifact_gives_what_predict_gives_for_any_batch(exported, model):
     assert np.ptp(expected["score"]) > 1e-4  # the images matter
     for count in (1, 3, 7):
         got = artifact.call(images[:count])
-        assert set(got) == set(expected) == {"score", "map", "type", "regions", "strength"}
+        assert set(got) == set(expected) == {"score", "map", "type", "regions", "strength", "feature"}
         for name in expected:
             assert got[name].shape == (count, *expected[name].shape[1:])
             np.testing.assert_allclose(got[name], expected[name][:count], rtol=0, atol=1e-6)
@@ -141,7 +144,74 @@ def test_the_example_runs_where_this_project_is_not(exported, model, tmp_path):
     np.testing.assert_allclose([float(score) for score, _ in scores], expected, rtol=0, atol=1.1e-6)
     source = (exported[1] / "run.py").read_text()
     compile(source, "run.py", "exec")
-    assert len([line for line in source.splitlines() if line.strip()]) <= 25
+    assert len([line for line in source.splitlines() if line.strip()]) <= 45
+
+
+def _read_of_the_example():
+    """The function of run.py that reads files, without the model that its other lines load."""
+    functions = [node for node in ast.parse(export.RUN).body if isinstance(node, ast.FunctionDef)]
+    space = {"np": np, "sys": sys, "side": SIZE}
+    exec(compile(ast.Module(functions, []), "run.py", "exec"), space)
+    return space["read"]
+
+
+def _odd_crops(folder):
+    """Crops in the forms that image files come in: {name: path}."""
+    rgb = crops(1)[0]
+    grey = rgb[..., 1].astype(np.uint16) * 256 + rgb[..., 0]
+    paths = {}
+
+    def save(name, image, **keys):
+        paths[name] = folder / name
+        if isinstance(image, np.ndarray) and image.dtype == np.uint16 and image.ndim == 3:
+            assert cv2.imwrite(str(paths[name]), image)  # Pillow writes no colour of 16 bits
+        else:
+            image = image if isinstance(image, PIL.Image.Image) else PIL.Image.fromarray(image)
+            image.save(paths[name], **keys)
+
+    for turn in range(1, 9):
+        exif = PIL.Image.Exif()
+        exif[0x0112] = turn
+        save(f"turned{turn}.jpg", rgb, exif=exif, quality=95)
+        save(f"turned{turn}.png", grey, exif=exif)
+    whole = PIL.Image.fromarray(rgb)
+    for mode in ("RGB", "L", "LA", "RGBA", "P", "1"):
+        save(f"{mode}.png", whole.convert(mode))
+    save("cmyk.jpg", whole.convert("CMYK"))
+    save("grey16.tif", grey)
+    save("12in16.png", grey >> 4)
+    save("5in16.png", grey >> 11)
+    save("black16.png", 0 * grey)
+    save("int32.tif", grey.astype(np.int32))
+    for name, scale in (("float1", 1 / 255), ("float255", 1), ("nan", np.nan), ("negative", -1 / 255)):
+        save(f"{name}.tif", (rgb[..., 0] * scale).astype(np.float32))
+    deep = rgb.astype(np.uint16) * 257
+    for suffix in ("png", "tif"):
+        save(f"colour16.{suffix}", deep)
+        save(f"colour12in16.{suffix}", deep >> 4)
+        save(f"colour7in16.{suffix}", deep >> 9)
+    return paths
+
+
+def test_the_example_reads_images_as_predict_does(tmp_path):
+    read, refused = _read_of_the_example(), set()
+    for name, path in _odd_crops(tmp_path).items():
+        try:
+            expected = image_file.read_image(path)
+        except image_file.ImageError as error:
+            refused.add(name)
+            assert error.code == "image_depth"
+            with pytest.raises(SystemExit, match=f"{name}: numbers of more than 8 bits"):
+                read(str(path))
+        else:
+            np.testing.assert_array_equal(read(str(path)), expected, err_msg=name)
+    assert refused == {
+        "12in16.png", "5in16.png", "int32.tif", "float255.tif", "nan.tif", "negative.tif", "colour12in16.png",
+        "colour7in16.png", "colour12in16.tif", "colour7in16.tif",
+    }  # fmt: skip
+    # They are not all alike: a turned one differs, and 16 bits are the 8 above.
+    assert np.ptp(read(str(tmp_path / "turned1.png"))) > 200
+    assert (read(str(tmp_path / "turned6.jpg")) != read(str(tmp_path / "turned1.jpg"))).any()
 
 
 def test_the_example_refuses_a_crop_of_another_size(exported, tmp_path):

@@ -235,8 +235,9 @@ def test_image_with_models():
     assert [face.bbox.tolist() for face in out.frames] == [boxes[0], boxes[2]]
     assert [drop.code for drop in out.drops] == ["no_landmarks"]
     assert [face.num_faces for face in out.frames] == [3, 3]
-    one = extract.extract_faces_image(image, detector=detector, landmarker=landmarker, size=64)
+    one = extract.extract_faces_image(image, detector=detector, landmarker=landmarker, size=64, max_faces=1)
     assert len(one.frames) == 1
+    assert one.drops == [extract.Drop(-1, "more_faces", "3 faces, of which the 1 largest are scored")]
     none = extract.extract_faces_image(image, detector=lambda image: [], landmarker=landmarker)
     assert not none.frames and [drop.code for drop in none.drops] == ["no_face"]
 

@@ -77,6 +77,27 @@ def test_failed_download_says_both_ways(monkeypatch, error):
     assert "MSDDF_MODELS" in message and "--landmarks=sidecar" in message
 
 
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/null"])
+def test_a_home_that_cannot_be_written_is_told_before_the_download(monkeypatch, home):
+    def retrieve(*args, **kwargs):
+        raise AssertionError("nothing to download into")
+
+    for name in ("MSDDF_MODELS", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    with pytest.raises(fetch.ModelFileError, match="cannot keep face_landmarker") as caught:
+        fetch.model_file("face_landmarker")
+    assert home in str(caught.value) and "set MSDDF_MODELS to that folder" in str(caught.value)
+
+
+def test_the_folder_of_the_environment_may_start_with_the_home(tiny_model, tmp_path, monkeypatch):
+    (tmp_path / tiny_model).write_bytes(b"model")
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    monkeypatch.setenv("MSDDF_MODELS", f"~/{tmp_path.name}")
+    assert fetch.model_file("yunet") == tmp_path / tiny_model
+
+
 def test_every_model_has_a_checksum_and_a_licence():
     for file_name, sha256, url, licence in fetch.MODELS.values():
         assert len(sha256) == 64 and set(sha256) <= set("0123456789abcdef")

@@ -225,6 +225,27 @@ def test_another_file_or_half_of_one_is_never_kept(site, tmp_path):
     assert not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/null"])
+def test_a_home_that_cannot_be_written_is_told_before_the_download(site, monkeypatch, home):
+    address, served, asked = site
+    (served / "net.pth").write_bytes(b"abc")
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(hub, "CACHE", "~/.cache/msddf_jax/weights")
+    with pytest.raises(FileNotFoundError, match=f"no place for .*{home}.*set MSDDF_WEIGHTS to a folder of yours"):
+        hub.locate(f"{address}/net.pth#sha256=ba7816bf")
+    assert not asked
+
+
+def test_paths_in_a_config_may_start_with_the_home(site, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "net.pth").write_bytes(b"abc")
+    assert hub.locate("~/own/net.pth#sha256=ba7816bf") == tmp_path / "own" / "net.pth"
+    monkeypatch.setenv("MSDDF_WEIGHTS", "~/own")
+    address = site[0]
+    assert hub.locate("weights/net.pth") == hub.locate(f"{address}/net.pth#sha256=ba7816bf") == tmp_path / "own/net.pth"
+
+
 def test_an_address_without_a_network_says_where_to_put_the_file(site):
     address, _, _ = site
     with pytest.raises(

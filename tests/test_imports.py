@@ -13,14 +13,14 @@ NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__in
 
 # A module may import from its own level or from one above it in this list.
 LEVELS = (
-    ("command", "experiments", "opencv", "trees", "losses", "statistics", "data.schema", "data.methods"),
+    ("command", "paths", "experiments", "opencv", "trees", "losses", "statistics", "data.schema", "data.methods"),
     ("models", "synth", "faces"),
     ("optim", "sharding", "checkpoint", "cpu", "logs", "data", "weights", "steps"),
     ("adversary",),
     ("hooks",),
     ("detectors",),
     ("detector",),
-    ("evaluators", "compare", "saliency", "inference"),
+    ("evaluators", "compare", "saliency", "inference", "manifest"),
     ("show",),
     ("evaluate", "faithfulness", "embedding", "report", "predict", "app", "export", "model_card", "stress", "explain"),
     ("train_step",),
@@ -107,6 +107,7 @@ def test_data_prep_and_configs_stay_outside():
     allowed = (
         "msddf_jax",
         "msddf_jax.opencv",
+        "msddf_jax.paths",
         "msddf_jax.faces",
         "msddf_jax.data",
         "msddf_jax.data.methods",

@@ -14,14 +14,21 @@ def _pixels(image, color):
     return np.argwhere(np.abs(image.astype(int) - np.rint(np.array(color) * 255)).max(axis=-1) <= 2)
 
 
+def _draw(title, frames, scores, judged=None, missing=(), **kwargs):
+    """The timeline of one person."""
+    judged = judged or judge(scores if len(scores) else [0.5])
+    person = {"frames": frames, "scores": scores, "missing": missing, "score": judged.score}
+    return plots.draw_timeline(title, [person], judged, **kwargs)
+
+
 def _timeline(scores, **kwargs):
-    return plots.draw_timeline("clip.mp4", np.arange(len(scores)) * 10, scores, judge(scores), **kwargs)
+    return _draw("clip.mp4", np.arange(len(scores)) * 10, scores, **kwargs)
 
 
 def test_the_timeline_shows_the_verdict_it_is_given():
     # The mean of these is real and their highest fake: whoever judged says which, not the picture.
     scores, frames = [0.1, 0.2, 0.9], [0, 10, 20]
-    mean, highest = (plots.draw_timeline("c", frames, scores, judge(scores, None, how)) for how in ("mean", "max"))
+    mean, highest = (_draw("c", frames, scores, judge(scores, None, how)) for how in ("mean", "max"))
     for image, color, other in ((mean, BLUE, RED), (highest, RED, BLUE)):
         row = lambda c, image=image: np.bincount(_pixels(image, c)[:, 0], minlength=400).max()
         # A line over the whole width in the colour of the label.
@@ -42,10 +49,10 @@ def test_timeline_higher_scores_stand_higher():
 
 
 def test_timeline_takes_frames_in_any_order_and_marks_those_without_a_score():
-    a = plots.draw_timeline("c", [0, 10, 20], [0.1, 0.9, 0.4], judge([0.1, 0.9, 0.4]), missing=[15, 5], fps=25)
-    b = plots.draw_timeline("c", [20, 0, 10], [0.4, 0.1, 0.9], judge([0.4, 0.1, 0.9]), missing=[5, 15], fps=25)
+    a = _draw("c", [0, 10, 20], [0.1, 0.9, 0.4], missing=[15, 5], fps=25)
+    b = _draw("c", [20, 0, 10], [0.4, 0.1, 0.9], missing=[5, 15], fps=25)
     np.testing.assert_array_equal(a, b)
-    without = plots.draw_timeline("c", [0, 10, 20], [0.1, 0.9, 0.4], judge([0.1, 0.9, 0.4]), fps=25)
+    without = _draw("c", [0, 10, 20], [0.1, 0.9, 0.4], fps=25)
     black = (0.0, 0.0, 0.0)
     assert len(_pixels(a[200:330], black)) > len(_pixels(without[200:330], black)) + 20
 
@@ -53,7 +60,7 @@ def test_timeline_takes_frames_in_any_order_and_marks_those_without_a_score():
 @pytest.mark.parametrize("title", ["$a_{$.mp4", "視頻.mp4", "two\nlines", "half \udcff", "x" * 500, ""])
 @pytest.mark.filterwarnings("error")
 def test_any_file_name_is_a_title(title):
-    assert plots.draw_timeline(title, [0], [0.5], judge([0.5]), fps=0.0).shape == (400, 900, 3)
+    assert _draw(title, [0], [0.5], fps=0.0).shape == (400, 900, 3)
     assert plots.draw_overlay(np.zeros((16, 16, 3), np.uint8), np.zeros((2, 2)), title).shape == (390, 740, 3)
 
 
@@ -81,10 +88,10 @@ def test_overlay_shows_the_crop_unchanged():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: plots.draw_timeline("c", [], [], judge([0.5])), "N >= 1"),
-        (lambda: plots.draw_timeline("c", [0, 1], [0.5], judge([0.5])), r"\(2,\) and \(1,\)"),
-        (lambda: plots.draw_timeline("c", [0], [1.5], judge([0.5])), r"outside \[0, 1\]"),
-        (lambda: plots.draw_timeline("c", [0], [np.nan], judge([0.5])), r"outside \[0, 1\]"),
+        (lambda: _draw("c", [], [], judge([0.5])), "N >= 1"),
+        (lambda: _draw("c", [0, 1], [0.5], judge([0.5])), r"\(2,\) and \(1,\)"),
+        (lambda: _draw("c", [0], [1.5], judge([0.5])), r"outside \[0, 1\]"),
+        (lambda: _draw("c", [0], [np.nan], judge([0.5])), r"outside \[0, 1\]"),
         (lambda: plots.draw_overlay(np.zeros((8, 8, 3)), np.zeros((2, 2)), "c"), "uint8 RGB"),
         (lambda: plots.draw_overlay(np.zeros((8, 8, 3), np.uint8), np.zeros((2, 2, 1)), "c"), r"\[g, g\]"),
         (lambda: plots.draw_overlay(np.zeros((8, 8, 3), np.uint8), np.full((2, 2), -1.0), "c"), "the map"),

@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from absl import flags
+from app_server import make_workdir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
@@ -17,8 +18,9 @@ from msddf_jax import inference, predict
 from msddf_jax.data import schema
 from msddf_jax.faces import align, extract, fetch, video
 from msddf_jax.faces.landmarks import to_dlib_order
+from msddf_jax.show import records
 from msddf_jax.show import verdict as shown
-from msddf_jax.statistics import metrics, verdict
+from msddf_jax.statistics import metrics, novelty, verdict
 
 SIZE = 32
 batches = []
@@ -77,7 +79,7 @@ def read_lines(out):
 
 def test_a_video_gives_one_line_and_its_pictures(tmp_path, capsys):
     clip = write_clip(tmp_path / "in" / "clip", [40] * 3 + [230] * 6, missing=[8])
-    [record] = run([clip], tmp_path / "out", num_frames=5, max_overlays=3)
+    [record] = run([clip], tmp_path / "out", num_frames=5, max_overlays=3, as_json=True)
     assert read_lines(tmp_path / "out") == [record]
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [record]
     assert record["file"] == str(clip) and record["kind"] == "video"
@@ -163,7 +165,7 @@ def test_every_command_gives_the_same_verdict(scores, fitted, aggregate):
     model = inference.Inference(ConfigDict({"data": {}}), score, None, 1, "best")
     calibration = None if fitted is None else make_calibration(*fitted, aggregate=aggregate)
     outputs = inference.score_crops(model, [face.image for face in found.frames])
-    line = predict._summarize(found, outputs, calibration, aggregate)
+    line = records.summarize(found, outputs, calibration, aggregate)
     page = shown.judge(model, found, calibration, aggregate)["judged"]
     assert (line["score"], line["probability"], line["label"]) == page[:3]
     assert (line["label"] == "fake") == (line["probability"] > 0.5)
@@ -302,7 +304,7 @@ def test_a_full_disk_is_one_error_and_keeps_whole_lines(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(predict.os, "replace", replace)
     with pytest.raises(predict.OutputError, match=r"cannot write .*overlay_000000_0\.png: No space left"):
-        run(images, tmp_path / "out")
+        run(images, tmp_path / "out", as_json=True)
     assert [r["file"] for r in read_lines(tmp_path / "out")] == [str(images[0])]
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [r["file"] for r in printed] == [str(path) for path in images[:2]]  # the second score is not lost
@@ -346,7 +348,14 @@ def test_exit_codes_and_messages(tmp_path, monkeypatch, capsys):
     good, bad = write_image(tmp_path / "good.png", 200), tmp_path / "missing.png"
     sidecar = "--landmarks=sidecar"
     assert call_main(monkeypatch, [bad, good], "w", tmp_path / "out", sidecar) == 0
-    assert "1 of 2 files scored" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert capsys.readouterr().out.splitlines() == [
+        "missing.png  not scored: no such file or folder [not_found]",
+        "good.png     FAKE score 0.78; 1 face",
+        "2 files: 1 fake, 1 not scored",
+        f"JSON: {out / 'predictions.jsonl'}",
+        f"images: {out / 'pictures'}",
+    ]
     assert read_lines(tmp_path / "out")[1]["calibration"] is None
     assert call_main(monkeypatch, [bad], "w", tmp_path / "out", sidecar) == 1
     assert read_lines(tmp_path / "out")[0]["error"]["code"] == "not_found"
@@ -368,11 +377,61 @@ def test_the_command_reads_the_calibration_of_the_workdir(tmp_path, monkeypatch)
         [record] = read_lines(tmp_path / "out")
         assert record["calibration"] == ({"fitted_on": "val", "threshold": 0.9} if why is None else None)
         assert record["label"] == ("real" if record["score"] <= record["threshold"] else "fake")
-        assert (not lines) if why is None else (len(lines) == 1 and why in lines[0] and "\n" not in lines[0])
+        said = [line for line in lines if "out of range" not in line]
+        assert (not said) if why is None else (len(said) == 1 and why in said[0] and "\n" not in said[0])
     assert call_main(*settings, "--aggregate=max") == 0 and read_lines(tmp_path / "out")[0]["calibration"] is not None
     assert call_main(*settings, "--aggregate=min") == 1
     path.write_text(json.dumps({"temperature": 2.0, "threshold": 0.9}))
     assert call_main(*settings) == 1
+
+
+def test_a_manifest_is_replayed_and_one_changed_byte_is_named(tmp_path, monkeypatch, capsys):
+    workdir = make_workdir(tmp_path / "run")
+    clip = write_clip(tmp_path / "in" / "clip", [40, 200] * 4)
+    image, kept = write_image(tmp_path / "in" / "face.png", 120), tmp_path / "kept.json"
+    settings = ("--landmarks=sidecar", "--compilation_cache=", "--num_frames=4")
+    assert call_main(monkeypatch, [tmp_path / "in"], workdir, tmp_path / "a", *settings, f"--manifest={kept}") == 0
+    replay = lambda: call_main(monkeypatch, [], workdir, tmp_path / "b", f"--replay={kept}", "--compilation_cache=")
+    assert replay() == 0
+    assert "the same: 2 files, every digest and every digit" in capsys.readouterr().out
+    points = image.with_name("face.landmarks.npy")
+    data = points.read_bytes()
+    points.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
+    assert replay() == 1
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("differs: ")]
+    assert any("face.landmarks.npy" in line for line in said) and not any("clip" in line for line in said), said
+    # Files beside a replay, or neither, are no command.
+    assert call_main(monkeypatch, [clip], workdir, tmp_path / "b", f"--replay={kept}") == 1
+    assert call_main(monkeypatch, [], workdir, tmp_path / "b") == 1
+
+
+def with_features(params, batch):
+    """`brightness`, and as feature the brightness twice over, with a little that differs."""
+    out, grey = brightness(params, batch), batch["image"].astype(np.float32).mean((1, 2, 3))
+    return out | {"feature": np.stack([grey, grey**2 / 255 + batch["image"][:, 16, 16, 0] % 7], 1)}
+
+
+def test_a_file_out_of_range_gets_no_verdict(tmp_path, capsys):
+    """Fitted on dark faces; a bright one is unlike them, however sure the score is."""
+    rng = np.random.default_rng(0)
+    dark = rng.normal(60, 4, 120)
+    features = np.stack([dark, dark**2 / 255 + rng.integers(0, 7, 120)], 1)
+    fitted = novelty.fit(features, np.arange(120), np.arange(120) % 2)
+    files = [write_image(tmp_path / f"{level}.png", level) for level in (72, 250)]
+    usual, strange = predict.predict_files(
+        make_model(with_features), files, tmp_path / "out", landmarks="sidecar", fitted=fitted
+    )
+    assert not usual["range"]["out_of_range"] and "warning" not in usual
+    assert strange["range"]["out_of_range"] and strange["range"]["distance"] > strange["range"]["threshold"]
+    assert strange["warning"] == "unlike the files that this detector was measured on"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "250.png WARNING unlike the files" in said and "no verdict (score 0." in said and "FAKE" not in said
+    assert "2 files: 1 real, 1 no verdict" in said
+    model = inference.Inference(ConfigDict({"data": {}}), with_features, 1.0, 400, "best")
+    crop = np.full((SIZE, SIZE, 3), 250, np.uint8)
+    faces = [extract.FaceFrame(0, crop, None, np.zeros(4), np.eye(3), None, 1)]
+    page = shown.render_verdict(shown.judge(model, extract.Extraction(faces, [], None, 1), None, "mean", fitted))
+    assert "No verdict" in page and "<b>fake</b>" not in page and "unlike the files" in page
 
 
 def test_no_model_is_one_line_and_exit_code_1(tmp_path, monkeypatch):

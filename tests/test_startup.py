@@ -46,6 +46,29 @@ def test_the_cache_folder_is_the_users_own_unless_jax_has_one(no_cache, tmp_path
     assert inference.use_compilation_cache(str(tmp_path / "other")) == folder
 
 
+@pytest.mark.parametrize("home", ["/proc/none", os.devnull])
+def test_a_home_that_cannot_be_written_costs_the_cache_alone(no_cache, monkeypatch, caplog, home):
+    monkeypatch.setenv("HOME", home)
+    assert inference.use_compilation_cache(predict.COMPILATION_CACHE) is None
+    assert jax.config.jax_compilation_cache_dir is None
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1 and home in told[0] and "JAX_COMPILATION_CACHE_DIR" in told[0]
+
+
+def test_a_user_without_a_home_gets_no_folder_of_that_name(no_cache, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is for a user that no list has
+    assert inference.use_compilation_cache("~/cache") is None
+    assert "HOME" in caplog.text and not list(tmp_path.iterdir())
+
+
+def test_programs_that_cannot_be_kept_are_used_all_the_same(workdir, caplog):
+    cache = f"{os.devnull}/cache"
+    np.testing.assert_allclose(_scores(workdir, cache), _scores(workdir), rtol=0, atol=1e-6)
+    told = [record for record in caplog.records if "not kept" in record.getMessage()]
+    assert len(told) == 1
+
+
 def test_another_instruction_set_has_a_cache_of_its_own(no_cache, tmp_path, monkeypatch):
     here = inference.use_compilation_cache(str(tmp_path))
     jax.config.update("jax_compilation_cache_dir", None)

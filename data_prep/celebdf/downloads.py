@@ -2,7 +2,7 @@
 
 import re
 
-from data_prep import listing
+from data_prep import contents, listing
 from data_prep.catalog import DownloadError, Problem, make_fields, missing_files
 
 CONFIGS = ("v1", "v2", "pp", "v1_derivedval", "v2_derivedval", "pp_derivedval")
@@ -177,7 +177,7 @@ def _folders(root, version, problems):
 
 
 def _subfolders(folder):
-    return {path.name for path in folder.glob("*") if path.is_dir()}
+    return {path.name for path in contents.matching(folder, "*") if path.is_dir()}
 
 
 def _pick(parent, name, problems):

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from data_prep import listing
+from data_prep import contents, listing
 from data_prep.catalog import DownloadError, Problem, make_fields, missing_files
 
 VARIANTS = (
@@ -157,7 +157,7 @@ def _source_reals(root, split_of, problems):
                 f"actor {stem[4:]} is in {side[stem[4:]]} and in {split} of lists/splits [duplicate_key]"
             )
     base, entries = root / "source_videos", []
-    for path in sorted(base.rglob("*.mp4")):
+    for path in contents.matching(base, "**/*.mp4"):
         relative = path.relative_to(base)
         actor = relative.parts[0]
         if len(relative.parts) < 2 or not _ACTOR.fullmatch(actor):
@@ -179,7 +179,7 @@ def _source_reals(root, split_of, problems):
 def _read_distortions(root, variant, problems):
     """{fake's stem: "<type>:<level> ..."} of a variant, from the meta lists: lines of <path> <type>:<level> ..."""
     found = {}
-    for path in sorted((root / _META).glob("*.txt")):
+    for path in contents.matching(root / _META, "*.txt"):
         for number, line in listing.read_lines(path):
             name, *levels = line.replace("\\", "/").split()
             if not levels or not all(re.fullmatch(r"[^\s:]+:[^\s:]+", level) for level in levels):

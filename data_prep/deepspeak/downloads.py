@@ -2,7 +2,7 @@
 
 import re
 
-from data_prep import listing
+from data_prep import contents, listing
 from data_prep.catalog import DownloadError, Problem, make_fields
 
 CONFIGS = ("v1", "v1_1")
@@ -107,7 +107,7 @@ def _root(root, config):
 def _split_list(root, options):
     if options.lists is not None:
         return listing.find_list(root, SPLIT_LIST, options)
-    found = sorted(root.rglob(SPLIT_LIST))
+    found = contents.matching(root, f"**/{SPLIT_LIST}")
     if len(found) != 1:
         shown = f"{len(found)} files {', '.join(map(str, found[:5]))}" if found else "none"
         raise DownloadError(f"expected one {SPLIT_LIST} below {root}, found {shown} [missing_list]")

@@ -1,11 +1,10 @@
 """Which cropped frames a download of DF40 holds; the README beside this file has the layout."""
 
 import json
-import os
 import pathlib
 import re
 
-from data_prep import listing
+from data_prep import contents, listing
 from data_prep.catalog import DownloadError, Entry, Problem, make_fields, missing_files
 from data_prep.df40 import names
 from data_prep.dfb import stems
@@ -73,10 +72,10 @@ def images_below(folder):
     are videos of one frame. Folders named frames and frames_all count as not there; landmarks and masks are no frames.
     """
     found = []
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in _NOT_FRAMES)
-        images = sorted(name for name in files if name.lower().endswith(_IMAGES) and not name.startswith("."))
-        relative = pathlib.Path(where).relative_to(folder)
+    for where, folders, files in contents.walk(folder):
+        folders[:] = [name for name in folders if name not in _NOT_FRAMES]
+        images = [name for name in files if name.lower().endswith(_IMAGES)]
+        relative = where.relative_to(folder)
         parts = [part for part in relative.parts if part not in _FRAMES]
         paths = [(relative / name).as_posix() for name in images]
         numbers = [pathlib.Path(name).stem for name in images]
@@ -94,7 +93,7 @@ def images_below(folder):
 
 def _method_folder(parent, method):
     """The folder of a method under whatever of its names it has."""
-    there = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+    there = [path.name for path in contents.children(parent) if path.is_dir()] if parent.is_dir() else []
     found = [name for name in there if names.method_of(name) == method]
     if len(found) > 1:
         raise DownloadError(f"{parent} has {' and '.join(found)}, which are one method: keep one [duplicate_key]")
@@ -106,7 +105,7 @@ def _method_folder(parent, method):
 def _folder_entries(root, folder, split, method, domain, problems, of=""):
     """Entries of one folder. domain: "ff", "cdf" or "" where names say nothing. of: the method whose reals they are."""
     if not folder.is_dir():
-        there = sorted(path.name for path in folder.parent.iterdir())
+        there = [path.name for path in contents.children(folder.parent)]
         raise DownloadError(f"no folder {folder}; there are {', '.join(there) or 'none'} [missing_root]")
     unit = folder.relative_to(root).as_posix()
     entries, nobody = [], []

@@ -11,6 +11,7 @@ import json
 import re
 from typing import NamedTuple
 
+from data_prep import contents
 from data_prep.df40 import names as df40_names
 from data_prep.dfb import labels
 from data_prep.layout import PreparedDataError
@@ -43,7 +44,7 @@ def find_json(root, dataset, compression):
     """
     stems = [f"{dataset}_{compression}", dataset] if compression not in ("c23", "none") else [dataset]
     for stem in stems:
-        found = sorted({path for folder in _JSON_FOLDERS for path in root.glob(f"{folder}/{stem}.json")})
+        found = sorted({path for folder in _JSON_FOLDERS for path in contents.matching(root, f"{folder}/{stem}.json")})
         if len(found) > 1:
             raise PreparedDataError(f"several {stem}.json: {', '.join(map(str, found))}; keep the one of these frames")
         if found:
@@ -183,10 +184,14 @@ def _entries(listed, where, counts, path, compression):
             raise PreparedDataError(f"{path}: {where} has no {compression}; it has {', '.join(levels)}")
         listed = {taken[0]: listed[taken[0]]}
     for key, value in listed.items():
+        if not contents.is_listed(key):
+            continue
         if _is_entry(value):
             yield "", key, value
         elif isinstance(value, dict) and "frames" not in value and (value or key in LEVELS):
             for name, entry in value.items():
+                if not contents.is_listed(name):
+                    continue
                 if _is_entry(entry):
                     yield key, name, entry
                 else:
@@ -213,6 +218,7 @@ def _check_label(path, where, entry, label):
 
 
 def _frames(paths, dataset, where):
+    paths = [path for path in paths if contents.is_listed(path)]
     found = [normalise(path, dataset) for path in paths]
     if None in found:
         raise PreparedDataError(f"{where}: {paths[found.index(None)]!r} is no path below the data set's folder")

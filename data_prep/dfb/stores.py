@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import features
+from data_prep import contents, features
 from data_prep.layout import PreparedDataError
 from msddf_jax.data import schema
 
@@ -67,8 +67,8 @@ def open_rgb(root, folders):
         if not folder.is_dir():
             return {}
         return {
-            video.name: [f"{unit}/frames/{video.name}/{image.name}" for image in video.glob("*.png")]
-            for video in sorted(folder.iterdir())
+            video.name: [f"{unit}/frames/{video.name}/{image.name}" for image in contents.matching(video, "*.png")]
+            for video in contents.children(folder)
             if video.is_dir()
         }
 
@@ -106,7 +106,7 @@ def open_lmdb(root, folders, probes):
             found = cursor.set_range(prefix)
             while found and cursor.key().startswith(prefix):
                 name = cursor.key()[len(prefix) :].decode(errors="replace").replace("\\", "/")
-                if name.count("/") == 1 and name.endswith(".png"):
+                if name.count("/") == 1 and name.endswith(".png") and contents.is_data(name):
                     videos.setdefault(name.split("/")[0], []).append(f"{unit}/frames/{name}")
                 found = cursor.next()
         return videos

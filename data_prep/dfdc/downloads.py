@@ -2,7 +2,7 @@
 
 import re
 
-from data_prep import listing
+from data_prep import contents, listing
 from data_prep.catalog import DownloadError, Problem, make_fields, missing_files
 
 CONFIGS = ("full", "test_only")
@@ -61,7 +61,7 @@ def find(root, config, options):
 def _parts(root, problems, missing):
     """Entries of the training parts, from the metadata.json of each."""
     parts = {}
-    for path in (root / _TRAIN).iterdir():
+    for path in contents.children(root / _TRAIN):
         if path.is_dir() and (match := _PART.fullmatch(path.name)):
             parts[int(match[1])] = path
     if not parts:

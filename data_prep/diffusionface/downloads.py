@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from data_prep import listing
+from data_prep import contents, listing
 from data_prep.catalog import DownloadError, Entry, Problem, make_fields, missing_files, nearest
 from msddf_jax.data import methods
 
@@ -46,7 +46,7 @@ def find_listed(root, dataset, folder, options):
     if not root.is_dir():
         raise DownloadError(f"no folder {root} [missing_root]")
     lists = pathlib.Path(options.lists or root)
-    paths = sorted(lists.glob("*.txt"))
+    paths = contents.matching(lists, "*.txt")
     if not paths:
         raise DownloadError(
             f"no list *.txt in {lists}: its lines are '<path of an image> <0 real or 1 fake>[ <method>]', paths below "

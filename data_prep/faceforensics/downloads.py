@@ -4,7 +4,7 @@ import json
 import pathlib
 import re
 
-from data_prep import attributes, catalog
+from data_prep import attributes, catalog, contents
 from data_prep.catalog import DownloadError, Entry, Problem
 
 CONFIGS = ("c23", "c40", "raw")
@@ -198,7 +198,7 @@ def _names(pairs):
 
 def _method_folders(root, known, methods, problems):
     base = root / _FAKE_FOLDER
-    there = sorted(p.name for p in base.iterdir() if p.is_dir()) if base.is_dir() else []
+    there = [p.name for p in contents.children(base) if p.is_dir()] if base.is_dir() else []
     if methods is not None:
         folder_of = {method: folder for folder, method in known.items()} | {folder: folder for folder in known}
         for name in methods:
@@ -227,7 +227,7 @@ def _stems(source, method, split_of, lists, root, problems):
     """Stem -> path of the videos there; names that no list covers are problems."""
     pattern = r"[0-9]{3}" if method == "real" else r"[0-9]{3}_[0-9]{3}"
     present = {}
-    for path in sorted((source / "videos").glob("*.mp4")):
+    for path in contents.matching(source / "videos", "*.mp4"):
         relative = path.relative_to(root).as_posix()
         if not re.fullmatch(pattern, path.stem):
             expected = "NNN.mp4" if method == "real" else "NNN_NNN.mp4"

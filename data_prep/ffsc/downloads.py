@@ -2,11 +2,10 @@
 
 import collections
 import itertools
-import os
 import pathlib
 import re
 
-from data_prep import attributes, listing
+from data_prep import attributes, contents, listing
 from data_prep.catalog import DownloadError, Entry, Problem, make_fields, missing_files, nearest
 
 ATTRIBUTE_OF = {
@@ -146,7 +145,7 @@ def read_lists(folder):
       DownloadError: a line without an image or a code of 12 digits 0, 1, 2; an image with two codes.
     """
     codes = {}
-    for path in sorted(folder.glob("*.txt")):
+    for path in contents.matching(folder, "*.txt"):
         for number, line in listing.read_lines(path):
             name, code = parse_line(line, f"{path} line {number}")
             if codes.setdefault(name, code) != code:
@@ -178,11 +177,10 @@ def _images(root, problems):
     """Paths of all images, relative, sorted."""
     found = []
     for split in SPLITS:
-        for folder, folders, files in os.walk(root / split):
-            folders.sort()
-            relative = pathlib.Path(folder).relative_to(root).as_posix()
-            for file in sorted(files):
-                if file.lower().endswith(_IMAGES) and not file.startswith("."):
+        for folder, _, files in contents.walk(root / split):
+            relative = folder.relative_to(root).as_posix()
+            for file in files:
+                if file.lower().endswith(_IMAGES):
                     if relative.count("/") == 0:
                         problems.append(
                             Problem("name_unparsed", f"{relative}/{file}", "in no method's folder; left out")

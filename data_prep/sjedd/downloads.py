@@ -5,7 +5,7 @@ import json
 import pathlib
 import re
 
-from data_prep import listing
+from data_prep import contents, listing
 from data_prep.catalog import DownloadError, Entry, Problem, make_fields, missing_files
 from data_prep.dfb import stems
 from data_prep.sjedd import labels
@@ -68,7 +68,7 @@ def parse_line(line, where):
 
 def _listed(root, options, problems):
     """Entries of the label lists: images with numbers as names are frames of their folder."""
-    lists = sorted(pathlib.Path(options.lists or root).glob("*.txt"))
+    lists = contents.matching(pathlib.Path(options.lists or root), "*.txt")
     if not lists:
         raise DownloadError(
             f"no label list *.txt in {options.lists or root}; name its folder by --lists [missing_list]"
@@ -201,9 +201,9 @@ def _videos(root, folder, problems):
     if not (root / folder).is_dir():
         raise DownloadError(f"no folder {root / folder}; SJEDD's crops are there [missing_root]")
     videos = {}
-    for video in sorted(path for path in (root / folder).iterdir() if path.is_dir()):
+    for video in (path for path in contents.children(root / folder) if path.is_dir()):
         frames = {}
-        for path in sorted(video.iterdir()):
+        for path in contents.children(video):
             match, relative = _IMAGE.fullmatch(path.name), path.relative_to(root).as_posix()
             if match is None:
                 problems.append(Problem("name_unparsed", relative, "expected a frame number as name; left out"))

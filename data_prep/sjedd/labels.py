@@ -1,6 +1,7 @@
 """SJEDD's label strings as integers; they are never stored as strings."""
 
 from data_prep import attributes
+from msddf_jax.data import schema
 
 _FOLDERS = {
     "original_sequences": "real",
@@ -37,6 +38,28 @@ def read_label(text):
         raise ValueError(
             f"label {text!r}: expected 0 or 1, one of {', '.join(attributes.KINDS)}, or 12 digits 0, 1, 2"
         ) from error
+
+
+def write_label(values, digits):
+    """The label string of attributes, from which `read_label` reads them again.
+
+    Args:
+      values: [13] of 0, 1 or None, `schema.ATTRIBUTES`; or None for nothing known.
+      digits: 10, of `attributes.KINDS`, or 12, of FFSC, where what is unknown is 2.
+
+    Raises:
+      ValueError: attributes that no label of so many digits says.
+    """
+    known = [None] * len(schema.ATTRIBUTES) if values is None else list(values)
+    if digits == 10:
+        found = [kind for kind in attributes.KINDS if attributes.of_kind(kind) == known]
+    else:
+        code = "".join("2" if value is None else str(value) for value in known[:12])
+        found = [code] if code[0] != "2" and attributes.of_code(code) == known else []
+    if not found:
+        named = {name: value for name, value in zip(schema.ATTRIBUTES, known, strict=True) if value is not None}
+        raise ValueError(f"no label of {digits} digits says {named or 'nothing'} and no more")
+    return found[0]
 
 
 def method_of(parts):

@@ -3,7 +3,7 @@
 import json
 import re
 
-from data_prep import listing
+from data_prep import contents, listing
 from data_prep.catalog import DownloadError, Entry, Problem, make_fields, missing_files
 from data_prep.dfb import stems
 
@@ -95,11 +95,11 @@ def _is_pair(pair):
 def _videos(root, folder, pattern, problems):
     """{video: {number in the name: path relative to the root}}."""
     videos = {}
-    for video in sorted((root / folder).iterdir()) if (root / folder).is_dir() else []:
+    for video in contents.children(root / folder) if (root / folder).is_dir() else []:
         if not video.is_dir():
             continue
         numbered = {}
-        for path in sorted(video.iterdir()):
+        for path in contents.children(video):
             match, relative = re.fullmatch(pattern, path.name), path.relative_to(root).as_posix()
             if match is None:
                 problems.append(Problem("name_unparsed", relative, "expected a frame number as name; left out"))

@@ -4,11 +4,14 @@ import argparse
 import sys
 
 from data_prep.toy import generate
+from msddf_jax import paths
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m data_prep.toy", description=__doc__)
-    parser.add_argument("--out", required=True, help="folder for the set, in the official FF++ layout")
+    parser.add_argument(
+        "--out", type=paths.expand, required=True, help="folder for the set, in the official FF++ layout"
+    )
     parser.add_argument("--identities", type=int, default=120, help="people, even, at least 6 (default 120)")
     parser.add_argument("--frames", type=int, default=8, help="frames of each video (default 8)")
     parser.add_argument("--size", type=int, default=128, help="side of a frame in pixels, even (default 128)")

@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 
 from data_prep.toy import generate, manipulate
+from msddf_jax import paths
 from msddf_jax.faces.extract import read_sidecar, sidecar_path
 from msddf_jax.faces.video import MediaError, read_frames
 from msddf_jax.opencv import cv2
@@ -67,8 +68,8 @@ def _cell(path, frame, scale, landmarks):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m data_prep.toy.sheet", description=__doc__)
-    parser.add_argument("root", help="folder of the set")
-    parser.add_argument("--out", required=True, help="PNG to write")
+    parser.add_argument("root", type=paths.expand, help="folder of the set")
+    parser.add_argument("--out", type=paths.expand, required=True, help="PNG to write")
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--frame", type=int, default=0)
     parser.add_argument("--scale", type=int, default=1)

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from data_prep import archives, listing
+from data_prep import archives, contents, listing
 from data_prep.catalog import DownloadError, Entry, Problem, make_fields
 
 CONFIGS = ("default",)
@@ -53,7 +53,7 @@ def frame_number(name):
 def _archives(root, folder, plain, options, problems):
     """(name, root that it is below, folder with its sequences) of every archive, by number."""
     there = {}
-    for path in sorted(folder.iterdir()):
+    for path in contents.children(folder):
         suffix = next((s for s in _SUFFIXES if path.name.endswith(s)), None)
         if path.is_dir():
             there[path.name] = path
@@ -77,11 +77,11 @@ def _archives(root, folder, plain, options, problems):
 def _sequences(root, place, plain, archive, label, split, problems):
     """Entries of one archive: every folder in it that holds images is a sequence."""
     entries, top = [], _without_wrappers(place)
-    for folder in sorted({top, *(path for path in top.rglob("*") if path.is_dir())}):
+    for folder in [top, *(path for path in contents.matching(top, "**/*") if path.is_dir())]:
         inner = folder.relative_to(top).parts
         frames = {}
-        for path in sorted(folder.iterdir()):
-            if not path.is_file() or path.name.startswith(".") or path.suffix.lower() not in _IMAGES:
+        for path in contents.children(folder):
+            if not path.is_file() or path.suffix.lower() not in _IMAGES:
                 continue
             number, relative = frame_number(path.name), path.relative_to(root).as_posix()
             if number is None:
@@ -92,7 +92,7 @@ def _sequences(root, place, plain, archive, label, split, problems):
                 frames[number] = relative
         if frames:
             entries.append(_entry(root, plain, archive, inner, label, split, frames))
-        elif not any(folder.iterdir()):
+        elif not contents.children(folder):
             problems.append(Problem("zero_frames", folder.relative_to(root).as_posix(), "an empty folder"))
     return entries
 
@@ -100,8 +100,10 @@ def _sequences(root, place, plain, archive, label, split, problems):
 def _without_wrappers(folder):
     """The folder below which sequences differ: an archive may hold one folder that holds them all."""
     while True:
-        inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        if len(inside) != 1 or not inside[0].is_dir() or not all(path.is_dir() for path in inside[0].iterdir()):
+        inside = contents.children(folder)
+        if len(inside) != 1 or not inside[0].is_dir():
+            return folder
+        if not all(path.is_dir() for path in contents.children(inside[0])):
             return folder
         folder = inside[0]
 

@@ -16,7 +16,9 @@ from msddf_jax.statistics import intervals, metrics
 _IN_FLIGHT = 2
 
 
-def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate", on_maps=None) -> dict[str, np.ndarray]:
+def collect_scores(
+    predict_fn, weights, batches, put, *, desc="evaluate", on_maps=None, on_features=None
+) -> dict[str, np.ndarray]:
     """Runs the model over an evaluation set and keeps one row an example, padding left out.
 
     Every process must have as many batches as the others; each sees its own rows, all return the rows of all.
@@ -30,6 +32,7 @@ def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate", on_map
       desc: text of the progress bar.
       on_maps: called as (maps float32 [B, g, g], host batch) with this process's rows of `map`, batch by batch, where
         predict_fn gives one; maps are not kept.
+      on_features: the same with `feature`, float32 [B, d]; the host batch then has a group_id.
 
     Returns:
       dict of arrays [N], in the order of processes, then batches: score float32, label int32, method int32
@@ -53,11 +56,13 @@ def collect_scores(predict_fn, weights, batches, put, *, desc="evaluate", on_map
             rows[name].append(values[keep])
         if "map" in out:
             on_maps(_local_rows(out["map"], sharding), batch)
+        if "feature" in out:
+            on_features(_local_rows(out["feature"], sharding), batch)
 
     bar = tqdm(batches, desc=desc, unit="batch", disable=jax.process_index() != 0)
-    wanted = ("score",) if on_maps is None else ("score", "map")
+    wanted = ("score", *(["map"] if on_maps else []), *(["feature"] if on_features else []))
     # Of a batch only what is read after the device: the images of those in flight would be memory for nothing.
-    kept = _HOST_ROWS if on_maps is None else (*_HOST_ROWS, "mask", "has_mask")
+    kept = (*_HOST_ROWS, *(["mask", "has_mask"] if on_maps else []), *(["group_id"] if on_features else []))
     for batch in bar:
         device = put(batch)
         out = predict_fn(weights, device)
@@ -241,19 +246,26 @@ def _local_rows(score, sharding):
 def _gather(local):
     """The rows of all processes, on every process. Strings travel as bytes, ragged ends as padding."""
     encoded = [key.encode() for key in local["video_key"]]
-    sizes = np.array([len(encoded), max(map(len, encoded), default=0)], np.int32)
-    sizes = np.asarray(multihost_utils.process_allgather(sizes))  # [processes, 2]
-    longest, width = int(sizes[:, 0].max()), int(sizes[:, 1].max())
-    text = np.zeros((longest, max(width, 1)), np.uint8)
-    for row, key in zip(text, encoded, strict=False):
+    width = np.int32(max(map(len, encoded), default=0))
+    width = int(np.max(multihost_utils.process_allgather(width)))
+    text = np.zeros((len(encoded), max(width, 1)), np.uint8)
+    for row, key in zip(text, encoded, strict=True):
         row[: len(key)] = np.frombuffer(key, np.uint8)
-    padded = {"video_key": text}
-    for name in ("score", "label", "method", "frame_index"):
-        dtype = np.float32 if name == "score" else np.int32
-        padded[name] = np.zeros(longest, dtype)
-        padded[name][: len(encoded)] = local[name]
-    gathered = multihost_utils.process_allgather(padded)  # [processes, longest, ...]
-    valid = np.arange(longest) < sizes[:, :1]
-    rows = {name: np.asarray(value)[valid] for name, value in gathered.items()}
+    dtypes = {"score": np.float32, "label": np.int32, "method": np.int32, "frame_index": np.int32}
+    rows = gather_rows({"video_key": text, **{name: local[name].astype(dtype) for name, dtype in dtypes.items()}})
     rows["video_key"] = np.array([row.tobytes().rstrip(b"\0").decode() for row in rows["video_key"]])
     return rows
+
+
+def gather_rows(local) -> dict[str, np.ndarray]:
+    """The rows of all processes, on every process, in their order.
+
+    local: {name: array [M, ...]} of this process's rows, 32 bits at most a number; M may differ between processes.
+    """
+    count = np.int32(len(next(iter(local.values()))))
+    counts = np.asarray(multihost_utils.process_allgather(count))  # [processes]
+    longest = int(counts.max())
+    pad = lambda value: np.concatenate([value, np.zeros((longest - len(value), *value.shape[1:]), value.dtype)])
+    gathered = multihost_utils.process_allgather({name: pad(value) for name, value in local.items()})
+    valid = np.arange(longest) < counts[:, None]
+    return {name: np.asarray(value)[valid] for name, value in gathered.items()}

@@ -15,6 +15,13 @@ DETECTORS = ("yunet", "scrfd", "dlib")
 _DLIB_UPSAMPLE = 1
 # YuNet was trained on faces of about 10 to 300 pixels: 640 finds small faces, 320 those that fill the frame.
 _LONG_SIDES = (640, 320)
+# A still image that is larger is searched in tiles too, which share so much of their side: a face that a tile's edge
+# cuts is whole in the next one, or large enough to be found without tiles.
+_TILE, _TILE_SHARED = 960, 240
+# YuNet's smallest face of a tile that is searched at 640 pixels.
+SMALLEST_FACE = 15
+# Two boxes of one face share so much of the smaller one.
+_SAME_FACE = 0.5
 _SCORE_THRESHOLD = 0.6
 _NMS_THRESHOLD = 0.3
 
@@ -71,6 +78,45 @@ def make_detector(kind="yunet", model_dir=None, *, file=None) -> Callable[[np.nd
         return sorted(find(image), key=lambda face: -box_area(face.box))
 
     return detect
+
+
+def search_image(detector, image) -> list[Face]:
+    """Faces of a still image at its own resolution: of the whole, and of a large one those of its tiles.
+
+    Args:
+      detector: of `make_detector`. image: uint8 RGB [H, W, 3].
+
+    Returns:
+      list of `Face`, largest first.
+    """
+    faces, (height, width) = list(detector(image)), image.shape[:2]
+    if max(height, width) <= _TILE:
+        return faces
+    for y in _tile_starts(height):
+        for x in _tile_starts(width):
+            tile = np.ascontiguousarray(image[y : y + _TILE, x : x + _TILE])
+            size = np.array([tile.shape[1], tile.shape[0]], np.float32)
+            for face in detector(tile):
+                box = face.box + np.array([x, y, x, y], np.float32)
+                # Cut by an edge that is not the image's own: the next tile holds all of it.
+                low, high = face.box[:2] <= 1, face.box[2:] >= size - 2
+                cut = (low & (np.array([x, y]) > 0)) | (high & (np.array([x, y]) + size < [width, height]))
+                if not cut.any() and not any(_overlap(box, other.box) > _SAME_FACE for other in faces):
+                    points = face.points + np.array([x, y], np.float32)
+                    faces.append(Face(box.astype(np.float32), face.score, points.astype(np.float32)))
+    return sorted(faces, key=lambda face: -box_area(face.box))
+
+
+def _tile_starts(length):
+    step = _TILE - _TILE_SHARED
+    count = max(1, -(-(length - _TILE_SHARED) // step))
+    return np.unique(np.linspace(0, max(length - _TILE, 0), count).round().astype(int)).tolist()
+
+
+def _overlap(a, b):
+    """Share of the smaller box that lies in the other."""
+    inner = box_area([max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])])
+    return inner / max(min(box_area(a), box_area(b)), 1e-6)
 
 
 def import_dlib() -> ModuleType:

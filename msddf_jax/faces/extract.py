@@ -11,6 +11,7 @@ import functools
 import numpy as np
 
 from msddf_jax.faces import align, tracks, video
+from msddf_jax.faces.detect import SMALLEST_FACE, search_image
 from msddf_jax.faces.scene import Drop, LandmarkFileError, Scene, read_sidecar, read_video_scene, sidecar_path
 from msddf_jax.opencv import cv2
 
@@ -31,6 +32,10 @@ __all__ = [
 ]
 LANDMARK_SOURCES = ("mediapipe", "sidecar")
 FACES = ("largest", "mask", "all")
+# Of a video, whose faces are scored one by one; a crowd's others are too small and too many.
+MAX_PEOPLE = 8
+# Of one image.
+MAX_IMAGE_FACES = 16
 _NO_BOX = np.full(4, -1, np.float32)
 
 
@@ -46,6 +51,7 @@ class FaceFrame:
       matrix: float64 [2, 3], frame pixels to crop pixels.
       mask: uint8 [size, size], 255 = manipulated, or None where the video or image has no mask.
       num_faces: faces found in the frame.
+      track: number of the person in the video, 0 for the one that matters first.
     """
 
     frame_index: int
@@ -55,6 +61,7 @@ class FaceFrame:
     matrix: np.ndarray
     mask: np.ndarray | None
     num_faces: int
+    track: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +86,8 @@ def extract_scene(
       scene: `Scene`. size: side of the crop in pixels. preset: name in `align.NAMES`.
       faces: "largest", the track with the largest total area, or with masks the one that holds the most mask pixels;
         "mask", the same, but frames where the mask does not touch it are dropped; "all", every track on its own, or
-        with masks every one that the mask touches: who else is in a fake is not known to be manipulated.
+        with masks every one that the mask touches: who else is in a fake is not known to be manipulated; "people", as
+        `extract_faces` says.
       detector: from `detect.make_detector`. landmarker: from `landmarks.make_landmarker`; not needed with points.
       whole_mask: whether frames without a mask are dropped where others have one.
 
@@ -157,8 +165,9 @@ def extract_faces(
     detector=None,
     landmarker=None,
     mask_path=None,
+    faces="largest",
 ) -> Extraction:
-    """Aligned crops of the one face that matters in a video.
+    """Aligned crops of the one face that matters in a video, or of everybody's.
 
     Holds the sampled frames in memory at full size (32 frames of 1080p are 200 MB).
 
@@ -171,6 +180,8 @@ def extract_faces(
         beside the video and needs no model).
       detector: from `detect.make_detector`. landmarker: from `landmarks.make_landmarker`.
       mask_path: mask video with the same frames, or None.
+      faces: "largest", one track; or "people": everybody's, at most `MAX_PEOPLE`, by frame and then by `track`. Where
+        no frame shows two faces, all are taken for one person's, as with "largest".
 
     Returns:
       `Extraction`; either every frame has a mask or none has. Codes as in `read_video_scene` and `extract_scene`.
@@ -186,19 +197,26 @@ def extract_faces(
         raise ValueError("landmarks='mediapipe' needs a detector and a landmarker")
     sample = functools.partial(video.sample_indices, k=num_frames)
     scene = read_video_scene(video_path, sample, mask_path=mask_path, sidecar=landmarks == "sidecar")
-    return extract_scene(scene, size=size, preset=preset, detector=detector, landmarker=landmarker)[0]
+    found = extract_scene(scene, size=size, preset=preset, faces=faces, detector=detector, landmarker=landmarker)
+    frames = [dataclasses.replace(face, track=t) for t, one in enumerate(found) for face in one.frames]
+    drops = [drop for one in found for drop in one.drops]
+    return dataclasses.replace(
+        found[0],
+        frames=sorted(frames, key=lambda face: (face.frame_index, face.track)),
+        drops=sorted(drops, key=lambda drop: drop.frame_index),
+    )
 
 
 def extract_faces_image(
-    image, *, size=256, preset="dfb", detector=None, landmarker=None, points=None, max_faces=1
+    image, *, size=256, preset="dfb", detector=None, landmarker=None, points=None, max_faces=MAX_IMAGE_FACES
 ) -> Extraction:
-    """Aligned crops of the faces in one image, largest first.
+    """Aligned crops of the faces in one image, largest first; of a large image small ones too (`search_image`).
 
     Args:
       image: uint8 RGB [H, W, 3], as `video.read_image` gives it.
       size, preset, detector, landmarker: as in `extract_faces`.
       points: [81, 2] landmarks of the image, forehead left to right, in place of detector and landmarker.
-      max_faces: how many faces at most.
+      max_faces: how many faces at most; the drop more_faces says how many are not among them.
 
     Returns:
       `Extraction` with `frame_index` 0 throughout; without a face it has no frames and a drop that says why.
@@ -215,9 +233,14 @@ def extract_faces_image(
     elif detector is None or landmarker is None:
         raise ValueError("needs a detector and a landmarker, or points")
     else:
-        faces = detector(image)
+        faces = search_image(detector, image)
         if not faces:
-            drops.append(Drop(0, "no_face", f"no face found in {image.shape[1]}x{image.shape[0]} pixels"))
+            detail = (
+                f"no upright face of about {SMALLEST_FACE} pixels or more found in {image.shape[1]}x{image.shape[0]}"
+            )
+            drops.append(Drop(0, "no_face", detail))
+        if len(faces) > max_faces:
+            drops.append(Drop(-1, "more_faces", f"{len(faces)} faces, of which the {max_faces} largest are scored"))
         for face in faces[:max_faces]:
             marks = landmarker(image, face.box)
             if marks is None:
@@ -239,6 +262,11 @@ def _detected_faces(scene, detector, landmarker, which, drops):
         chosen = [track for track, held in ranked if scene.masks is None or held]
         idle = [track for track, held in ranked if scene.masks is not None and not held]
         drops += [Drop(-1, "face_not_manipulated", _track_text(track, boxes)) for track in idle]
+    elif which == "people" and any(len(found) > 1 for found in faces.values()):
+        chosen = [track for track, _ in ranked[:MAX_PEOPLE]]
+        if more := len(ranked) - len(chosen):
+            detail = f"{more} smaller faces are not scored, only the {MAX_PEOPLE} largest"
+            drops.append(Drop(-1, "more_faces", detail))
     else:
         chosen = [tracks.main_track(ranked, boxes, masked)] if ranked else []
         lost = [index for index, found in faces.items() if found and index not in chosen[0]]

@@ -5,6 +5,8 @@ import os
 import pathlib
 import textwrap
 
+from msddf_jax import paths
+
 # Name -> (file name, SHA-256, public home, licence).
 MODELS = {
     "yunet": (
@@ -39,8 +41,8 @@ def model_file(name, model_dir=None) -> pathlib.Path:
       pathlib.Path of a file whose checksum is right.
 
     Raises:
-      ValueError: unknown name. ModelFileError: the file in the folder is missing or another one, or the
-        download failed.
+      ValueError: unknown name. ModelFileError: the file in the folder is missing or another one, the download failed,
+        or the cache folder cannot be written.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model file {name!r}; there are {', '.join(MODELS)}")
@@ -48,7 +50,7 @@ def model_file(name, model_dir=None) -> pathlib.Path:
     folder = model_dir or os.environ.get("MSDDF_MODELS")
     if not folder:
         return _download(file_name, sha256, url)
-    path = pathlib.Path(folder) / file_name
+    path = pathlib.Path(paths.expand(folder)) / file_name
     if not path.is_file():
         raise ModelFileError(
             f"no {file_name} in {folder}: put it there ({url}), or unset MSDDF_MODELS to have it downloaded"
@@ -64,6 +66,14 @@ def _download(file_name, sha256, url):
     import pooch
 
     cache = pathlib.Path(pooch.os_cache("msddf_jax"))
+    if not os.path.isfile(cache / file_name):
+        try:
+            paths.make_writable(cache)
+        except OSError as error:
+            raise ModelFileError(
+                f"cannot keep {file_name} ({error}): put the file from {url} into a folder and set MSDDF_MODELS to "
+                "that folder; `--landmarks=sidecar` needs no model files"
+            ) from error
     try:
         return pathlib.Path(pooch.retrieve(url, f"sha256:{sha256}", fname=file_name, path=cache, progressbar=True))
     except (OSError, ValueError) as error:  # requests raises OSError; pooch a ValueError for the checksum

@@ -98,11 +98,12 @@ def _check_deep_colour(path):
     with open(path, "rb") as file:
         head = file.read(32)
     # Bit depth and colour type of a PNG; a TIFF says it further inside.
-    deep = head[24] == 16 and head[25] in (2, 6) if head.startswith(_PNG) and len(head) > 25 else head[:2] in _TIFF
+    deep = head[24] == 16 and head[25] != 0 if head.startswith(_PNG) and len(head) > 25 else head[:2] in _TIFF
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if deep else None
     if pixels is not None and pixels.dtype == np.uint16:
         # Not the opacity, which may be full where the colours are not.
-        _check_16_bits(int(pixels[..., :3].max()), path)
+        colours = pixels if pixels.ndim == 2 else pixels[..., : 3 if pixels.shape[2] > 2 else 1]
+        _check_16_bits(int(colours.max()), path)
 
 
 def _check_16_bits(brightest, path):

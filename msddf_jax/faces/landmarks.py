@@ -1,6 +1,9 @@
 """81 landmarks: from MediaPipe's 478-point face mesh or dlib's predictor, and the order in which files hold them."""
 
 import atexit
+import contextlib
+import os
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -118,7 +121,10 @@ def _make_mediapipe(model_dir):
     options = vision.FaceLandmarkerOptions(
         base_options=base_options(model_asset_path=path), running_mode=vision.RunningMode.IMAGE, num_faces=4
     )
-    model = vision.FaceLandmarker.create_from_options(options)
+    with _quiet():
+        model = vision.FaceLandmarker.create_from_options(options)
+        # Its networks start with the first image, and say so once more.
+        model.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.zeros((32, 32, 3), np.uint8)))
 
     def landmark(image, box):
         for enlarge in _ENLARGE:
@@ -131,6 +137,20 @@ def _make_mediapipe(model_dir):
     # handle it does nothing, and the system frees the model.
     atexit.register(setattr, model, "_handle", None)
     return landmark
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Lets go of what is written to stderr past Python: MediaPipe's reports of its start, which nobody can act on."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _mesh_points(mediapipe, model, image, box, enlarge):

@@ -125,6 +125,14 @@ def write_tables(folder, tables) -> None:
         (folder / f"{stem}.tex").write_text(latex(value), encoding="utf-8")
 
 
+def markdown(value) -> str:
+    """A `Table` as Markdown, its note as a paragraph below."""
+    escape = lambda cell: str(cell).replace("|", r"\|")
+    lines = [value.header, ["---"] * len(value.header), *value.rows]
+    text = "\n".join(f"| {' | '.join(map(escape, cells))} |" for cells in lines)
+    return f"{text}\n\n{value.note}\n" if value.note else f"{text}\n"
+
+
 def latex(value) -> str:
     """A `Table` as a LaTeX tabular (needs booktabs), its note as a comment."""
     escape = lambda cell: re.sub(r"([&%$#_{}])", r"\\\1", cell).replace("~", r"\textasciitilde{}")

@@ -28,36 +28,70 @@ _DASHES = ("-", "--", "-.", ":")
 _PHONE_WIDTH, _PHONE_DPI = 5.4, 150
 
 
-def draw_timeline(title, frame_indices, scores, judged, *, missing=(), fps=0.0) -> np.ndarray:
-    """The score of each frame over time, the video's, the threshold, and the frames that gave no score.
+def draw_timeline(title, people, judged, *, named=0, fps=0.0, in_range=True) -> np.ndarray:
+    """Each person's scores over time, with a face and the worst stretch, the threshold, and frames without a score.
 
     Args:
       title: of the plot, such as a file name; cut in the middle when long.
-      frame_indices: int [N], frame numbers in the video. scores: float [N] in [0, 1], P(fake), N >= 1.
+      people: list of dicts, one a row: frames, int [N], frame numbers in the video, N >= 1; scores, float [N] in
+        [0, 1], P(fake); score, of all of them; and where there: missing, frame numbers without a score; thumbnail,
+        uint8 RGB; stretch, {start, end} to point out, in seconds (frame numbers without a rate).
       judged: `verdict.Verdict` on the video; frames strictly above its threshold are coloured as fake.
-      missing: frame numbers sampled that have no score (no face, cut short). fps: frames a second; 0 =
-        unknown, the axis is frame numbers.
+      named: which of the people the verdict is about. fps: frames a second; 0 = unknown, the axis is frame numbers.
+      in_range: whether the verdict may be believed (`novelty.judge`); the title names none where not.
 
     Returns:
-      uint8 RGB [400, 900, 3].
+      uint8 RGB [400 + 230 (people - 1), 900, 3].
 
     Raises:
       ValueError: no scores, lengths that differ, or a score outside [0, 1].
     """
-    frames, scores = np.asarray(frame_indices, np.float64), np.asarray(scores, np.float64)
-    if scores.ndim != 1 or scores.size == 0 or frames.shape != scores.shape:
-        raise ValueError(f"expected frame_indices and scores [N], N >= 1, got {frames.shape} and {scores.shape}")
-    _check_unit(scores, "a score")
+    for person in people:
+        frames, scores = np.asarray(person["frames"]), np.asarray(person["scores"], np.float64)
+        if scores.ndim != 1 or scores.size == 0 or frames.shape != scores.shape:
+            raise ValueError(f"expected frames and scores [N], N >= 1, got {frames.shape} and {scores.shape}")
+        _check_unit(scores, "a score")
+    rows = len(people)
+    figure, axes = _figure(9.0, 4.0 + 2.3 * (rows - 1), 2, rows, width_ratios=(1, 9))
+    axes = np.asarray(axes).reshape(rows, 2)
+    every = np.concatenate([np.asarray([*p["frames"], *p.get("missing", ())], np.float64) for p in people])
+    for number, (person, (face, plot)) in enumerate(zip(people, axes, strict=True)):
+        _draw_person(plot, person, judged.threshold, fps, every, last=number == rows - 1, first=number == 0)
+        face.axis("off")
+        if "thumbnail" in person:
+            face.imshow(person["thumbnail"])
+        if rows > 1:
+            mark = "\nthe verdict is\nabout this one" if number == named else ""
+            face.set_title(f"person {number + 1}{mark}", fontsize=8)
+    said = "not calibrated" if judged.calibration is None else f"probability of fake {100 * judged.probability:.0f} %"
+    count, sampled = len(people[named]["frames"]), len(np.unique(every))
+    who = f"person {named + 1} of {rows}, " if rows > 1 else ""
+    verdict = f"{judged.label}, {who}score {judged.score:.3f}, {said}"
+    if not in_range:
+        verdict = f"no verdict: unlike the files that this detector was measured on; {who}score {judged.score:.3f}"
+    about = f"{verdict}, {count} of {sampled} frames scored"
+    figure.suptitle(f"{_printable(title)}\n{about}", fontsize=11, parse_math=False)
+    keys = {}
+    for plot in axes[:, 1]:
+        handles, labels = plot.get_legend_handles_labels()
+        keys |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in keys}
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+    return _render(figure)
+
+
+def _draw_person(axes, person, threshold, fps, every, *, first, last):
+    """One row of `draw_timeline`; every: all frame numbers that were looked at."""
+    frames, scores = np.asarray(person["frames"], np.float64), np.asarray(person["scores"], np.float64)
     order = np.argsort(frames)
     frames, scores = frames[order], scores[order]
-    missing = np.asarray(sorted(missing), np.float64)
+    missing = np.asarray(sorted(person.get("missing", ())), np.float64)
     unit = fps if fps > 0 else 1.0
-    threshold = judged.threshold
     fake = scores > threshold
-
-    figure, axes = _figure(9.0, 4.0)
     axes.axhspan(threshold, 1.05, color=_FAKE, alpha=0.06, lw=0)
     axes.axhspan(-0.05, threshold, color=_REAL, alpha=0.06, lw=0)
+    stretch = person.get("stretch")
+    if stretch is not None:
+        axes.axvspan(stretch["start"], stretch["end"], color=_FAKE, alpha=0.18, lw=0, label="most like a fake")
     # The line breaks at a frame without a score: nothing is known there.
     sampled = np.concatenate([frames, missing])
     broken = np.concatenate([scores, np.full(missing.size, np.nan)])
@@ -67,36 +101,29 @@ def draw_timeline(title, frame_indices, scores, judged, *, missing=(), fps=0.0) 
         if keep.any():
             axes.scatter(frames[keep] / unit, scores[keep], s=28, color=color, zorder=3, label=label, clip_on=False)
     axes.axhline(threshold, color="black", lw=1, ls="--", label=f"threshold {threshold:.3g}")
-    color = _FAKE if judged.label == "fake" else _REAL
-    axes.axhline(judged.score, color=color, lw=1.5, label=f"video {judged.score:.3f}")
+    color = _FAKE if person["score"] > threshold else _REAL
+    axes.axhline(person["score"], color=color, lw=1.5, label="of all frames")
     if missing.size:
         for frame in missing:
             axes.axvline(frame / unit, color="black", alpha=0.12, lw=1, zorder=1)
         axes.scatter(
             missing / unit, np.zeros(missing.size), marker="x", s=32, color="black", zorder=3, clip_on=False,
-            label=f"not scored ({missing.size})",
+            label="not scored",
         )  # fmt: skip
-    first, last = sampled.min(), sampled.max()
-    pad = max(0.02 * (last - first), 0.5)
-    axes.set_xlim((first - pad) / unit, (last + pad) / unit)
+    pad = max(0.02 * (every.max() - every.min()), 0.5)
+    axes.set_xlim((every.min() - pad) / unit, (every.max() + pad) / unit)
     axes.set_ylim(-0.05, 1.05)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_ylabel("score")
-    if fps > 0:
-        axes.set_xlabel("time (s)")
+    if fps > 0 and first:
         top = axes.secondary_xaxis("top", functions=(lambda s: s * fps, lambda f: f / fps))
         top.set_xlabel("frame", fontsize=9, color=_GREY)
         top.tick_params(labelsize=8, colors=_GREY)
         top.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
-    else:
-        axes.set_xlabel("frame")
+    if last:
+        axes.set_xlabel("time (s)" if fps > 0 else "frame")
+    if fps <= 0:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
-    said = "not calibrated" if judged.calibration is None else f"probability of fake {100 * judged.probability:.0f} %"
-    about = f"{judged.label}, score {judged.score:.3f}, {said}, {scores.size} of {sampled.size} frames scored"
-    text = f"{_printable(title)}\n{about}"
-    figure.suptitle(text, fontsize=11, parse_math=False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    return _render(figure)
 
 
 def draw_overlay(image, heat, title, *, score=None) -> np.ndarray:
@@ -368,11 +395,11 @@ def draw_faithfulness(curves, title) -> np.ndarray:
     return _render(figure)
 
 
-def _figure(width, height, columns=1):
+def _figure(width, height, columns=1, rows=1, **gridspec):
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.05)
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(rows, columns, gridspec_kw=gridspec)
 
 
 def _phone_figure(height, rows=1, columns=1, **subplots):

@@ -31,8 +31,6 @@ DEMUXERS = {"MP4": "mov,mp4,m4a,3gp,3g2,mj2", "MATROSKA": "matroska,webm", "AVI"
 ALLOWED = "JPEG, PNG and WebP images, and MP4, MOV, MKV, WebM and AVI videos"
 # Brands of the MP4 family that are photos.
 _PHOTO_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
-# Faces of one image that are scored, largest first.
-MAX_IMAGE_FACES = 16
 # Pixels of all sampled frames together, which are held at once: 32 frames of 1080p, 16 of 4K; 450 MB.
 _HELD_PIXELS = 150_000_000
 _START_SECONDS = 120
@@ -189,10 +187,10 @@ def read_upload(path, limits, detector, landmarker, *, size, preset, num_frames)
     settings = {"size": size, "preset": preset, "detector": detector, "landmarker": landmarker}
     try:
         if info is None:
-            found = extract.extract_faces_image(image_file.read_image(path), max_faces=MAX_IMAGE_FACES, **settings)
+            found = extract.extract_faces_image(image_file.read_image(path), **settings)
         else:
             num_frames = max(1, min(num_frames, _HELD_PIXELS // (info.width * info.height)))
-            found = extract.extract_faces(path, num_frames=num_frames, **settings)
+            found = extract.extract_faces(path, num_frames=num_frames, faces="people", **settings)
     except video.MediaError as error:
         what = "image" if info is None else "video"
         raise UploadError(error.code, f"This {what} cannot be used: {error.detail}.") from error

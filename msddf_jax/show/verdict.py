@@ -8,45 +8,39 @@ import numpy as np
 import PIL.Image
 
 from msddf_jax import inference
-from msddf_jax.show import plots, uploads
+from msddf_jax.show import plots, records, uploads
 from msddf_jax.statistics import verdict as verdicts
 
 # Faces that are shown, evenly spread.
 MAX_SHOWN = 6
 
 
-def judge(model, found, calibration, aggregate="mean") -> dict:
+def judge(model, found, calibration, aggregate="mean", fitted=None) -> dict:
     """The verdict on one upload.
 
     Args:
       model: `inference.Inference`. found: `extract.Extraction` with frames. calibration: of these weights and this
-        aggregate, or None. aggregate: of the highest face scores of the frames, as `scores.group_videos`.
+        aggregate, or None. aggregate: of a person's frames, as `scores.group_videos`. fitted: of `records.summarize`.
 
     Returns:
-      dict: kind (image, video), judged (`verdict.Verdict`), forgery (`verdict.describe_forgery`), frames (frame number
-      -> score), missing (frame numbers without score), fps, cut_short (str), faces: list of {frame, image, score, map
-      or None}.
+      dict: `records.summarize`, and judged (`verdict.Verdict`); shown, list of {frame, image, score, map or None}, of
+      the person whom the verdict is about; rows, of `records.timeline_rows`, [] for an image.
 
     Raises:
       uploads.UploadError: score_not_finite. ValueError: as `verdict.judge`.
     """
     outputs = inference.score_crops(model, [face.image for face in found.frames])
-    if not np.isfinite([output["score"] for output in outputs]).all():
-        raise uploads.UploadError("score_not_finite", "The model gave no number for this file.")
-    top = verdicts.top_faces([face.frame_index for face in found.frames], outputs)
-    frames, kind = {frame: output["score"] for frame, output in top.items()}, "image" if found.info is None else "video"
-    level = "frame" if kind == "image" else "video"
-    return {
-        "kind": kind,
-        "judged": verdicts.judge(list(frames.values()), calibration, aggregate, level),
-        "forgery": verdicts.describe_forgery(top.values()),
-        "frames": frames,
-        "missing": sorted({drop.frame_index for drop in found.drops if drop.frame_index >= 0} - set(frames)),
-        "fps": 0.0 if found.info is None else found.info.fps,
-        "cut_short": next((drop.detail for drop in found.drops if drop.code == "truncated"), ""),
-        "faces": [
+    record = records.summarize(found, outputs, calibration, aggregate, fitted)
+    if "error" in record:
+        raise uploads.UploadError(record["error"]["code"], "The model gave no number for this file.")
+    about = record.get("track", 0)
+    return record | {
+        "judged": verdicts.Verdict(*(record[name] for name in verdicts.Verdict._fields)),
+        "rows": [] if found.info is None else records.timeline_rows(record, found),
+        "shown": [
             {"frame": face.frame_index, "image": face.image, "score": output["score"], "map": output.get("map")}
             for face, output in zip(found.frames, outputs, strict=True)
+            if found.info is None or face.track == about
         ],
     }
 
@@ -81,23 +75,35 @@ def _render_headline(verdict):
         fitted_on = html.escape(str(judged.calibration["fitted_on"]))
         note = f"Calibrated on {fitted_on}; the score before calibration is {judged.score:.2f}."
     if verdict["kind"] == "video":
-        total = len(verdict["frames"]) + len(verdict["missing"])
-        looked = f"{len(verdict['frames'])} of {total} sampled frames have a face that could be scored"
+        looked = (
+            f"{verdict['frames_used']} of {verdict['frames_sampled']} sampled frames have a face that could be scored"
+        )
+        if len(verdict["people"]) > 1:
+            looked = f"{len(verdict['people'])} people; the verdict is about person {verdict['track'] + 1}; {looked}"
     else:
-        count = len(verdict["faces"])
+        count = len(verdict["shown"])
         looked = "1 face" if count == 1 else f"{count} faces; the highest score counts"
     warning = ""
-    if verdict["cut_short"]:
-        warning = f'<p class="msddf-warning">The video is cut short: {html.escape(verdict["cut_short"])}.</p>'
+    if "warning" in verdict:
+        warning = f'<p class="msddf-warning"><b>Before you believe it:</b> {html.escape(verdict["warning"])}.</p>'
+    odd = [drop["detail"] for drop in verdict["drops"] if drop["frame_index"] < 0 and drop["code"] in records.ODD]
+    looked += "".join(f"; {html.escape(detail)}" for detail in odd)
+    if verdict.get("range", {}).get("out_of_range"):
+        # No bar, no label and no probability: they would be read as a verdict.
+        return (
+            f'<div class="msddf-card msddf-error" role="status">{warning}<div class="msddf-big">No verdict</div>'
+            f'<div class="msddf-figure">score {judged.score:.2f} of 1, which may mean nothing here</div>'
+            f"<p>{looked}.</p></div>"
+        )
     return (
-        f'<div class="msddf-card msddf-{judged.label}" role="status">'
+        f'<div class="msddf-card msddf-{judged.label}" role="status">{warning}'
         f'<div class="msddf-big">The detector calls this {"video" if verdict["kind"] == "video" else "image"} '
         f'<b>{judged.label}</b></div><div class="msddf-figure">{figure}</div>'
         f'<div class="msddf-bar"><div class="msddf-fill" style="width:{100 * judged.probability:.1f}%"></div>'
         # With a calibration or without one, the two verdicts meet at one half.
         '<div class="msddf-mark" style="left:50%"></div></div>'
         '<div class="msddf-scale"><span>0 real</span><span>fake above 0.50</span><span>1 fake</span></div>'
-        f"<p>{note}</p>{_render_forgery(verdict['forgery'], judged.label)}<p>{looked}.</p>{warning}</div>"
+        f"<p>{note}</p>{_render_forgery(verdict.get('forgery', {}), judged.label)}<p>{looked}.</p></div>"
     )
 
 
@@ -116,34 +122,59 @@ def _render_forgery(forgery, label):
 
 def _render_timeline(verdict):
     """Not a picture, as `plots.draw_timeline`, whose text nobody can read at the width of a phone."""
-    threshold = verdict["judged"].threshold
-    last = max([*verdict["frames"], *verdict["missing"], 1])
-    place = lambda frame: f"left:{100 * frame / last:.2f}%"
-    dots = [
-        f'<i class="{"above" if score > threshold else "below"}" title="frame {frame}: {score:.2f}" '
-        f'style="{place(frame)};bottom:{100 * score:.2f}%"></i>'
-        for frame, score in verdict["frames"].items()
-    ]
-    dots += [f'<i class="none" title="frame {frame}: no face" style="{place(frame)};bottom:0"></i>'
-             for frame in verdict["missing"]]  # fmt: skip
-    scores, fps = verdict["frames"].values(), verdict["fps"]
-    end = f"{last / fps:.1f} s" if fps > 0 else f"frame {last}"
+    threshold, fps, rows = verdict["judged"].threshold, verdict["fps"], verdict["rows"]
+    last = max(max([*row["frames"], *row["missing"], 1]) for row in rows)
     what = "Score of each frame" + ("" if verdict["judged"].calibration is None else ", before calibration")
-    label = f"{what}: {len(scores)} frames from {min(scores):.2f} to {max(scores):.2f}"
+    charts = "".join(_render_person(row, len(rows), verdict, last, what) for row in rows)
     keys = [("#d62728", "called fake"), ("#1f77b4", "called real")]
-    keys += [("#888", f"no face ({len(verdict['missing'])})")] if verdict["missing"] else []
+    keys += [("#888", "no face")] if any(row["missing"] for row in rows) else []
     key = "".join(f'<span><i style="background:{color}"></i>{text}</span>' for color, text in keys)
+    end = f"{last / fps:.1f} s" if fps > 0 else f"frame {last}"
     return (
-        f'<h3>Over time</h3><div class="msddf-scale"><span>1 fake</span><span>{what}</span></div>'
-        f'<div class="msddf-chart" role="img" aria-label="{label}">'
-        f'<hr style="bottom:{100 * threshold:.2f}%">{"".join(dots)}</div>'
+        f'<h3>Over time</h3><div class="msddf-scale"><span>1 fake</span><span>{what}</span></div>{charts}'
         f'<div class="msddf-scale"><span>0 real, at 0 s</span><span>{end}</span></div>'
         f'<div class="msddf-key">{key}<span>dashed: threshold {threshold:.2f}</span></div>'
     )
 
 
+def _render_person(row, count, verdict, last, what):
+    """One person's scores, with a face and the worst stretch where several are shown."""
+    threshold, fps = verdict["judged"].threshold, verdict["fps"]
+    place = lambda frame: f"left:{100 * frame / last:.2f}%"
+    stretch, dots = row["stretch"], []
+    pointed_out = records.worth_a_word(stretch, threshold)
+    if pointed_out:
+        unit = fps if fps > 0 else 1.0
+        start, end = (100 * stretch[side] * unit / last for side in ("start", "end"))
+        dots.append(f'<b style="left:{start:.2f}%;width:{max(end - start, 0.5):.2f}%"></b>')
+    dots += [
+        f'<i class="{"above" if score > threshold else "below"}" title="frame {frame}: {score:.2f}" '
+        f'style="{place(frame)};bottom:{100 * score:.2f}%"></i>'
+        for frame, score in zip(row["frames"], row["scores"], strict=True)
+    ]
+    dots += [f'<i class="none" title="frame {frame}: no face" style="{place(frame)};bottom:0"></i>'
+             for frame in sorted(row["missing"])]  # fmt: skip
+    scores = row["scores"]
+    label = f"{what}: {len(scores)} frames from {min(scores):.2f} to {max(scores):.2f}"
+    chart = (
+        f'<div class="msddf-chart" role="img" aria-label="{label}">'
+        f'<hr style="bottom:{100 * threshold:.2f}%">{"".join(dots)}</div>'
+    )
+    said = []
+    if count > 1:
+        about = ", whom the verdict is about" if row["track"] == verdict["track"] else ""
+        said.append(f"<b>Person {row['track'] + 1}</b>{about}: {row['label']}, score {row['score']:.2f}")
+    if pointed_out:
+        where = f"{stretch['start']:.1f} to {stretch['end']:.1f} s" if fps > 0 else (
+            f"frame {stretch['start']:.0f} to {stretch['end']:.0f}")  # fmt: skip
+        said.append(f"most like a fake from {where} (score {stretch['score']:.2f})")
+    face = f'<img src="{_data_uri(row["thumbnail"])}" alt="The face of person {row["track"] + 1}">' if count > 1 else ""
+    head = f'<div class="msddf-person">{face}<span>{"; ".join(said)}</span></div>' if said else ""
+    return head + chart
+
+
 def _render_faces(verdict):
-    faces = verdict["faces"]
+    faces = verdict["shown"]
     chosen = [faces[i] for i in np.unique(np.linspace(0, len(faces) - 1, MAX_SHOWN).astype(int))]
     figures = []
     for number, face in enumerate(chosen, 1):

@@ -20,6 +20,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from msddf_jax import paths
+
 # In place of a file: start from random weights.
 RANDOM = "random"
 # The names under which repositories and folders keep a model, in the order of preference: data formats first.
@@ -117,15 +119,17 @@ def is_address(source) -> bool:
 def locate(reference) -> pathlib.Path:
     """The local file of a reference, fetched where it has to be; its digest is not looked at (`verify`).
 
-    A path that does not exist is looked for below `$MSDDF_WEIGHTS` as well, and so is owner/name of a repository. A
-    folder is looked in for `FILE_NAMES`, a workdir of training for its chosen weights. The file of an address is looked
-    for in `$MSDDF_WEIGHTS`, in weights/ and in `CACHE`, and fetched into the first or, where that is not set, the last.
+    A path may start with "~". One that does not exist is looked for below `$MSDDF_WEIGHTS` as well, and so is
+    owner/name of a repository. A folder is looked in for `FILE_NAMES`, a workdir of training for its chosen weights.
+    The file of an address is looked for in `$MSDDF_WEIGHTS`, in weights/ and in `CACHE`, and fetched into the first or,
+    where that is not set, the last.
 
     Args:
       reference: text of `parse`, or a `Reference`.
 
     Raises:
-      FileNotFoundError: with every place looked in, and where to put the file on a machine without a network.
+      FileNotFoundError: with every place looked in, and where to put the file on a machine without a network, or where
+        the cache cannot be written.
       ValueError: see `parse`; the word random, which is no file; a fetched file of another digest.
     """
     reference = reference if isinstance(reference, Reference) else parse(reference)
@@ -136,9 +140,9 @@ def locate(reference) -> pathlib.Path:
         return _from_hub(source)
     if is_address(source):
         return _from_address(reference)
-    tried = [pathlib.Path(source)]
-    if os.environ.get("MSDDF_WEIGHTS"):
-        tried.append(pathlib.Path(os.environ["MSDDF_WEIGHTS"]) / source.removeprefix("weights/"))
+    tried = [pathlib.Path(paths.expand(source))]
+    if own := _own_folder():
+        tried.append(own / source.removeprefix("weights/"))
     names = (*FILE_NAMES, WORKDIR_FILE)
     for candidate in tried:
         found = _in_folder(candidate, names) if candidate.is_dir() else candidate
@@ -170,8 +174,8 @@ def sha256(path) -> str:
 def _from_hub(source):
     repository, revision, file = _HUB.fullmatch(source).groups()
     names = (file,) if file else FILE_NAMES
-    if os.environ.get("MSDDF_WEIGHTS"):
-        found = _in_folder(pathlib.Path(os.environ["MSDDF_WEIGHTS"]) / repository, names)
+    if own := _own_folder():
+        found = _in_folder(own / repository, names)
         if found is not None:
             return found
     for name in names:
@@ -199,13 +203,20 @@ def _offline(repository, revision, names, error):
 
 
 def _from_address(reference):
-    own, cache = os.environ.get("MSDDF_WEIGHTS"), pathlib.Path(CACHE).expanduser()
-    folders = [*([pathlib.Path(own)] if own else []), pathlib.Path("weights"), cache]
+    own, cache = _own_folder(), pathlib.Path(paths.expand(CACHE))
+    folders = [*([own] if own else []), pathlib.Path("weights"), cache]
     name = _file_name(reference.source)
-    found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    found = next((folder / name for folder in folders if os.path.isfile(folder / name)), None)
     if found is not None:
         return found
     target = (folders[0] if own else cache) / name
+    try:
+        paths.make_writable(target.parent)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"no place for {reference.source} ({error}): set MSDDF_WEIGHTS to a folder of yours that can be written, "
+            f"or put the file at weights/{name}"
+        ) from error
     try:
         _download(reference, target)
     except OSError as error:  # as are those of requests
@@ -221,12 +232,17 @@ def _download(reference, target):
     import pooch  # only who has not got the file needs it
 
     pooch.get_logger().setLevel("WARNING")
-    target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target: pooch compares whole digests alone, and published names carry their first digits.
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         part = pathlib.Path(pooch.retrieve(reference.source, None, fname=target.name, path=folder, progressbar=True))
         verify(part, reference)
         os.replace(part, target)
+
+
+def _own_folder():
+    """The folder that $MSDDF_WEIGHTS names, or None."""
+    named = os.environ.get("MSDDF_WEIGHTS")
+    return pathlib.Path(paths.expand(named)) if named else None
 
 
 def _file_name(address):
