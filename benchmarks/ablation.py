@@ -5,7 +5,9 @@
 
 Resumable: a run that has its results.json is not run again, a run that was cut goes on at its checkpoint. Seeds are the
 outer loop, so that a table cut short still has every row. The figures are video AUC in percent, mean and standard
-deviation over seeds; "unseen" is the mean over the three manipulations that were not trained on.
+deviation over seeds; "unseen" is the mean over the three manipulations that were not trained on. Beside them stand the
+parameters, in thousands, how many of them are trained, and images a second in training (median of the log, first lines
+left out) and scoring, as measured right after the row's last run on this machine (speed.json).
 """
 
 import argparse
@@ -19,11 +21,13 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
+from benchmarks.timing import medians
 from configs.ablations import base
-from msddf_jax import train, trees
+from msddf_jax import logs, optim, paths, train, trees
 from msddf_jax.inference import load_for_inference
+from msddf_jax.train_step import init_state
 
-# In the order of the table.
+# In the order of the table; "<file>/<row>" is a row of a file that has several.
 ROWS = {
     "linear_probe": "linear probe",
     "ln_tuning": "LN-tuning",
@@ -43,13 +47,36 @@ ROWS = {
     "no_structure": "MSDDF - region, type, strength",
     "recolored_twins": "MSDDF, twins recoloured and moved alone",
     "no_twins": "MSDDF - twins",
+    "clip_cross_domain/l2": "cross-domain: LN + L2",
+    "clip_cross_domain/frequency": "+ Freq-Adapter",
+    "clip_cross_domain/boundary": "+ Boundary Mining",
+    "clip_cross_domain/identity": "+ identity reversal",
+    "clip_cross_domain/alignment": "+ uniformity, alignment",
+    "clip_cross_domain/slerp": "+ slerp",
+    "clip_cross_domain/consistency": "+ frequency consistency (the whole)",
+    "clip_cross_domain/without_frequency": "the whole - Freq-Adapter",
+    "clip_cross_domain/without_boundary": "the whole - Boundary Mining",
+    "clip_cross_domain/without_identity": "the whole - identity reversal",
+    "clip_cross_domain/without_alignment": "the whole - uniformity, alignment",
+    "clip_cross_domain/without_slerp": "the whole - slerp",
+    "clip_cross_domain/arc": "the whole, ArcMargin",
+    "clip_cross_domain/adapters": "everything trained, adapters, no forgeries",
+    "clip_cross_domain/xception": "Xception",
 }
 COLUMNS = ("seen", "unseen", "seen c40", "unseen c40")
+SPEED = {
+    "parameters": "parameters (k)",
+    "trained": "trained (k)",
+    "training": "images/s, training",
+    "scoring": "images/s, scoring",
+}
 
 
 def load_config(name, args, seed):
     """The config of a row for this data, backbone and seed."""
-    config = importlib.import_module(f"configs.ablations.{name}").get_config(args.method).unlock()
+    file, _, row = name.partition("/")
+    argument = f"{row},{args.method}" if row else args.method
+    config = importlib.import_module(f"configs.ablations.{file}").get_config(argument).unlock()
     config.data.data_dir = args.data_dir
     config.seed = seed
     if config.init.backbone != "random":
@@ -66,6 +93,24 @@ def pretrain(args):
     train.train_and_evaluate(load_config("pretrain", args, 0), workdir)
     backbone = {"params": {"backbone": load_for_inference(workdir).params["params"]["backbone"]}}
     save_file({name: np.asarray(value) for name, value in trees.flatten(backbone).items()}, path)
+
+
+def measure(config, workdir):
+    """{key of `SPEED`: number} of a run that has ended: parameters in thousands, images a second."""
+    params = jax.eval_shape(lambda: init_state(config)).params
+    sizes = {name: value.size for name, value in trees.flatten(params).items() if name.startswith("detector/")}
+    trained = optim.trainable_names(params, config.optim.groups)
+    lines = [line["images_per_second"] for line in logs.read_metrics(workdir) if "images_per_second" in line]
+    model, size = load_for_inference(workdir), config.data.image_size
+    images = np.random.default_rng(0).integers(0, 256, (config.data.eval_batch_size, size, size, 3), np.uint8)
+    seconds = medians({"scoring": lambda: model.predict_fn(model.params, {"image": images})})["scoring"]
+    return {
+        "parameters": sum(sizes.values()) / 1000,
+        "trained": sum(count for name, count in sizes.items() if trained[name]) / 1000,
+        # The first lines have the compilation in them.
+        "training": float(np.median(lines[2:] or lines)),
+        "scoring": len(images) / seconds,
+    }
 
 
 def summarize(results, method):
@@ -85,8 +130,9 @@ def print_table(out, method):
     """The table as Markdown, from the results there are."""
     unseen = [f"unseen {name.removeprefix('toy_')}" for name in base.METHODS if name != method]
     columns = [*COLUMNS, *unseen]
+    titles = [*columns, *SPEED.values()]
     print(f"trained on {method}; video AUC in percent, mean (standard deviation) over seeds\n")
-    print(f"| | seeds | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
+    print(f"| | seeds | {' | '.join(titles)} |\n|---|---|{'---|' * len(titles)}")
     for name, title in ROWS.items():
         files = sorted(pathlib.Path(out).glob(f"{name}/*/results.json"))
         if not files:
@@ -98,14 +144,17 @@ def print_table(out, method):
             cells.append(
                 f"{np.mean(values):.1f} ({np.std(values, ddof=1):.1f})" if len(values) > 1 else f"{values[0]:.1f}"
             )
+        measured = sorted(pathlib.Path(out).glob(f"{name}/*/speed.json"), key=lambda path: path.stat().st_mtime)
+        speed = json.loads(measured[-1].read_text()) if measured else {}
+        cells += [f"{speed[key]:.0f}" if key in speed else "-" for key in SPEED]
         print(f"| {title} | {len(files)} | {' | '.join(cells)} |")
 
 
 def main():
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="ablation", help="folder of the runs")
-    parser.add_argument("--data_dir", default="ablation/tfds", help="built data sets")
+    parser.add_argument("--out", type=paths.expand, default="ablation", help="folder of the runs")
+    parser.add_argument("--data_dir", type=paths.expand, default="ablation/tfds", help="built data sets")
     parser.add_argument("--method", default=base.TRAINED_ON, choices=base.METHODS, help="manipulation to train on")
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--seeds", type=int, default=3)
@@ -122,8 +171,9 @@ def main():
                 workdir = pathlib.Path(args.out) / name / str(seed)
                 if (workdir / "results.json").exists():
                     continue
-                start = time.monotonic()
-                train.train_and_evaluate(load_config(name, args, seed), workdir)
+                start, config = time.monotonic(), load_config(name, args, seed)
+                train.train_and_evaluate(config, workdir)
+                (workdir / "speed.json").write_text(json.dumps(measure(config, workdir), indent=2) + "\n")
                 print(f"{name}, seed {seed}: {time.monotonic() - start:.0f} s", flush=True)
                 # Each run compiles its own step; kept, they would fill the memory.
                 jax.clear_caches()

@@ -43,6 +43,44 @@ def label_arc(cosine, label, *, scale=30.0, margin=0.3) -> jax.Array:
     return label_ce(scale * jnp.where(one_hot > 0, shifted, cosine), label)
 
 
+def label_am(logits, label, *, scale=30.0, margin=0.45) -> jax.Array:
+    """AM-softmax: cross-entropy of scale * logits, the label's own less the margin.
+
+    Meant for cosines; SLADD gives it the outputs of a linear layer as they are. logits [B, C] float, label [B] int ->
+    [B]. Source: Wang et al., 2018, eq. 6; reference: sladd, "Detector".
+    """
+    own = jax.nn.one_hot(label, logits.shape[-1])
+    return label_ce(scale * (logits.astype(jnp.float32) - margin * own), label)
+
+
+def label_loss(out, label, progress, settings) -> jax.Array:
+    """ArcMargin where a binary head gives cosines, cross-entropy where it gives logits alone.
+
+    Args:
+      out: of `heads.BinaryHead`. label: [B] int. progress: share of training done.
+      settings: has as `arc` the scale, margin and warmup of ArcMargin; the margin grows from 0 over the first `warmup`
+        share of training.
+
+    Returns:
+      [B]. Source: clip_cross_domain B5.
+    """
+    if "cosine" not in out:
+        return label_ce(out["logits"], label)
+    arc = settings.arc
+    margin = arc.margin * jnp.minimum(1.0, progress / max(arc.warmup, 1e-6))
+    return label_arc(out["cosine"], label, scale=arc.scale, margin=margin)
+
+
+def known_ce(logits, index) -> tuple[jax.Array, jax.Array]:
+    """(cross-entropy [B], mask bool [B] of the rows that have a class). logits [B, C], index [B] int, -1 unknown."""
+    return label_ce(logits, jnp.maximum(index, 0)), index >= 0
+
+
+def known_accuracy(logits, index) -> jax.Array:
+    """Share of the rows with a class whose largest logit is that class; scalar. Arguments as `known_ce`."""
+    return masked_mean((jnp.argmax(logits, axis=-1) == index).astype(jnp.float32), index >= 0)
+
+
 def map_bce(logits, target, *, pos_weight=2.0) -> jax.Array:
     """Binary cross-entropy of a map against a soft target, mean over the grid.
 
@@ -61,14 +99,49 @@ def map_dice(logits, target) -> jax.Array:
     return 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
 
 
+def map_mse(logits, target) -> jax.Array:
+    """Squared error of sigmoid(logits), mean over the grid: both [B, g, g, 1] -> [B] in [0, 1] for such targets."""
+    return jnp.mean((jax.nn.sigmoid(logits.astype(jnp.float32)) - target) ** 2, axis=(1, 2, 3))
+
+
 def multilabel_bce(logits, target) -> jax.Array:
     """Mean sigmoid cross-entropy over labels. logits, target [B, K] -> [B]."""
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), target), axis=-1)
 
 
+def node_fidelity(log_p, log_rest, target) -> jax.Array:
+    """Fidelity loss 1 - sqrt(p g + e) - sqrt((1 - p)(1 - g) + e) with e = 1e-8, mean over nodes.
+
+    log_p, log_rest: log p and log(1 - p) [B, K]; target g [B, K] in [0, 1] -> [B] in [0, 1]. Source: SJEDD;
+    reference: sjedd section 3.
+    """
+    agree = jnp.sqrt(jnp.exp(log_p) * target + 1e-8) + jnp.sqrt(jnp.exp(log_rest) * (1.0 - target) + 1e-8)
+    return jnp.mean(1.0 - agree, axis=-1)
+
+
+def node_ce(log_p, log_rest, target, known) -> jax.Array:
+    """Binary cross-entropy of the nodes that are known, over the number of all nodes.
+
+    log_p, log_rest: log p and log(1 - p) [B, K]; target [B, K] in [0, 1], known [B, K] bool -> [B]. Source: SO-DFD;
+    reference: sjedd section 3.
+    """
+    loss = -target * log_p - (1.0 - target) * log_rest
+    return jnp.mean(jnp.where(known, loss, 0.0), axis=-1)
+
+
 def strength_mse(prediction, target) -> jax.Array:
     """Squared error of the blending strength. prediction, target [B] in [0, 1] -> [B]."""
     return (prediction.astype(jnp.float32) - target) ** 2
+
+
+def strength_all_pairs(prediction, target, mask) -> jax.Array:
+    """Squared error of every prediction to the target of every row in `mask`, over the number of all rows.
+
+    What SLADD's public code computes by broadcasting a column with a row; `strength_mse` is what it meant.
+    prediction, target [B], mask [B] bool -> [B]. Source: reference: sladd, "Detector".
+    """
+    apart = (prediction.astype(jnp.float32)[:, None] - target[None, :]) ** 2
+    return jnp.mean(jnp.where(mask[None, :], apart, 0.0), axis=1)
 
 
 def pair_cosine(a, b) -> jax.Array:
@@ -101,6 +174,25 @@ def feature_alignment(z, label, mask) -> jax.Array:
     same = _pairs(mask) * (label[:, None] == label[None, :])
     value = jnp.sum(_pairwise(z) * same) / jnp.maximum(jnp.sum(same), 1.0)
     return jnp.broadcast_to(value, z.shape[:1])
+
+
+def feature_decorrelation(a, b, mask) -> jax.Array:
+    """|corr(a, b)|_F^2: the squared correlations of every channel of a with every one of b, summed.
+
+    The same value for every row. A channel that does not vary correlates with none. Channels that have nothing to do
+    with each other reach k d / (n - 1) by chance over n rows.
+
+    a [B, k], b [B, d], mask [B] of the rows that take part -> [B]. Source: clip_cross_domain B4.
+    """
+    share = mask.astype(jnp.float32)[:, None] / jnp.maximum(jnp.sum(mask), 1)
+
+    def standard(x):
+        x = x.astype(jnp.float32)
+        x = x - jnp.sum(share * x, axis=0)
+        return x * jax.lax.rsqrt(jnp.sum(share * x**2, axis=0) + 1e-12)
+
+    correlation = jnp.matmul((share * standard(a)).T, standard(b), precision=jax.lax.Precision.HIGHEST)
+    return jnp.broadcast_to(jnp.sum(correlation**2), a.shape[:1])
 
 
 def _pairwise(z):

@@ -13,6 +13,8 @@ METHODS = (3, 5)
 def make_batch(group=(1, 1), groups=3, size=48, frames=0, uint8=False):
     """Reals, then fakes of each group: identity and group are the group's number, a fake's left quarter is its mask.
 
+    Groups are of the domains 0 and 1 in turn.
+
     group: (reals, fakes) or schema.Group. frames: of clips [B, T, ...] whose frames are shifted copies; 0 for images.
     uint8: images and masks as the host has them, not float32 in [0, 1].
     """
@@ -41,6 +43,7 @@ def make_batch(group=(1, 1), groups=3, size=48, frames=0, uint8=False):
         "label": label.astype(np.int32),
         "method": np.where(label == 1, METHODS[0], 0).astype(np.int32),
         "identity": number,
+        "domain": number % 2,
         "attributes": (known & (label == 1)[:, None]).astype(np.uint8),
         "has_attributes": known,
         "group": number,

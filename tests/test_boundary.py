@@ -70,6 +70,21 @@ def test_noise_step_shows_as_inconsistency():
     assert inconsistency[52:56].mean() > 3 * inconsistency[76:88].mean()
 
 
+def test_thin_edges_in_place_of_sobels():
+    image = np.zeros((1, 16, 16, 3), np.float32)
+    image[:, :, 8:] = 0.9
+    sobel, thin = (np.asarray(boundary._residual_maps(image, edges)[4])[0] for edges in boundary.EDGES)
+    # Two columns see the step, one of them is the edge.
+    assert (sobel[:, 7:9] > 1).all() and set(np.unique(thin)) == {0.0, 1.0}
+    assert (thin.sum(1) == 1).all() and thin[:, 7:9].sum() == 16
+
+
+def test_total_variation_by_hand():
+    weight = jnp.array([[[0.0, 1.0], [0.0, 0.5]]])
+    # Down the columns 0 and 0.5, along the rows 1 and 0.5: means 0.25 and 0.75.
+    np.testing.assert_allclose(boundary.total_variation(weight), [0.5], rtol=1e-6)
+
+
 def test_area_pool_is_the_exact_mean_of_each_cell():
     x = np.arange(6, dtype=np.float32).reshape(1, 6, 1, 1) * np.ones((1, 6, 6, 1), np.float32)
     # 6 pixels onto 4 cells of 1.5: (0 + .5*1)/1.5, (.5*1 + 2)/1.5, ...

@@ -79,6 +79,31 @@ def test_pair_cosine_range():
     np.testing.assert_allclose(losses.pair_cosine(a, b), [0, 1, 2], atol=1e-6)
 
 
+def test_decorrelation_by_hand():
+    every = jnp.ones(4, bool)
+    up, other = jnp.array([[0.0], [1.0], [2.0], [3.0]]), jnp.array([[1.0], [-1.0], [-1.0], [1.0]])
+    # Perfectly correlated, the other way about, not at all.
+    for second, expected in ((5 + 2 * up, 1.0), (-up, 1.0), (other, 0.0)):
+        np.testing.assert_allclose(losses.feature_decorrelation(up, second, every), [expected] * 4, atol=1e-5)
+    # Summed over pairs of channels: 1 + 0 + 0 + 1; a channel that does not vary adds nothing.
+    both = jnp.concatenate([up, other], axis=1)
+    np.testing.assert_allclose(losses.feature_decorrelation(both, 3 * both, every)[0], 2.0, rtol=1e-5)
+    np.testing.assert_allclose(losses.feature_decorrelation(up, jnp.ones((4, 2)), every)[0], 0.0, atol=1e-6)
+    # Rows that do not count do not count.
+    wild, mask = jnp.concatenate([up, jnp.array([[-90.0]])]), jnp.arange(5) < 4
+    np.testing.assert_allclose(losses.feature_decorrelation(wild, jnp.arange(5.0)[:, None], mask)[0], 1.0, rtol=1e-5)
+    gradient = jax.grad(lambda b: losses.feature_decorrelation(up, b, every).sum())(jnp.ones((4, 2)))
+    assert jnp.isfinite(gradient).all()
+
+
+def test_known_classes_alone_count():
+    logits, index = jnp.array([[2.0, 0.0], [2.0, 0.0], [0.0, 9.0]]), jnp.array([0, 1, -1])
+    values, mask = losses.known_ce(logits, index)
+    np.testing.assert_allclose(values[:2], [np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))], rtol=1e-5)
+    assert mask.tolist() == [True, True, False]
+    assert losses.known_accuracy(logits, index) == 0.5
+
+
 def test_unit_has_a_finite_gradient_at_zero():
     assert jnp.isfinite(jax.grad(lambda x: losses.unit(x).sum())(jnp.zeros(4))).all()
 
@@ -105,3 +130,19 @@ def test_slerp_leaves_a_lonely_row():
     z = losses.unit(jax.random.normal(jax.random.key(2), (3, 4)))
     moved = losses.slerp_same_class(jax.random.key(0), z, jnp.array([0, 1, 1]), probability=1.0)
     np.testing.assert_array_equal(moved[0], z[0])
+
+
+def test_fidelity_of_nodes_by_hand():
+    p, g = np.array([[0.64, 0.36], [1.0, 0.0]]), np.array([[1.0, 0.0], [1.0, 1.0]])
+    log_p, log_rest = np.log(np.maximum(p, 1e-30)), np.log(np.maximum(1 - p, 1e-30))
+    # 1 - sqrt(.64) and 1 - sqrt(1 - .36), less sqrt(1e-8) for the class that is not there; then 1 - 1 - 1e-4, and
+    # 1 - 2e-4.
+    expected = [0.2 - 1e-4, 0.5 - 1.5e-4]
+    np.testing.assert_allclose(losses.node_fidelity(log_p, log_rest, g), expected, atol=1e-6)
+
+
+def test_cross_entropy_of_nodes_counts_the_known_over_all():
+    p, g = np.array([[0.5, 0.25, 0.1]]), np.array([[1.0, 0.0, 1.0]])
+    known = np.array([[True, True, False]])
+    loss = losses.node_ce(np.log(p), np.log(1 - p), g, known)
+    np.testing.assert_allclose(loss, [(np.log(2) + np.log(4 / 3)) / 3], rtol=1e-6)

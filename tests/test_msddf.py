@@ -8,6 +8,7 @@ from tiny import tiny_config
 from msddf_jax import detector
 from msddf_jax.data import schema
 from msddf_jax.detectors import msddf
+from msddf_jax.models import clip
 from msddf_jax.synth import compose
 
 SIZE = 64
@@ -125,7 +126,7 @@ def test_step_zero_equals_the_plain_backbone(drawn):
     """With the adapters untrained, the feature is CLIP's unit class feature to the last bit."""
     variant, model, image, params = drawn
     out = jax.jit(lambda p: model.apply({"params": p}, {"image": image}, train=False))(params)
-    plain = msddf.clip.VisionTransformer(variant, SIZE)
+    plain = clip.VisionTransformer(variant, SIZE)
     plain = jax.jit(lambda p: plain.apply({"params": p}, image))(params["backbone"])
     np.testing.assert_allclose(out["feature"], msddf.L.unit(plain["cls"]), atol=1e-6)
 

@@ -64,6 +64,7 @@ def test_batch_has_the_fields_of_the_schema(source):
         "label": (6,),
         "method": (6,),
         "identity": (6,),
+        "domain": (6,),
         "attributes": (6, 13),
         "has_attributes": (6, 13),
         "group": (6,),
@@ -78,6 +79,18 @@ def test_batch_has_the_fields_of_the_schema(source):
 
 def test_identity_is_unknown_without_a_table(source):
     assert (next(_train(source))["identity"] == -1).all()
+
+
+def test_a_row_says_which_set_it_is_of(data_dir):
+    mixed = sources.open_sources("faceforensics/toy,faceforensics/toy:test", "train", data_dir)
+    second = set(sources.open_source("faceforensics/toy", "test", data_dir).videos["video_id"])
+    batches = _take(_train(mixed, batch_size=8), 10)
+    for batch in batches:
+        assert batch["domain"].tolist() == [int(video in second) for video in batch["video_id"]]
+    assert set(np.concatenate([batch["domain"] for batch in batches])) == {0, 1}
+    last = list(pipeline.eval_batches(mixed, batch_size=64, num_threads=0))[-1]
+    assert (last["domain"][~last["_mask"]] == -1).all() and (last["domain"][last["_mask"]] == 1).all()
+    assert not last["_mask"].all()
 
 
 @pytest.mark.parametrize("group", [(1, 1), (1, 3), (2, 2), (2, 1), (1, 0)])

@@ -217,6 +217,8 @@ def test_mixed_sources_are_one_after_the_other(data_dir):
         expected = first[i] if i < len(first) else second[i - len(first)]
         assert mixed[i]["source_path"] == expected["source_path"]
         np.testing.assert_array_equal(mixed[i]["image"], expected["image"])
+        # Each set is a domain of its own.
+        assert mixed[i]["domain"] == (i >= len(first)) and expected["domain"] == 0
     assert set(mixed.column("dataset")) == {"toy", "faceforensics"}
     for video, (start, count) in enumerate(zip(mixed.first, mixed.count, strict=True)):
         assert (mixed.video[start : start + count] == video).all()

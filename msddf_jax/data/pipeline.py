@@ -247,9 +247,11 @@ def check_image_size(source, image_size, clip_length=0) -> None:
         )
     height, width = source.image_size
     if image_size is not None and (height, width) != (image_size, image_size):
+        # A model with a size of its own takes any, without a word.
+        enlarged = " (a larger model then sees them enlarged)" if max(height, width) < image_size else ""
         raise ValueError(
             f"the config's image_size is {image_size}, the images of {source.name} are {width}x{height}: set "
-            "image_size to the stored size, or prepare the videos again "
+            f"image_size to the stored size{enlarged}, or prepare the videos again "
             f"(python -m data_prep.prepare ... --size {image_size}) and build again"
         )
 
@@ -322,6 +324,7 @@ def _padding(rows, height, width, clip_length):
         "attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.uint8),
         "has_attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.bool_),
         "identity": np.full(rows, -1, np.int32),
+        "domain": np.full(rows, -1, np.int32),
         "group": np.full(rows, -1, np.int32),
         "frame_index": np.full(rows, -1, np.int32),
         **{name: np.full(rows, "", object) for name in _TEXT_FIELDS},

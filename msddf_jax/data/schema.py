@@ -87,6 +87,7 @@ DEVICE_FIELDS = {
     "label": np.int32,  # [B]
     "method": np.int32,  # [B], index into `methods.METHODS`
     "identity": np.int32,  # [B], index of the target identity in the training set, -1 unknown
+    "domain": np.int32,  # [B], number of the record's built set among those of its source, -1 in padding
     "attributes": np.uint8,  # [B, 13] of 0 and 1, in the order of ATTRIBUTES; 0 where unknown
     "has_attributes": np.bool_,  # [B, 13]
     "group": np.int32,  # [B], number of the row's group in the global batch, -1 outside training

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
+from msddf_jax import paths
 from msddf_jax.data import overlap, schema
 from msddf_jax.data.methods import METHODS
 from msddf_jax.opencv import cv2
@@ -77,7 +78,8 @@ class Source:
 
         Of a clip of T frames, image is [T, H, W, 3], mask [T, H, W, 1], landmarks [T, 81, 2]; has_mask and
         has_landmarks are true where every frame has its own; frame_index is that of the first. Label and method are the
-        record's own, not the index's. `identity` and `group` are -1 and `_mask` true; the pipeline knows better.
+        record's own, not the index's; `domain` is the set's place in `sets`. `identity` and `group` are -1 and `_mask`
+        true; the pipeline knows better.
         """
         index = int(index)
         if not 0 <= index < len(self):
@@ -94,6 +96,7 @@ class Source:
         for name in _KEPT_COLUMNS:
             example[name] = row[name]
         example["frame_index"] = self.frame_index[index]
+        example["domain"] = np.int32(row["reader"])
         example["identity"] = example["group"] = np.int32(-1)
         example["_mask"] = np.bool_(True)
         return example
@@ -141,7 +144,7 @@ def open_source(name, split, data_dir=None, methods=None, max_frames=None) -> So
     """
     if not isinstance(name, str) or name.count("/") != 1:
         raise ValueError(f'name {name!r}: expected "<data set>/<config>", such as "faceforensics/toy"')
-    data_dir = pathlib.Path(data_dir or tfds.core.constants.get_default_data_dir()).expanduser()
+    data_dir = pathlib.Path(paths.expand(data_dir or tfds.core.constants.get_default_data_dir()))
     folder = _built_folder(data_dir, name)
     again = f"build the set again: {_build_command(name, data_dir)} --overwrite"
     builder = tfds.builder_from_directory(folder)

@@ -21,7 +21,7 @@ from flax import linen as nn
 from msddf_jax import hooks
 from msddf_jax import losses as L
 from msddf_jax.data import schema
-from msddf_jax.models import boundary, clip, frequency, heads
+from msddf_jax.models import boundary, heads, trunk
 from msddf_jax.models.filters import area_pool
 from msddf_jax.models.reverse_grad import dann_schedule, reverse_grad
 from msddf_jax.synth import compose
@@ -67,39 +67,20 @@ class Model(nn.Module):
           type_logits [B, 6], region_logits [B, 5], strength [B], identity_logits [B, I], boundary_logits [B, g, g],
           frequency [B, d / 4]; cosine [B, 2] with the "cosine" head.
         """
-        images = compose.resize(rows["image"], self.image_size)
-        grid = clip.grid_size(self.variant, self.image_size)
-        out = {}
-        weight = frequency_out = None
-        if self.use_boundary:
-            mined = boundary.BoundaryMining(grid, dtype=self.dtype, name="boundary")(images)
-            out["boundary_logits"], weight = mined["logit"], mined["weight"]
-        if self.use_frequency:
-            adapter = frequency.FreqAdapter(
-                grid,
-                width=clip.get_variant(self.variant).width,
-                blocks=clip.injection_blocks(self.variant),
-                rank=self.rank,
-                dtype=self.dtype,
-                name="frequency",
-            )
-            frequency_out = adapter(images, weight)
-            out["frequency"] = frequency_out["pooled"]
         settings = {"remat": self.remat, "dtype": self.dtype, **(self.options or {})}
-        backbone = clip.VisionTransformer(self.variant, self.image_size, name="backbone", **settings)
-        features = backbone(images, inject=frequency_out["inject"] if frequency_out else None)
-        fused = heads.FeatureFusion(name="fusion")(
-            features["cls"],
-            boundary.boundary_pool(weight, features["tokens"]) if self.use_boundary else None,
-            out.get("frequency"),
+        features, out = trunk.encode(
+            compose.resize(rows["image"], self.image_size),
+            variant=self.variant,
+            image_size=self.image_size,
+            rank=self.rank,
+            use_frequency=self.use_frequency,
+            use_boundary=self.use_boundary,
+            **settings,
         )
-        unit = heads.l2_normalize(fused)
-        binary = unit
-        if train and self.slerp_probability > 0:
-            binary = L.slerp_same_class(
-                self.make_rng("dropout"), unit, rows["label"], probability=self.slerp_probability
-            )
-        out.update(heads.BinaryHead(self.binary_head, name="binary_head")(binary), feature=unit)
+        key = self.make_rng("dropout") if train and self.slerp_probability > 0 else None
+        settings = {"kind": self.binary_head, "slerp_probability": self.slerp_probability}
+        out.update(trunk.classify(features["fused"], rows.get("label"), key=key, **settings))
+        unit = out["feature"]
         out["map_logits"] = heads.MapHead(name="map_head")(features["mid_tokens"], features["tokens"])
         reversal = rows.get("reversal", 0.0)
         of_type = reverse_grad(unit, reversal) if self.reverse_type else unit
@@ -134,14 +115,8 @@ def losses(out, rows, ctx) -> dict[str, tuple]:
     counted = rows.get("counted", every)
     grid = out["map_logits"].shape[1]
     target_map = area_pool(rows["mask"], grid)
-    if "cosine" in out:
-        arc = ctx.config.loss_args.arc
-        margin = arc.margin * jnp.minimum(1.0, ctx.progress / max(arc.warmup, 1e-6))
-        label_loss = L.label_arc(out["cosine"], label, scale=arc.scale, margin=margin)
-    else:
-        label_loss = L.label_ce(out["logits"], label)
     terms = {
-        "label": (label_loss, every),
+        "label": (L.label_loss(out, label, ctx.progress, ctx.config.loss_args), every),
         "map_bce": (L.map_bce(out["map_logits"], target_map), rows["has_mask"]),
         # Dice of an empty target asks only for a small map, which the cross-entropy does better.
         "map_dice": (L.map_dice(out["map_logits"], target_map), rows["has_mask"] & (label == 1)),
@@ -152,9 +127,7 @@ def losses(out, rows, ctx) -> dict[str, tuple]:
         "feature_alignment": (L.feature_alignment(out["feature"], label, counted), every),
     }
     if "boundary_logits" in out:
-        target = boundary.boundary_target(rows["blend_mask"], grid)[..., None]
-        loss = L.map_bce(out["boundary_logits"][..., None], target, pos_weight=1.0)
-        terms["boundary_bce"] = (loss, rows["has_mask"])
+        terms["boundary_bce"] = (boundary.boundary_bce(out["boundary_logits"], rows["blend_mask"]), rows["has_mask"])
     base, has_twin = rows["base"], rows["role"] == ROLES.index("source_twin")
     terms["twin_cosine"] = (L.pair_cosine(out["feature"][base], out["feature"]), has_twin)
     if "frequency" in out:
@@ -162,8 +135,7 @@ def losses(out, rows, ctx) -> dict[str, tuple]:
         anchor = jax.lax.stop_gradient(out["frequency"][base])
         terms["frequency_cosine"] = (L.pair_cosine(anchor, out["frequency"]), has_twin)
     if "identity_logits" in out:
-        known = rows["identity"] >= 0
-        terms["identity_ce"] = (L.label_ce(out["identity_logits"], jnp.maximum(rows["identity"], 0)), known)
+        terms["identity_ce"] = L.known_ce(out["identity_logits"], rows["identity"])
     return terms
 
 
@@ -177,6 +149,5 @@ def scalars(out, rows) -> dict[str, jax.Array]:
     values["synth/unseen"] = L.masked_mean((~rows["counted"]).astype(jnp.float32), forgery)
     values["synth/strength"] = L.masked_mean(rows["strength"], forgery & rows["has_strength"])
     if "identity_logits" in out:
-        top = jnp.argmax(out["identity_logits"], axis=-1) == rows["identity"]
-        values["identity/top1"] = L.masked_mean(top.astype(jnp.float32), rows["identity"] >= 0)
+        values["identity/top1"] = L.known_accuracy(out["identity_logits"], rows["identity"])
     return values

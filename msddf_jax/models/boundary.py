@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from msddf_jax import losses
+from msddf_jax.models.edges import canny
 from msddf_jax.models.filters import (
+    SOBEL_DERIVATIVE,
+    SOBEL_SMOOTH,
     area_pool,
     correlate,
     correlate_bands,
@@ -28,8 +32,7 @@ SRM_KERNELS = (
     np.array([[1, -2, 1]], np.float32) / 2,
 )
 SRM_LIMIT = 3.0 / 255.0
-SOBEL_DERIVATIVE = (-1.0, 0.0, 1.0)
-SOBEL_SMOOTH = (1.0, 2.0, 1.0)
+EDGES = ("sobel", "canny")
 # What OpenCV takes for nine taps, 0.3 ((9 - 1) / 2 - 1) + 0.8.
 TARGET_SIGMA = 1.7
 # A boundary target fainter than this (of a maximum of 1) is not scaled up to 1.
@@ -37,17 +40,23 @@ MIN_TARGET_PEAK = 0.01
 NUM_RESIDUALS = 6
 
 
-def _residual_maps(images):
-    """The six maps of `boundary_residuals`, each [B, H, W]."""
+def _residual_maps(images, edges="sobel"):
+    """The six maps of `boundary_residuals`, each [B, H, W]; edges: of `BoundaryMining`."""
+    if edges not in EDGES:
+        raise ValueError(f"BoundaryMining edges are {edges!r}, allowed: {EDGES}")
     y = luma(images)
     residual = y - correlate_separable(y, gaussian_taps(5, 1.0), gaussian_taps(5, 1.0))
     srm = [jnp.clip(correlate(y, kernel), -SRM_LIMIT, SRM_LIMIT) / SRM_LIMIT for kernel in SRM_KERNELS]
-    gx = correlate_separable(y, SOBEL_SMOOTH, SOBEL_DERIVATIVE)
-    gy = correlate_separable(y, SOBEL_DERIVATIVE, SOBEL_SMOOTH)
-    sobel = jnp.sqrt(gx**2 + gy**2 + 1e-6)
+    outline = _sobel(y) if edges == "sobel" else canny(y)
     energy = residual**2
     near, wide = (correlate_bands(energy, np.full(size, 1 / size, np.float32)) for size in (9, 33))
-    return [jnp.abs(residual), *srm, sobel, jnp.abs(near - wide) / (wide + 1e-4)]
+    return [jnp.abs(residual), *srm, outline, jnp.abs(near - wide) / (wide + 1e-4)]
+
+
+def _sobel(y):
+    gx = correlate_separable(y, SOBEL_SMOOTH, SOBEL_DERIVATIVE)
+    gy = correlate_separable(y, SOBEL_DERIVATIVE, SOBEL_SMOOTH)
+    return jnp.sqrt(gx**2 + gy**2 + 1e-6)
 
 
 def boundary_residuals(images) -> jax.Array:
@@ -76,10 +85,13 @@ class BoundaryMining(nn.Module):
     Attributes:
       grid: side g of the token grid.
       dtype: compute dtype of the convolutions; residuals and the map are float32.
+      edges: the fifth map, "sobel" (magnitude) or "canny" (`edges.canny`: thin, 0 or 1, without a gradient to the
+        image, which what learns from fixed maps does not need).
     """
 
     grid: int
     dtype: Any = jnp.float32
+    edges: str = "sobel"
 
     @nn.compact
     def __call__(self, images) -> dict[str, jax.Array]:
@@ -90,9 +102,12 @@ class BoundaryMining(nn.Module):
 
         Returns:
           dict: logit [B, g, g] float32; weight [B, g, g] float32 in (0, 1), its sigmoid.
+
+        Raises:
+          ValueError: unknown `edges`.
         """
         # Each map for itself before they are interleaved: reductions run along contiguous pixels.
-        x = jnp.stack([_instance_norm(x) for x in _residual_maps(images)], axis=-1).astype(self.dtype)
+        x = jnp.stack([_instance_norm(x) for x in _residual_maps(images, self.edges)], axis=-1).astype(self.dtype)
         for index, features in enumerate((16, 32, 32)):
             x = nn.Conv(features, (3, 3), 2, dtype=self.dtype, name=f"conv_{index}")(x)
             x = jax.nn.relu(x)
@@ -122,6 +137,13 @@ def boundary_pool(weight, tokens) -> jax.Array:
     return jnp.einsum("bn,bnd->bd", weight, tokens.astype(jnp.float32))
 
 
+def total_variation(weight) -> jax.Array:
+    """Mean difference of neighbouring cells of a map: [B, g, g] float, g at least 2 -> [B] float32."""
+    weight = weight.astype(jnp.float32)
+    down, along = jnp.abs(jnp.diff(weight, axis=1)), jnp.abs(jnp.diff(weight, axis=2))
+    return (down.mean((1, 2)) + along.mean((1, 2))) / 2.0
+
+
 def boundary_target(mask, grid) -> jax.Array:
     """Face X-ray's boundary map 4 m (1 - m) of a mask, on the token grid.
 
@@ -143,3 +165,9 @@ def boundary_target(mask, grid) -> jax.Array:
     # The taps sum to 1 only up to rounding, so an all-one mask can leave -1e-7.
     pooled = jnp.maximum(pooled, 0.0)
     return pooled / jnp.maximum(pooled.max((1, 2), keepdims=True), MIN_TARGET_PEAK)
+
+
+def boundary_bce(logit, mask) -> jax.Array:
+    """Cross-entropy of a weight map against `boundary_target`. logit [B, g, g], mask [B, H, W, 1] in [0, 1] -> [B]."""
+    target = boundary_target(mask, logit.shape[1])
+    return losses.map_bce(logit[..., None], target[..., None], pos_weight=1.0)

@@ -12,6 +12,8 @@ import numpy as np
 
 # Rec. 601 luma, the weights of OpenCV's RGB to grey conversion.
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+SOBEL_DERIVATIVE = (-1.0, 0.0, 1.0)
+SOBEL_SMOOTH = (1.0, 2.0, 1.0)
 
 
 def luma(images) -> jax.Array:
