@@ -98,7 +98,7 @@ def get_policy():
     """The adversary that chooses the forgeries (MSDDF 6, "Policy"; MSDDF 5, defects 10, 11 and 18), off."""
     return ConfigDict(
         {
-            # "none", "reinforce" or "pathwise".
+            # "none", "reinforce", "pathwise", or "published" (SLADD's as its public code has it; msddf_jax/adversary.py).
             "mode": "none",
             # Its learning rate, where no group of `optim` names it: a quarter of the detector's in the public code.
             "lr": 5e-5,
@@ -128,7 +128,8 @@ def get_optim():
             "b1": 0.9,
             "b2": 0.999,
             "momentum": 0.9,
-            # "cosine", "restarts" and "step" (each `period` steps), "constant", or "linear" from the share `start` on.
+            # "cosine"; "restarts", "oscillate" and "step" (each `period` steps); "constant"; "linear" from the share
+            # `start` on.
             "schedule": "cosine",
             "warmup_steps": 0,
             "final_lr": 0.0,

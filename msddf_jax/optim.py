@@ -10,7 +10,7 @@ import optax
 from msddf_jax import trees
 
 OPTIMISERS = ("adamw", "adam_l2", "sgd")
-SCHEDULES = ("cosine", "restarts", "step", "constant", "linear")
+SCHEDULES = ("cosine", "restarts", "oscillate", "step", "constant", "linear")
 # Fields of a group's settings; those that it lacks are `config.optim`'s.
 SCHEDULE = ("schedule", "warmup_steps", "final_lr", "period", "factor", "start")
 FIELDS = ("lr", "weight_decay", "optimizer", "phase", *SCHEDULE)
@@ -31,8 +31,10 @@ def make_schedule(
     Args:
       peak, final_lr: learning rates; the last is at most the peak. steps: length of training. warmup_steps: from 0.
       schedule: "cosine", down to final_lr at the end; "restarts", cosines of `period` steps each, from the peak down to
-        final_lr (SGDR); "step", times `factor` after every `period` steps; "constant"; "linear", constant and from the
-        share `start` of training on down in a straight line to final_lr at the end (SBI).
+        final_lr (SGDR); "oscillate", down to final_lr in `period` steps and up again in the next (PyTorch's
+        CosineAnnealingLR stepped on beyond its T_max = period); "step", times `factor` after every `period`
+        steps; "constant"; "linear", constant and from the share `start` of training on down in a straight line to
+        final_lr at the end (SBI).
 
     Raises:
       ValueError: a schedule that there is not; warm-up, period, factor or start that do not fit.
@@ -41,7 +43,7 @@ def make_schedule(
         raise ValueError(f"optim.warmup_steps must lie in [0, steps={steps}), got {warmup_steps}")
     if schedule not in SCHEDULES:
         raise ValueError(f"optim.schedule is {schedule!r}, allowed: {SCHEDULES}")
-    if schedule in ("restarts", "step") and not period >= 1:
+    if schedule in ("restarts", "oscillate", "step") and not period >= 1:
         raise ValueError(f"optim.schedule {schedule!r} needs a period of at least 1 step, got {period}")
     if not (0.0 <= start < 1.0 and 0.0 < factor <= 1.0):
         raise ValueError(f"optim.start is {start}, expected a share in [0, 1); factor is {factor}, expected (0, 1]")
@@ -51,6 +53,8 @@ def make_schedule(
     if schedule == "restarts":
         one = optax.cosine_decay_schedule(peak, period, alpha=final / peak if peak else 0.0)
         after = lambda count: one(jnp.asarray(count) % period)
+    elif schedule == "oscillate":
+        after = lambda count: final + (peak - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.asarray(count) / period))
     elif schedule == "step":
         after = optax.exponential_decay(peak, period, factor, staircase=True)
     elif schedule == "linear":

@@ -89,6 +89,12 @@ def test_uncovered_parameter_is_an_error():
     [
         # Two cosines of 40 steps from 1 to 0.2, half-way 0.6.
         ({"schedule": "restarts", "period": 40, "final_lr": 0.2}, (0, 20, 40, 60), (1.0, 0.6, 1.0, 0.6)),
+        # Down in 40 steps and up again in 40.
+        (
+            {"schedule": "oscillate", "period": 40, "final_lr": 0.2, "warmup_steps": 10},
+            (5, 10, 30, 50, 70, 90),
+            (0.5, 1.0, 0.6, 0.2, 0.6, 1.0),
+        ),
         ({"schedule": "step", "period": 30, "factor": 0.5}, (0, 29, 30, 60), (1.0, 1.0, 0.5, 0.25)),
         ({"schedule": "constant"}, (0, 99), (1.0, 1.0)),
         # Constant to half of 100 steps, then a line to 0.
@@ -106,6 +112,7 @@ def test_schedules_by_hand(settings, steps, expected):
     [
         ({"schedule": "cosin"}, "allowed"),
         ({"schedule": "step"}, "needs a period"),
+        ({"schedule": "oscillate"}, "needs a period"),
         ({"schedule": "linear", "start": 1.0}, "share in"),
         ({"schedule": "step", "period": 5, "factor": 0.0}, "factor is 0"),
     ],
@@ -150,6 +157,17 @@ def test_adam_with_l2_is_pytorchs():
         expected.append(float(parameter))
     ours = _one({"optimizer": "adam_l2", "weight_decay": 0.3}, (1.0, -0.5, 2.0, 0.1))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+def test_a_cosine_that_oscillates_is_pytorchs_stepped_on():
+    torch = pytest.importorskip("torch")
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.tensor(1.0))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=5, eta_min=0.01)
+    schedule = optim.make_schedule(0.1, steps=100, schedule="oscillate", period=5, final_lr=0.01)
+    for step in range(23):
+        np.testing.assert_allclose(schedule(step), scheduler.get_last_lr()[0], rtol=1e-4, err_msg=str(step))
+        theirs.step()
+        scheduler.step()
 
 
 def test_a_group_is_trained_in_its_phase_alone():

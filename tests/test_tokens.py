@@ -73,6 +73,15 @@ def test_equals_transformers_from_both_kinds_of_files(folder, tmp_path):
             assert row[: len(want)].tolist() == want and not row[len(want) :].any()
 
 
+def test_bytes_are_clips_ids_before_any_merge():
+    tokenizer = load_tokenizer("bytes")
+    assert tokenizer.get_vocab_size() == 514
+    # OpenAI's table starts with "!" to "~", so "a" is 64; ids that end a word are 256 further.
+    ids = tokenize(tokenizer, ["a ! it's"], context_length=9)
+    assert ids.tolist() == [[512, 64 + 256, 256, 72, 83 + 256, 6, 82 + 256, 513, 0]]
+    assert tokenize(tokenizer, ["\u00e9"], 4).tolist() == [[512, 127, 102 + 256, 513]]
+
+
 def test_saved_padding_and_truncation_are_not_taken_over(folder, tmp_path):
     tokenizer = load_tokenizer(folder[0])
     tokenizer.enable_truncation(4)

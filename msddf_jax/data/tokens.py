@@ -12,6 +12,8 @@ import numpy as np
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT_LENGTH = 77
+# In place of a path: CLIP's 512 ids before any merge, then start and end. No file is needed, nor fits CLIP's weights.
+BYTES = "bytes"
 # How CLIP cuts a text before merging (Radford et al., 2021): English contractions, letters, single digits, the rest.
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
@@ -20,7 +22,8 @@ def load_tokenizer(path) -> "tokenizers.Tokenizer":  # noqa: F821 (imported wher
     """A `tokenizers.Tokenizer` that puts CLIP's start and end tokens around every text.
 
     Args:
-      path: a tokenizer.json, or a folder that holds one, or that holds vocab.json and merges.txt.
+      path: a tokenizer.json, or a folder that holds one, or that holds vocab.json and merges.txt; or the word
+        `BYTES`, a vocabulary of 514: each byte, each byte that ends a word, start and end.
 
     Texts are lowercased, Unicode-composed (NFC) and runs of white space are one space, as Hugging Face's tokenizer
     does. OpenAI's also mends wrongly decoded text (ftfy) and unescapes HTML: the same ids for texts that need neither.
@@ -31,6 +34,8 @@ def load_tokenizer(path) -> "tokenizers.Tokenizer":  # noqa: F821 (imported wher
       ModuleNotFoundError: the library `tokenizers` is not installed.
     """
     tokenizers = _library()
+    if path == BYTES:
+        return _finish(_from_merges(tokenizers, _byte_ids(tokenizers), []), BYTES)
     path = pathlib.Path(path)
     vocabulary, merges = path / "vocab.json", path / "merges.txt"
     single = path / "tokenizer.json" if path.is_dir() else path
@@ -43,13 +48,18 @@ def load_tokenizer(path) -> "tokenizers.Tokenizer":  # noqa: F821 (imported wher
             f"no tokenizer at {path}: expected tokenizer.json, or a folder with it or with vocab.json and merges.txt. "
             "Fetch CLIP's: `hf download openai/clip-vit-large-patch14 tokenizer.json --local-dir DIR`"
         )
+    return _finish(tokenizer, path)
+
+
+def _finish(tokenizer, path):
+    """With start and end around every text, once it is known that they are the last two ids."""
     size = tokenizer.get_vocab_size()
     if (tokenizer.token_to_id(START), tokenizer.token_to_id(END)) != (size - 2, size - 1):
         raise ValueError(
             f"{path} is no tokenizer of CLIP: {START} and {END} must be the last two of its {size} ids, "
             f"got {tokenizer.token_to_id(START)} and {tokenizer.token_to_id(END)}"
         )
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+    tokenizer.post_processor = _library().processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, size - 2), (END, size - 1)]
     )
     tokenizer.no_padding()
@@ -113,12 +123,23 @@ def _from_vocabulary(tokenizers, vocabulary, merges):
         ids = json.loads(vocabulary.read_text(encoding="utf-8"))
         lines = merges.read_text(encoding="utf-8").splitlines()
         pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-        model = tokenizers.models.BPE(
-            ids, pairs, unk_token=END, end_of_word_suffix="</w>", continuing_subword_prefix="", fuse_unk=False
-        )
+        return _from_merges(tokenizers, ids, pairs)
     except Exception as error:
         # As above; and a file that is no JSON.
         raise ValueError(f"{vocabulary} and {merges.name} are no vocabulary of CLIP's: {error}") from error
+
+
+def _byte_ids(tokenizers):
+    """{text: id} of CLIP's vocabulary up to its first merge, then start and end: bytes in the order of their signs."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    words = [*alphabet, *(sign + "</w>" for sign in alphabet), START, END]
+    return {word: index for index, word in enumerate(words)}
+
+
+def _from_merges(tokenizers, ids, pairs):
+    model = tokenizers.models.BPE(
+        ids, pairs, unk_token=END, end_of_word_suffix="</w>", continuing_subword_prefix="", fuse_unk=False
+    )
     tokenizer = tokenizers.Tokenizer(model)
     normalizers, split, regex = tokenizers.normalizers, tokenizers.pre_tokenizers, tokenizers.Regex
     tokenizer.normalizer = normalizers.Sequence(

@@ -21,9 +21,11 @@ class TextVariant(NamedTuple):
     context: int = 77
 
 
-# By the name of the vision tower that each was trained with. H/14 is LAION's; Mu is for tests.
+# By the name of the vision tower that each was trained with. H/14 is LAION's; Mu is for tests, and Ti for demos, with
+# the vocabulary "bytes" of `data.tokens`.
 TEXT_VARIANTS = {
     "Mu/8": TextVariant(48, 2, 3, 32, vocabulary=99),
+    "Ti/16": TextVariant(64, 2, 2, 64, vocabulary=514),
     "B/32": TextVariant(512, 12, 8, 512),
     "B/16": TextVariant(512, 12, 8, 512),
     "L/14": TextVariant(768, 12, 12, 768),
@@ -131,17 +133,21 @@ class ClipModel(nn.Module):
                 self.pixel_std,
                 name="backbone",
             )
-            out["image_embeds"] = _project(vision(images)["feature"], embed, "vision_projection")
+            image = project(vision(images)["feature"], embed, "vision_projection")
+            out["image_embeds"] = heads.l2_normalize(image)
         if ids is not None:
             text = TextTransformer(self.variant, self.dtype, self.quick_gelu, name="text")
-            out["text_embeds"] = _project(text(ids)["feature"], embed, "text_projection")
+            out["text_embeds"] = heads.l2_normalize(project(text(ids)["feature"], embed, "text_projection"))
         scale = self.param("logit_scale", nn.initializers.constant(LOGIT_SCALE), (), jnp.float32)
         if len(out) == 2:
             out["logits_per_image"] = jnp.exp(scale) * out["image_embeds"] @ out["text_embeds"].T
         return out
 
 
-def _project(feature, embed, name):
-    """[B, d] -> [B, embed] of unit length, in float32; called inside a module's `__call__`."""
+def project(feature, embed, name) -> jax.Array:
+    """CLIP's projection [B, d] -> [B, embed], not normalised, in float32; called inside a module's `__call__`.
+
+    name: "vision_projection" or "text_projection".
+    """
     normal = nn.initializers.normal(feature.shape[-1] ** -0.5)
-    return heads.l2_normalize(layers.Linear(embed, kernel_init=normal, use_bias=False, name=name)(feature))
+    return layers.Linear(embed, kernel_init=normal, use_bias=False, name=name)(feature)

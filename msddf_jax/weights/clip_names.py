@@ -20,6 +20,8 @@ PREFIXES = ("", "module.", "params/")
 # Numbers that OpenAI's files hold beside the parameters; no other publisher's files have them.
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 HALF = (0.5, 0.5, 0.5)
+# Trees of `clip_text.ClipModel` beside the vision tower.
+JOINT = ("text", "text_projection", "vision_projection")
 # Keys of `recognise`'s answer that are no field of a model.
 LABELS = ("format", "prefix", "text", "assumed")
 
