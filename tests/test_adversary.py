@@ -170,7 +170,7 @@ def test_exploration_is_all_at_first_and_then_what_the_floor_needs():
 @pytest.mark.parametrize(
     ("mode", "recipe", "message"),
     [
-        ("greedy", "msddf", r"mode is 'greedy', allowed: \('none', 'reinforce', 'pathwise'\)"),
+        ("greedy", "msddf", r"mode is 'greedy', allowed: \('none', 'reinforce', 'pathwise', 'published'\)"),
         ("reinforce", "self_blend", "the recipe 'self_blend' has nothing to choose"),
     ],
 )

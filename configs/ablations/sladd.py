@@ -1,4 +1,7 @@
-"""SLADD: regions of another face chosen by REINFORCE, with map, type and strength as side tasks; plain ViT."""
+"""SLADD's recipe on the ablation's ViT: regions of another face chosen by REINFORCE; map, type, strength as side tasks.
+
+Heads and losses are MSDDF's. The method itself, on Xception, is configs/detectors/sladd.py.
+"""
 
 from configs.ablations import base
 

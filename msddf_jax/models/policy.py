@@ -1,9 +1,10 @@
 """The adversary: a small network that chooses how to forge, and the gradients by which it learns.
 
-Two modes (MSDDF sections 3.1, 5 and 6). REINFORCE: `Policy` gives categorical logits over region, blend and
+Three modes (MSDDF sections 3.1, 5 and 6; SLADD). REINFORCE: `Policy` gives categorical logits over region, blend and
 strength; what is executed is their mixture with a uniform choice, and the reward is each sample's own
-detector loss. Pathwise: strength, feather and colour are differentiable in the blender, so `PathwisePolicy`
-gives them as numbers and learns through the gradient reversal.
+detector loss. As published: the same network with one number for the strength, `choose_published` and
+`published_loss`, whose faults are named there. Pathwise: strength, feather and colour are differentiable in
+the blender, so `PathwisePolicy` gives them as numbers and learns through the gradient reversal.
 
 Entropy floor: the executed distribution of a head is (1 - e) softmax(logits) + e / n. Entropy is concave, so
 over all logits it is least where the softmax is a corner: the floor is the entropy of (1 - e + e / n, e / n,
@@ -23,6 +24,8 @@ WIDTHS = (32, 64, 128, 256)
 MAGNITUDE_BINS = 8
 # Actions of each head, by name.
 HEADS = {"region": len(schema.REGIONS), "type": len(schema.BLENDS), "magnitude": MAGNITUDE_BINS}
+# Weight of the entropies in SLADD's public code.
+PUBLISHED_ENTROPY_WEIGHT = 1e-5
 PATHWISE = ("strength", "feather", "color")
 
 
@@ -53,9 +56,13 @@ class Policy(nn.Module):
 
     Attributes:
       dtype: of the trunk.
+      regions: number of regions to choose from.
+      strengths: number of strength bins; 1 is a single logit, for `choose_published`, without a baseline.
     """
 
     dtype: jnp.dtype = jnp.float32
+    regions: int = HEADS["region"]
+    strengths: int = MAGNITUDE_BINS
 
     @nn.compact
     def __call__(self, target, source) -> dict[str, jax.Array]:
@@ -65,15 +72,17 @@ class Policy(nn.Module):
           target, source: [B, H, W, 3] float in [0, 1], the twins.
 
         Returns:
-          dict by `HEADS`: region [B, 11], type [B, 4], magnitude [B, 8], float32 logits.
+          dict by `HEADS`: region [B, regions], type [B, 4], magnitude [B, strengths], float32 logits.
         """
-        # Carried from step to step beside the parameters; `reinforce_loss` moves it.
-        for name, value in init_baseline().items():
-            self.variable("baseline", name, lambda value=value: value)
+        if self.strengths > 1:
+            # Carried from step to step beside the parameters; `reinforce_loss` moves it.
+            for name, value in init_baseline().items():
+                self.variable("baseline", name, lambda value=value: value)
         features = Trunk(self.dtype, name="trunk")(target, source)
         # From zero: the first forgeries are drawn uniformly.
         zeros = nn.initializers.zeros_init()
-        return {name: nn.Dense(n, kernel_init=zeros, name=name)(features) for name, n in HEADS.items()}
+        sizes = HEADS | {"region": self.regions, "magnitude": self.strengths}
+        return {name: nn.Dense(n, kernel_init=zeros, name=name)(features) for name, n in sizes.items()}
 
 
 class PathwisePolicy(nn.Module):
@@ -297,11 +306,54 @@ def reinforce_loss(
     return loss, following, scalars
 
 
+def choose_published(key, logits) -> tuple[dict[str, jax.Array], jax.Array, dict[str, jax.Array]]:
+    """SLADD's choice as its public code has it: region and type are drawn, the strength is not.
+
+    The strength is s = sigmoid(z), taken as an action of "log-probability" log s and "entropy" -s log s. That is no
+    probability of anything: a positive reward raises s, whatever s does to the reward. The log-probabilities of all
+    three count, also of what had no effect on the image.
+
+    Args:
+      key: typed key. logits: {"region": [B, n], "type": [B, 4], "magnitude": [B, 1]}.
+
+    Returns:
+      (actions: region, type int32 [B], magnitude float32 [B] in (0, 1) without a gradient; log_prob [B], the sum;
+      entropies {head: [B]}). Source: reference: sladd, "Policy".
+    """
+    drawn = {name: logits[name] for name in ("region", "type")}
+    actions, log_probs = sample(key, drawn, 0.0)
+    log_strength = jax.nn.log_sigmoid(logits["magnitude"][:, 0])
+    strength = jnp.exp(log_strength)
+    entropies = entropy(drawn, 0.0) | {"magnitude": -strength * log_strength}
+    actions = {**actions, "magnitude": jax.lax.stop_gradient(strength)}
+    return actions, log_probs["region"] + log_probs["type"] + log_strength, entropies
+
+
+def published_loss(log_prob, head_entropy, reward, mask) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """SLADD's objective as its public code has it: -mean(R log pi) - 1e-5 mean(H), one reward R for the whole batch.
+
+    R is not split among the samples and has no baseline. It is positive, so that every action becomes more likely by
+    having been drawn, and the strength goes to 1 (`choose_published`).
+
+    Args:
+      log_prob: [B], head_entropy: {head: [B]}, of `choose_published`. reward: scalar, the detector's loss; no gradient
+        passes. mask: [B] bool, the rows that were forged by the policy.
+
+    Returns:
+      (loss scalar, {"policy/reward", "policy/entropy_<head>"} scalars). Source: reference: sladd, "Policy".
+    """
+    reward = jax.lax.stop_gradient(reward.astype(jnp.float32))
+    entropies = {name: _masked_mean(value, mask) for name, value in head_entropy.items()}
+    loss = -reward * _masked_mean(log_prob, mask) - PUBLISHED_ENTROPY_WEIGHT * sum(entropies.values())
+    scalars = {"policy/reward": reward}
+    return loss, scalars | {f"policy/entropy_{name}": value for name, value in entropies.items()}
+
+
 def action_shares(actions, mask) -> dict[str, jax.Array]:
     """Histogram of the actions taken in a batch, for the log.
 
     Args:
-      actions: {head: int32 [B]}. mask: [B] bool.
+      actions: {head: int32 [B]}, indices into `schema.REGIONS`, `schema.BLENDS` and the strength bins. mask: [B] bool.
 
     Returns:
       {"policy/<head>/<action>": share in [0, 1]}; regions and types by name, strength bins by number.

@@ -161,11 +161,19 @@ def check_names(name, given, allowed, may_be_empty=False) -> None:
         raise ValueError(f"{name} is {tuple(given)}, allowed are names from {tuple(allowed)}")
 
 
-def uniform_choices(key, batch_size, *, type_weights=TYPE_WEIGHTS, magnitude=(0.1, 1.0)) -> tuple[jax.Array, ...]:
+def region_indices(names) -> jax.Array:
+    """int32 [n]: where names of regions stand in `schema.REGIONS`. Raises ValueError for one that there is not."""
+    check_names("regions", names, schema.REGIONS)
+    return jnp.asarray([schema.REGIONS.index(name) for name in names], jnp.int32)
+
+
+def uniform_choices(
+    key, batch_size, *, regions=schema.REGIONS, type_weights=TYPE_WEIGHTS, magnitude=(0.1, 1.0)
+) -> tuple[jax.Array, ...]:
     """Choices without a policy: every region alike, blends by weight (MSDDF design, section 6).
 
     Args:
-      key: typed key. batch_size: int.
+      key: typed key. batch_size: int. regions: names that are drawn from.
       type_weights: odds of `schema.BLENDS`, need not sum to 1.
       magnitude: range of the uniform magnitude.
 
@@ -173,15 +181,16 @@ def uniform_choices(key, batch_size, *, type_weights=TYPE_WEIGHTS, magnitude=(0.
       region int32 [B], blend_type int32 [B], magnitude float32 [B]. Sample i does not depend on B.
 
     Raises:
-      ValueError: weights of another length, negative or all zero.
+      ValueError: weights of another length, negative or all zero; a region that there is not.
     """
     if len(type_weights) != len(schema.BLENDS) or min(type_weights) < 0 or sum(type_weights) <= 0:
         raise ValueError(f"type_weights are {tuple(type_weights)}, expected odds >= 0 of {schema.BLENDS}")
     logits = jnp.log(jnp.maximum(jnp.array(type_weights, jnp.float32), 1e-30))
+    allowed = region_indices(regions)
 
     def one(key):
         region_key, type_key, magnitude_key = jax.random.split(key, 3)
-        region = jax.random.randint(region_key, (), 0, len(schema.REGIONS))
+        region = allowed[jax.random.randint(region_key, (), 0, len(regions))]
         kind = jax.random.categorical(type_key, logits)
         return (
             region,

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from msddf_jax.data import schema
 from msddf_jax.synth import blender, face_xray, geometry, self_blend, sladd, twins
 
 # Keywords that are no settings: how a function runs, and what is chosen anew for every row.
-OF_A_ROW = ("one_by_one", "feather", "color_strength", "floor", "usable", "flip")
+OF_A_ROW = ("one_by_one", "feather", "color_strength", "floor", "usable", "flip", "bases")
 
 
 class Recipe(NamedTuple):
@@ -42,9 +43,9 @@ def forge(recipe, key, reals, *, flip, choose=None, others=None, progress=1.0) -
       key: typed key.
       reals: image float32 [R, H, W, 3] in [0, 1], landmarks float32 [R, 81, 2] (NaN: stays real), identity int32 [R].
       flip: chance of a horizontal flip, one for all that comes of a row.
-      choose: (key, target, source, type_weights=, magnitude_on=) -> keywords of `blender.blend_regions` (region,
-        blend_type, magnitude, and what else it takes), with "record" beside them: what the chooser wants to see again,
-        leaves [R, ...]. None for `choose_uniformly`.
+      choose: (key, target, source, regions=, type_weights=, magnitude_on=) -> keywords of `blender.blend_regions`
+        (region, blend_type, magnitude, and what else it takes), with "record" beside them: what the chooser wants to
+        see again, leaves [R, ...]. None for `choose_uniformly`.
       others: rows like `reals` of the other class, which "sladd" takes its references from; None without such.
       progress: share of training done, in [0, 1], which floors of strength fall with.
 
@@ -104,6 +105,12 @@ def check(recipe) -> None:
         ends = tuple(settings[setting]) if hasattr(settings[setting], "__len__") else (settings[setting],)
         if len(ends) != 2 or not all(0.0 <= end <= 1.0 for end in ends):
             raise ValueError(f"synth.recipe.{setting} is {ends}, expected two numbers in [0, 1]")
+    blender.check_names("config.synth.recipe.regions", region_names(recipe), schema.REGIONS)
+
+
+def region_names(recipe) -> tuple[str, ...]:
+    """Names of the regions that a recipe chooses from: its setting `regions`, without it all of `schema.REGIONS`."""
+    return tuple(split_name(recipe)[1].get("regions", schema.REGIONS))
 
 
 def check_settings(where, given, *functions) -> None:
@@ -126,10 +133,11 @@ def _nearest(name, allowed):
     return (f"; did you mean {near[0]!r}?" if near else ";") + f" allowed: {', '.join(allowed) or 'none'}"
 
 
-def choose_uniformly(key, target, source, *, type_weights, magnitude_on) -> dict[str, jax.Array | dict]:
+def choose_uniformly(key, target, source, *, regions, type_weights, magnitude_on) -> dict[str, jax.Array | dict]:
     """Region, blend and strength of each row by fixed odds (`blender.uniform_choices`)."""
     del source, magnitude_on
-    region, blend_type, magnitude = blender.uniform_choices(key, target.shape[0], type_weights=type_weights)
+    odds = {"regions": regions, "type_weights": type_weights}
+    region, blend_type, magnitude = blender.uniform_choices(key, target.shape[0], **odds)
     return {"region": region, "blend_type": blend_type, "magnitude": magnitude, "record": {}}
 
 
@@ -181,7 +189,7 @@ def _forge_msddf(
     twin_key, choice_key, blend_key, share_key, hull_key = jax.random.split(key, 5)
     transfer_key = jax.random.fold_in(key, 5)
     pair = twins.make_twins(twin_key, reals["image"], reals["landmarks"], flip=flip, **(twin or {}))
-    chosen = {"type_weights": type_weights, "magnitude_on": blend["magnitude_on"]}
+    chosen = {"regions": schema.REGIONS, "type_weights": type_weights, "magnitude_on": blend["magnitude_on"]}
     choices = choose(choice_key, pair["target"], pair["source"], **chosen)
     record = choices.pop("record")
     at = lambda ends: ends[0] + (ends[1] - ends[0]) * progress
@@ -221,12 +229,14 @@ def _forge_face_xray(key, reals, *, flip, blend=None):
     return {"target": reals["image"], "source": None, "forged": forged, "record": {}}
 
 
-def _forge_sladd(key, reals, *, choose, flip, others, blend=None, type_weights=blender.TYPE_WEIGHTS):
+def _forge_sladd(
+    key, reals, *, choose, flip, others, blend=None, regions=schema.REGIONS, type_weights=blender.TYPE_WEIGHTS
+):
     blend = {"magnitude_on": blender.MAGNITUDE_ON, **(blend or {})}
     flip_key, partner_key, choice_key, blend_key = jax.random.split(key, 4)
     reals = flip_rows(flip_key, reals, flip)
     reference = sladd.find_reference(partner_key, reals, others)
-    chosen = {"type_weights": type_weights, "magnitude_on": blend["magnitude_on"]}
+    chosen = {"regions": regions, "type_weights": type_weights, "magnitude_on": blend["magnitude_on"]}
     choices = choose(choice_key, reals["image"], reference["source"], **chosen)
     record = choices.pop("record")
     forged = sladd.blend_reference(blend_key, reals["image"], reals["landmarks"], reference, **choices, **blend)
