@@ -24,6 +24,9 @@ TEST_SETS = {
     "toy_c40": ("faceforensics/toy_c40", "test"),
 }
 
+# Those of the data set that the configs train on: means over them and over the others are two figures.
+WITHIN = ("ff++", "ff++_c40", "toy", "toy_c40")
+
 
 def get_test_sets(names):
     """{name: entry of config.evals}. Raises ValueError for names that are not in `TEST_SETS`."""

@@ -1,4 +1,4 @@
-"""One page about one or several trained workdirs: `python -m msddf_jax.report --workdir A[,B...] --out report.html`.
+"""One page about trained workdirs: `python -m msddf_jax.report --workdir A [--workdir B] --out report.html`.
 
 The page holds everything itself (no network, no script): the table with intervals, curves, calibration, robustness, the
 worst mistakes, embeddings, the config and the versions. Beside it, `<page>_tables/` has every table as CSV and LaTeX.
@@ -19,7 +19,7 @@ from msddf_jax.data import schema, source
 from msddf_jax.evaluators import detection
 from msddf_jax.inference import load_for_inference
 from msddf_jax.show import curves, page, plots
-from msddf_jax.statistics import intervals, verdict
+from msddf_jax.statistics import intervals, tables, verdict
 from msddf_jax.statistics.scores import group_videos
 
 # Columns of the table of one workdir: title, metric, higher is better.
@@ -77,12 +77,12 @@ def write_report(workdirs, out, *, mistakes=6, data_dir=None) -> pathlib.Path:
     if not evals:
         raise ValueError(f"no eval is in all of {', '.join(str(run.folder) for run in runs)}")
     out = pathlib.Path(out)
-    tables = [table for run in runs for table in (_main_table(run), _forgery_table(run)) if table.rows]
+    shown = [table for run in runs for table in (_main_table(run), _forgery_table(run)) if table.rows]
     if len(runs) > 1:
-        tables.insert(0, _comparison(runs, evals))
+        shown.insert(0, _comparison(runs, evals))
     drawn = _draw_mistakes(runs[0], evals, mistakes, data_dir) if mistakes else {}
     sections = [
-        page.section("Results", _reading(runs), *map(page.table, tables)),
+        page.section("Results", _reading(runs), *map(page.table, shown)),
         page.section("Curves", *(_curves(runs, name) for name in evals)),
         page.section("Robustness", *_robustness(runs)),
         page.section("Worst mistakes", *_mistakes(drawn, mistakes)),
@@ -91,7 +91,7 @@ def write_report(workdirs, out, *, mistakes=6, data_dir=None) -> pathlib.Path:
     ]
     title = "Deepfake detection: " + ", ".join(run.name for run in runs)
     page.write(out, title, sections)
-    page.write_tables(out.with_name(f"{out.stem}_tables"), tables)
+    page.write_tables(out.with_name(f"{out.stem}_tables"), shown)
     return out
 
 
@@ -180,7 +180,27 @@ def _comparison(runs, evals):
     note = (
         "Video AUC in percent with 95 % intervals; p: DeLong's paired test on the same videos, two-sided, uncorrected."
     )
-    return page.Table("Comparison", header, rows, note)
+    last, more = _ranks(runs, evals)
+    return page.Table("Comparison", header, rows + last, note + more)
+
+
+def _ranks(runs, evals):
+    """(rows Avg and Top3 below the comparison, what its note says of them); none with fewer than two test sets."""
+    chosen = {run.results["_about"]["select"]["eval"] for run in runs if run.results["_about"].get("select")}
+    tested = [name for name in evals if name not in chosen]
+    if len(tested) < 2:
+        return [], ""
+    figures = [[run.results.get(f"{name}/video_auc") for name in tested] for run in runs]
+    rows = [["Avg", *(tables.percent(tables.average(values)) for values in figures)]]
+    note = f" {tables.AVERAGE_NOTE}"
+    # Of three, every one is among the best three.
+    if len(runs) > 3:
+        rows.append(["Top3", *map(str, tables.count_top(figures))])
+        note += f" {tables.TOP_NOTE}"
+    blank = ["-"] * (len(runs) - 1)
+    if left := sorted(chosen & set(evals)):
+        note += f" Without {', '.join(left)}, where checkpoints were chosen."
+    return [row + blank for row in rows], note
 
 
 def _figure(value, bounds):
@@ -319,15 +339,18 @@ def main(argv) -> None:
     """Write the page. Exit code 1 with one line where it cannot."""
     values = flags.FLAGS
     with command.errors_in_one_line(argv):
+        listed = [path for path in values.workdir if "," in path and not pathlib.Path(path).exists()]
+        if listed:
+            raise FileNotFoundError(f"no folder {listed[0]}; several workdirs are --workdir A --workdir B")
         out = write_report(values.workdir, values.out, mistakes=values.mistakes, data_dir=values.data_dir)
     print(f"report: {out}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list(
-        "workdir", None, "Evaluated workdirs, comma-separated; the first is compared with.", required=True
+    command.define_paths(
+        "workdir", None, "An evaluated workdir; given again, others, compared with the first.", required=True
     )
-    flags.DEFINE_string("out", "report.html", "The page.")
+    command.define_path("out", "report.html", "The page.")
     flags.DEFINE_integer("mistakes", 6, "Worst mistakes drawn for each test set; 0 for none.", lower_bound=0)
-    flags.DEFINE_string("data_dir", None, "Where built data sets are, if not where the config says.")
+    command.define_path("data_dir", None, "Where built data sets are, if not where the config says.")
     app.run(main)

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import pathlib
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +15,7 @@ from tiny import tiny_config
 
 from msddf_jax import checkpoint, report
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 ABOUT = {"step": 7, "weights": "best", "select": {"eval": "val", "metric": "video_auc"}, "versions": {"jax": "1.2.3"}}
 SWAP = 7  # index of toy_swap among the methods
 # Two videos a class, two frames each: video scores 0.2, 0.6 (real) and 0.5, 0.9 (fake), AUC 3 / 4.
@@ -59,6 +64,36 @@ def test_comparison_pairs_the_same_videos(tmp_path):
     other = _workdir(tmp_path / "other", [(f"{row[0]}x", *row[1:]) for row in ROWS])
     with pytest.raises(ValueError, match="scored other videos of first"):
         report.write_report([one, other], tmp_path / "report.html", mistakes=0)
+
+
+def test_workdirs_may_have_commas_in_their_names(tmp_path):
+    """The command, in a process of its own: its flag was a list with commas once."""
+    folders = [_workdir(tmp_path / name, evals=("first",)) for name in ("lr=1,wd=2", "other")]
+    command = [sys.executable, "-m", "msddf_jax.report", *(f"--workdir=~/{folder.name}" for folder in folders)]
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    run = lambda *words: subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    done = run(*command, "--mistakes=0", "--out=~/page.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page.html").read_text()
+    assert "p, other against lr=1,wd=2" in text
+    done = run(*command[:3], "--workdir=other,lr", "--mistakes=0")
+    assert done.returncode == 1 and "no folder other,lr; several workdirs are --workdir A --workdir B" in done.stderr
+
+
+def test_comparison_ends_with_avg_and_from_four_runs_top3(tmp_path):
+    runs, evals = [], ("val", "first", "second")
+    for i, (first, second) in enumerate(((0.9, 0.5), (0.8, 0.6), (0.7, 0.7), (0.6, None))):
+        run = report._load_run(_workdir(tmp_path / str(i), evals=evals), str(i))
+        run.results.update({"first/video_auc": first, "second/video_auc": second})
+        runs.append(run)
+    table = report._comparison(runs, evals)
+    # The validation set is in neither. The last lacks a figure of the second set, and is fourth on the first.
+    blank = ["-"] * 3
+    assert table.rows[3:] == [["Avg", "70.0", "70.0", "70.0", "-", *blank], ["Top3", "2", "2", "2", "0", *blank]]
+    assert "Without val, where checkpoints were chosen" in table.note
+    # Of three runs every one is among the best three.
+    table = report._comparison(runs[:3], evals)
+    assert table.rows[3:] == [["Avg", "70.0", "70.0", "70.0", "-", "-"]] and "Top3" not in table.note
 
 
 def test_robustness_comes_from_the_stress_test(tmp_path):

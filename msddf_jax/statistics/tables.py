@@ -37,6 +37,46 @@ def percent(value, interval=None) -> str:
     return f"{text} [-]" if _missing(interval[0]) else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
+# Said below a table that has `average` or `count_top`.
+AVERAGE_NOTE = "Avg: mean over the test sets, where none is missing."
+TOP_NOTE = (
+    "Top3: on how many test sets fewer than three others are better, by figures that are not rounded; equals count "
+    "alike, and a missing figure neither counts nor ranks."
+)
+
+
+def average(values) -> float | None:
+    """Mean over test sets; None where there is none, or one lacks (None, NaN): means of other sets do not compare."""
+    values = list(values)
+    return None if not values or any(map(_missing, values)) else sum(values) / len(values)
+
+
+def count_top(rows, *, best=3, lower=False) -> list[int]:
+    """On how many test sets each detector is among the best.
+
+    On a set it is where fewer than `best` others have a strictly better figure. So equals are in or out together, and
+    more than `best` may be in; a figure that is None or NaN is never in and bettered by none.
+
+    Args:
+      rows: a list a detector, its figures in the order of the sets. best: how many. lower: whether less is better.
+
+    Returns:
+      list of int, one a row, each from 0 to the number of sets.
+
+    Raises:
+      ValueError: rows of different lengths.
+
+    Source: the column Top3 of DeepfakeBench's tables, which does not say what is done with equals.
+    """
+    counts = [0] * len(rows)
+    for column in zip(*rows, strict=True):
+        values = [None if _missing(value) else -value if lower else value for value in column]
+        for i, value in enumerate(values):
+            better = sum(other is not None and value is not None and other > value for other in values)
+            counts[i] += value is not None and better < best
+    return counts
+
+
 def format_table(results) -> str:
     """The results as a text table, one row an eval, percent, AUC with its interval; "-" where undefined."""
     intervals = results.get("_intervals", {})
