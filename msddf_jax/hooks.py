@@ -123,7 +123,9 @@ def check(config) -> None:
     """Raise ValueError for settings of the default rows that do not fit: recipe, augmentation, adversary, group."""
     recipes.check(config.synth.recipe)
     adversary.check(config.policy, config.synth.recipe)
-    recipes.check_settings("augment", set(config.augment) - {"image_size"}, degrade.augment_planes)
+    recipes.check_settings("augment", set(config.augment) - {"image_size"}, degrade.augment_planes, compose.augment)
+    if not 0.0 <= config.augment.get("crop", 0.0) < 0.5:
+        raise ValueError(f"config.augment.crop is {config.augment.crop}, expected a share of the side in [0, 0.5)")
     layout_of(config)
     if any(config.synth.visible) and not config.synth.joint:
         raise ValueError(
@@ -146,8 +148,7 @@ def make_rows(key, batch, ctx) -> dict[str, jax.Array | dict]:
       key: typed key. batch: device batch, images and masks float32 in [0, 1]. ctx: Context.
 
     Returns:
-      rows of `compose.compose` at the size of the model; with forgeries and `config.synth.visible` those of
-      `compose.show_change`.
+      rows of `compose.compose`, as `see_rows` shows them.
     """
     config, synth = ctx.config, ctx.config.synth
     choose = None if config.policy.mode == "none" else adversary.make_choose(ctx)
@@ -155,6 +156,15 @@ def make_rows(key, batch, ctx) -> dict[str, jax.Array | dict]:
     rows = compose.compose(
         key, batch, layout=layout, choose=choose, recipe=synth.recipe, flip=synth.flip, progress=ctx.progress
     )
+    return see_rows(rows, layout, ctx)
+
+
+def see_rows(rows, layout, ctx) -> dict[str, jax.Array | dict]:
+    """Rows of `compose.compose` as the model sees them: augmented, at its size.
+
+    With forgeries and `config.synth.visible` they are those of `compose.show_change`. layout: of `layout_of`.
+    """
+    config, synth = ctx.config, ctx.config.synth
     bases = rows["base"] if synth.joint else None
     rows = compose.augment(ctx.key("augment"), rows, bases=bases, **config.augment)
     if not layout.forged or not any(synth.visible):

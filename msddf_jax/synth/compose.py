@@ -16,11 +16,11 @@ import numpy as np
 
 from msddf_jax import losses
 from msddf_jax.data import schema
-from msddf_jax.synth import degrade, recipes
+from msddf_jax.synth import degrade, geometry, recipes
 
 ROLES = ("target_twin", "source_twin", "forgery", "dataset_fake")
 # What a row has of its record whatever becomes of its pixels.
-_KEPT = ("label", "method", "identity", "group", "attributes", "has_attributes")
+_KEPT = ("label", "method", "identity", "domain", "group", "attributes", "has_attributes")
 # Fields of a batch with an axis for the frames of a clip.
 _OF_FRAMES = ("image", "mask", "landmarks")
 # Cells a side of the grid on which the change of a forgery is looked at (`show_change`).
@@ -98,8 +98,8 @@ def compose(key, batch, *, layout, recipe, flip=0.5, choose=None, progress=1.0) 
     Returns:
       batch with, for N rows: image, mask [N, H, W, 1] (strength of the manipulation), blend_mask [N, H, W, 1] (where
       it is, whatever its strength), has_mask, label, method (-1 where it was forged here), type, regions [N, 5],
-      has_regions, strength, has_strength, identity, group, attributes [N, 13], has_attributes, role, base int32 [N]
-      (`Layout.bases`, counted through the batch), counted bool [N] (`show_change`; all are until then), and record,
+      has_regions, strength, has_strength, identity, domain, group, attributes [N, 13], has_attributes, role, base int32
+      [N] (`Layout.bases`, counted through the batch), counted bool [N] (`show_change`; all are until then), and record,
       what `choose` asked to see again (zeros for the rows that it did not choose for). Clips: images and masks with T.
 
     Raises:
@@ -174,18 +174,40 @@ def _compose_frames(key, batch, layout, recipe, flip, choose, progress):
     return _join_groups(parts)
 
 
-def augment(key, rows, *, image_size, bases=None, **settings) -> dict[str, jax.Array | dict]:
-    """Photometric augmentation (`degrade.augment`), then the size of the model.
+def augment(key, rows, *, image_size, bases=None, crop=0.0, **settings) -> dict[str, jax.Array | dict]:
+    """Photometric augmentation (`degrade.augment`), a random window, then the size of the model.
 
     Args:
       key: typed key. rows: of `compose`. image_size: of the model.
       bases: int32 [N]: rows that share a number are augmented alike; None for each for itself. With `rows["base"]`, the
         views of one real and its forgery are, as SBI's step 5 has it. The frames of a clip, [B, T, H, W, 3], always
         are.
+      crop: each edge of an image moves by up to this share of its side, in or out, on its own (SBI, step 6); masks
+        follow. What lies outside repeats the edge. 0 for none.
       **settings: of `degrade.augment`.
+
+    Returns:
+      rows; with `crop` also window float32 [N, 4], what is seen of an image: left, right, top and bottom edge, as
+      shares of its sides.
     """
-    one = lambda image: resize(degrade.augment(key, image, numbers=bases, **settings), image_size)
-    return dict(rows, image=_over_frames(one, rows["image"]))
+    window = None
+    if crop:
+        key, window_key = jax.random.split(key)
+        numbers = jnp.arange(rows["image"].shape[0]) if bases is None else bases
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(window_key, numbers)
+        moves = jax.vmap(lambda k: jax.random.uniform(k, (4,), minval=-crop, maxval=crop))(keys)
+        window = jnp.array([0.0, 1.0, 0.0, 1.0]) + moves
+
+    def one(image):
+        image = degrade.augment(key, image, numbers=bases, **settings)
+        return resize(image if window is None else geometry.cut_windows(image, window), image_size)
+
+    out = dict(rows, image=_over_frames(one, rows["image"]))
+    if window is not None:
+        cut = lambda mask: geometry.cut_windows(mask, window)
+        out |= {name: _over_frames(cut, rows[name]) for name in ("mask", "blend_mask") if name in rows}
+        out["window"] = window
+    return out
 
 
 def show_change(rows, layout, least) -> dict[str, jax.Array | dict]:

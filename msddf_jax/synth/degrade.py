@@ -198,19 +198,19 @@ def gaussian_blur(x, kernel_size, sigma=None, one_by_one=None) -> jax.Array:
     return _planewise(blur_planes, x, kernel_size, sigma, one_by_one=one_by_one)
 
 
-def down_up_planes(planes, factor, down="nearest") -> jax.Array:
-    """Down- and upscaling by `cv2.resize`: to round(size / factor), and back bilinearly.
+def down_up_planes(planes, factor, down="nearest", whole=round) -> jax.Array:
+    """Down- and upscaling by `cv2.resize`: to whole(size / factor), and back bilinearly.
 
     Args:
       planes: [C, H, W] float32. factor: a whole Python number. down: "nearest" or "bilinear" (no antialiasing, as
-        OpenCV).
+        OpenCV). whole: `round`, or another function from a number of pixels to a whole one.
 
     Raises: ValueError for an unknown `down`.
     """
     if down not in ("nearest", "bilinear"):
         raise ValueError(f"down is {down!r}, allowed: 'nearest', 'bilinear'")
     _, height, width = planes.shape
-    small = [max(round(size / factor), 1) for size in (height, width)]
+    small = [max(whole(size / factor), 1) for size in (height, width)]
     if down == "nearest":
         picks = [np.minimum(np.arange(n) * factor, size - 1) for n, size in zip(small, (height, width))]
         low = planes[:, picks[0][:, None], picks[1][None, :]]
@@ -358,6 +358,23 @@ def block_out(key, x, count, max_blocks=80, one_by_one=None) -> jax.Array:
     return geometry.map_samples(one, key, x, count, one_by_one=one_by_one)
 
 
+def sharpness(x, half) -> jax.Array:
+    """How sharp images are, in [0, 1): v / (v + half), v the variance of the Laplacian of their luma.
+
+    A measure of the picture and not of the face: noise and JPEG blocks count as sharp.
+
+    Args:
+      x: [B, H, W, 3] float32 in [0, 1]. half: variance, grey levels squared, at which it is one half.
+
+    Returns:
+      [B] float32.
+    """
+    luma = 255.0 * (0.299 * x[..., 0] + 0.587 * x[..., 1] + 0.114 * x[..., 2])
+    around = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
+    variance = (around - 4.0 * luma[:, 1:-1, 1:-1]).var((1, 2))
+    return variance / (variance + half)
+
+
 def augment(key, x, *, numbers=None, one_by_one=None, **cfg) -> jax.Array:
     """Photometric augmentation of a batch for training.
 
@@ -390,13 +407,15 @@ def augment_planes(
     downscale_with="nearest",
     noise_prob=0.0,
     noise_sigma=(0.0, 0.03),
+    shift_prob=0.0,
+    color_shift=20.0,
     tone_prob=1.0,
     brightness=0.1,
     contrast=0.1,
     jpeg_prob=0.7,
     jpeg_quality=(40, 100),
 ) -> jax.Array:
-    """Blur, re-sampling, noise, brightness and contrast, JPEG, in this order and each with its probability.
+    """Blur, re-sampling, noise, colour shift, brightness and contrast, JPEG, in this order, each with its probability.
 
     The defaults are those of GenD (reference: section 6) with the JPEG probability held at 0.7, so that
     frequency cues survive, and the downscaling of clip_cross_domain B8. Ranges are drawn from uniformly.
@@ -406,6 +425,7 @@ def augment_planes(
       blur_prob, blur_kernel, blur_sigma: kernel size and range of sigma in pixels.
       downscale_prob, downscale_factors, downscale_with: see `down_up_planes`.
       noise_prob, noise_sigma: range of the deviation, unit of the image.
+      shift_prob, color_shift: largest shift of a channel, each its own, grey levels (SBI, step 5).
       tone_prob, brightness, contrast: largest shift and relative gain.
       jpeg_prob, jpeg_quality: lowest and highest quality, both included.
 
@@ -416,21 +436,15 @@ def augment_planes(
       ValueError: a probability outside [0, 1], a range out of order, an even kernel or no factor.
     """
     chances = {"blur": blur_prob, "downscale": downscale_prob, "noise": noise_prob, "tone": tone_prob}
-    chances["jpeg"] = jpeg_prob
-    for name, chance in chances.items():
-        if not 0.0 <= chance <= 1.0:
-            raise ValueError(f"{name}_prob is {chance}, expected a probability in [0, 1]")
+    chances |= {"jpeg": jpeg_prob, "shift": shift_prob}
     ranges = {"blur_sigma": blur_sigma, "noise_sigma": noise_sigma, "jpeg_quality": jpeg_quality}
-    for name, (low, high) in ranges.items():
-        if low > high:
-            raise ValueError(f"{name} is ({low}, {high}), expected (lowest, highest)")
-    if blur_kernel < 1 or blur_kernel % 2 == 0:
-        raise ValueError(f"blur_kernel is {blur_kernel}, expected an odd number of pixels")
-    if not downscale_factors:
-        raise ValueError("downscale_factors is empty; to leave re-sampling out, set downscale_prob to 0")
-    uniform = jax.random.uniform(jax.random.fold_in(key, 0), (len(chances) + 6,))
-    wanted = {name: uniform[i] < chance for i, (name, chance) in enumerate(chances.items())}
-    draw = uniform[len(chances) :]
+    _check_augment(chances, ranges, blur_kernel, downscale_factors)
+    # The shift has draws of its own, so that those of the others do not depend on it.
+    draw, shifts = jax.random.uniform(jax.random.fold_in(key, 0), (11,)), jax.random.fold_in(key, 2)
+    shifts = jax.random.uniform(shifts, (4,), minval=-1.0)
+    wanted = {name: u < chances[name] for name, u in zip(("blur", "downscale", "noise", "tone", "jpeg"), draw)}
+    wanted["shift"] = (shifts[3] + 1.0) / 2.0 < shift_prob
+    draw = draw[5:]
 
     def between(u, low, high):
         return low + (high - low) * u
@@ -447,6 +461,7 @@ def augment_planes(
         "blur": lambda p: blur_planes(p, float(blur_kernel), between(draw[0], *blur_sigma)),
         "downscale": downscale,
         "noise": add_noise,
+        "shift": lambda p: jnp.clip(p + (color_shift / 255.0 * shifts[:3])[:, None, None], 0.0, 1.0),
         "tone": lambda p: adjust_tone(
             p, between(draw[3], -brightness, brightness), between(draw[4], -contrast, contrast)
         ),
@@ -456,3 +471,16 @@ def augment_planes(
         if chances[name] > 0.0:
             planes = jax.lax.cond(wanted[name], step, lambda p: p, planes)
     return planes
+
+
+def _check_augment(chances, ranges, blur_kernel, downscale_factors):
+    for name, chance in chances.items():
+        if not 0.0 <= chance <= 1.0:
+            raise ValueError(f"{name}_prob is {chance}, expected a probability in [0, 1]")
+    for name, (low, high) in ranges.items():
+        if low > high:
+            raise ValueError(f"{name} is ({low}, {high}), expected (lowest, highest)")
+    if blur_kernel < 1 or blur_kernel % 2 == 0:
+        raise ValueError(f"blur_kernel is {blur_kernel}, expected an odd number of pixels")
+    if not downscale_factors:
+        raise ValueError("downscale_factors is empty; to leave re-sampling out, set downscale_prob to 0")

@@ -262,6 +262,30 @@ def affine_planes(planes, zoom, offset) -> jax.Array:
     return resample_axes(planes, lerp_taps(x, width), lerp_taps(y, height))
 
 
+def cut_windows(images, window) -> jax.Array:
+    """What a window shows of each image, at the image's own size: bilinear, borders repeated.
+
+    Args:
+      images: float32 [B, H, W, C].
+      window: float32 [B, 4], its left, right, top and bottom edge as shares of the sides; it may reach outside [0, 1].
+
+    Returns:
+      float32 [B, H, W, C].
+    """
+
+    def positions(first, last, size):
+        centres = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
+        return (first + (last - first) * centres) * size - 0.5
+
+    def one(image, edges):
+        height, width, _ = image.shape
+        x = lerp_taps(positions(edges[0], edges[1], width), width)
+        y = lerp_taps(positions(edges[2], edges[3], height), height)
+        return jnp.moveaxis(resample_axes(jnp.moveaxis(image, -1, 0), x, y), 0, -1)
+
+    return jax.vmap(one)(images, window)
+
+
 def estimate_similarity(source, target, weight=None) -> jax.Array:
     """Least-squares similarity without reflection, source -> target (Umeyama 1991, closed form in 2-D).
 

@@ -9,15 +9,18 @@ python -m msddf_jax.weights --fetch xception resnet34                           
 import pathlib
 import sys
 
+import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from msddf_jax import checkpoint, detector, experiments, trees
+from msddf_jax import checkpoint, command, detector, experiments, trees
+from msddf_jax.models import backbones
 from msddf_jax.weights import hub, identify, load_initial, published, table
 
-# The experiment that a published detector becomes, by its format; its model is what the file says.
+# The experiment that a published detector becomes, by its format where that does not start with its name; its model is
+# what the file says.
 CONFIGS = {
     "meso/deepfakebench": "meso4",
     "xception/deepfakebench": "xception",
@@ -25,6 +28,7 @@ CONFIGS = {
     "efficientnet/sbi": "sbi",
     "resnet/deepfakebench": "resnet34",
     "clip/deepfakebench": "clip",
+    "sjedd/ffsc": "sjedd.py:ffsc",
 }
 
 
@@ -48,6 +52,11 @@ def convert(source, to=None) -> list[str]:
         raise ValueError(f"{path} has this project's own names already: name it in config.init as it is")
     found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=reference.format)
     lines = describe(path, tensors, found, digest)
+    if found.family not in backbones.FAMILIES:
+        raise ValueError(
+            f"{path} is {found.format}, no detector and no backbone: the detector that plays with it takes the file as "
+            "it is, in config.init"
+        )
     make = _detector if found.detector else _backbone
     if to is None:
         # Without a target it is checked all the same: what fits is said, what does not is an error.
@@ -91,9 +100,29 @@ def _backbone(path, tensors, found, read):
 
 def _detector(path, tensors, found, read):
     """{our flat name: array} of a whole detector at its config's resolution; {} where not `read`."""
-    shapes = detector.weight_shapes(detector_config(found))
+    config = detector_config(found)
+    shapes = detector.weight_shapes(config)
     expected = trees.flatten({"params": shapes["params"], **shapes["model_state"]})
-    return _fitted(path, tensors, found.table, expected, found.skip, read)
+    constant = {name for name in expected if name.split("/")[0] not in ("params", "batch_stats")}
+    learned = {name: leaf for name, leaf in expected.items() if name not in constant}
+    out = _fitted(path, tensors, found.table, learned, found.skip, read)
+    return out | _drawn(config, constant) if read else out
+
+
+def _drawn(config, names):
+    """{our flat name: array} of what a detector has and no file gives: it does not depend on the key that draws it."""
+    if not names:
+        return {}
+    module = detector.load(config.detector)
+    if hasattr(module, "players"):
+        module.players(config)  # which says what is missing to draw it
+    model, rows = detector.make_model(config), detector.example_batch(config)
+
+    def draw():
+        flat = trees.flatten(dict(model.init(jax.random.key(0), rows, train=False)))
+        return {name: flat[name] for name in names}
+
+    return jax.device_get(jax.jit(draw)())
 
 
 def _fitted(path, tensors, entries, expected, skip, read):
@@ -105,7 +134,7 @@ def _fitted(path, tensors, entries, expected, skip, read):
 def detector_config(found) -> ConfigDict:
     """The locked config of a published detector: its experiment in configs/detectors, its model as the file says."""
     name = CONFIGS.get(found.format, found.format.split("/")[0])
-    config = experiments.load(f"configs/detectors/{name}.py").unlock()
+    config = experiments.load(f"configs/detectors/{name if '.py' in name else f'{name}.py'}").unlock()
     config.model.variant = found.variant
     if found.detector == "baseline":
         config.model.family, config.model.normalize = found.family, found.normalize
@@ -142,6 +171,6 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("to", None, "A new workdir for a detector, a .safetensors file for a backbone.")
+    command.define_path("to", None, "A new workdir for a detector, a .safetensors file for a backbone.")
     flags.DEFINE_list("fetch", [], f"Published files to fetch: {', '.join(published.PUBLISHED)}, or all.")
     app.run(main)

@@ -6,7 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from msddf_jax.weights import clip_names, cnn_names, dinov3_names, effort_names, gend_names, pe_names
+from msddf_jax.weights import (
+    clip_names,
+    cnn_names,
+    dinov3_names,
+    effort_names,
+    gend_names,
+    ir_names,
+    pe_names,
+    sjedd_names,
+    sladd_names,
+)
 from msddf_jax.weights.table import Entry, linear, prefixed
 
 # Our own names: of exported weights, and of those in a workdir, whose collections stand below `STATE`.
@@ -23,8 +33,9 @@ class Found(NamedTuple):
 
     format: its kind, in words. family, variant, options: of `models.backbones.make`. image_size: that its position
     embeddings are for, None where any will do. table, skip: of `weights.table`. detector: the detector whose head is in
-    the file ("baseline", "effort"), None for a backbone alone. normalize: of the baseline's head. assumed: the options
-    that neither the tensors nor a config beside them tell.
+    the file ("baseline", "effort", "sjedd", "sladd"), None for a backbone alone. normalize: of the baseline's head.
+    assumed: the options that neither the tensors nor a config beside them tell. towers: of a CLIP with its text tower,
+    the table of `clip_text.ClipModel`.
     """
 
     format: str
@@ -37,6 +48,7 @@ class Found(NamedTuple):
     detector: str | None = None
     normalize: bool = False
     assumed: tuple = ()
+    towers: Mapping | None = None
 
 
 def identify(tensors, where, *, stated=None, wanted=None) -> Found:
@@ -54,7 +66,11 @@ def identify(tensors, where, *, stated=None, wanted=None) -> Found:
       ValueError: no format fits, or several do; with those that are known.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    found = [candidate for candidate in _candidates(shapes, stated) if wanted in (None, candidate.format)]
+    if wanted in sjedd_names.FORMATS:
+        fields = sjedd_names.find(shapes, wanted)
+        found = [Found(**fields)] if fields else []
+    else:
+        found = [candidate for candidate in _candidates(shapes, stated) if wanted in (None, candidate.format)]
     if len(found) == 1:
         return found[0]
     names = sorted(shapes)
@@ -78,15 +94,18 @@ def known_formats() -> list[str]:
         *cnn_names.SOURCES,
         "dinov3/hf",
         "pe/timm",
+        ir_names.FORMAT,
         *gend_names.FORMATS,
         *effort_names.FORMATS,
         DEEPFAKEBENCH_CLIP,
+        *sjedd_names.FORMATS,
+        *sladd_names.FORMATS,
     ]
 
 
 def _candidates(shapes, stated):
     """Every `Found` that fits; the most specific alone where one contains another."""
-    for special in (gend_names.find, effort_names.find, _deepfakebench_clip):
+    for special in (gend_names.find, effort_names.find, sladd_names.find, _deepfakebench_clip):
         found = special(shapes)
         if found:
             return [Found(**found)]
@@ -105,6 +124,7 @@ def _candidates(shapes, stated):
                 table,
                 skip,
                 assumed=tuple(clip["assumed"]),
+                towers=clip_names.table_of(clip, text=True)[0] if clip["text"] else None,
             )
         )
     for match in cnn_names.find(shapes):
@@ -128,7 +148,8 @@ def _candidates(shapes, stated):
         if variant is not None:
             family = name.split("/")[0]
             out.append(Found(name, family, variant, {}, None, getattr(module, make)(variant), module.SKIP))
-    return out
+    quality = ir_names.find(shapes)
+    return [*out, Found(**quality)] if quality else out
 
 
 def _deepfakebench_clip(shapes):
@@ -206,6 +227,18 @@ def backbone_only(found, tree="backbone") -> tuple[dict[str, Entry], tuple[str, 
     table = {name: entry for name, entry in found.table.items() if _first(entry).split("/")[1] == "backbone"}
     rest = tuple(re.escape(name) for name in found.table if name not in table)
     return _rooted(table, tree), (*found.skip, *rest)
+
+
+def of_tree(found, tree) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """(table, skip) of what a file gives to our `tree`: a text tower or a projection to one of `clip_names.JOINT`.
+
+    Every other tree is a backbone (`backbone_only`), and so are those of a file without a text tower.
+    """
+    if found.towers is None or tree not in clip_names.JOINT:
+        return backbone_only(found, tree)
+    table = {name: entry for name, entry in found.towers.items() if _first(entry).split("/")[1] == tree}
+    rest = (re.escape(name) for name in found.towers if name not in table)
+    return table, (*clip_names.OPENAI_NUMBERS, *rest)
 
 
 def _rooted(table, tree):

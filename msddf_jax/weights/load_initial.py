@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from msddf_jax import trees
 from msddf_jax.models import backbones
-from msddf_jax.weights import files, hub, identify, positions, table
+from msddf_jax.weights import clip_names, files, hub, identify, positions, table
 
 
 def locate_all(init) -> dict[str, pathlib.Path]:
@@ -39,8 +39,9 @@ def load(config, shapes, *, adapt: Callable | None = None, elsewhere=()) -> tupl
 
     Args:
       config: its `init` is {tree: reference of `hub.parse`}: the variables below params/<tree>, batch_stats/<tree> and
-        so on come from that file. A whole file of ours gives its own tree of that name, else its backbone. Settings
-        (`check_settings`) are those of config.model[tree], for the tree "backbone" else of config.model itself.
+        so on come from that file. A whole file of ours gives its own tree of that name, else its backbone; a CLIP with
+        both towers gives its text tower and projections to the trees of `clip_names.JOINT`. Settings
+        (`check_settings`) are those of config.model[tree], for "backbone" and those trees else of config.model itself.
       shapes: {"params/...": array or shape struct} of the detector.
       adapt: None, or {our name: array} of a tree as published -> as this detector keeps it. What a file holds is then
         compared with the plain backbone of three channels, and what `adapt` gives with `shapes`.
@@ -118,7 +119,7 @@ def _load_tree(reference, tree, settings, belongs, adapt):
         if settings:
             family, variant, _, options, flag = settings
             check_settings(found, family, variant, options, flag, reference.source)
-        entries, skip = identify.backbone_only(found, tree)
+        entries, skip = identify.of_tree(found, tree)
         kind = found.format
     expected = belongs
     if adapt is not None:
@@ -174,7 +175,7 @@ def _settings(model, tree):
     own = model.get(tree)
     flag = f"--config.model.{tree}" if hasattr(own, "get") else "--config.model"
     if not hasattr(own, "get"):
-        own = model if tree == "backbone" else {}
+        own = model if tree in ("backbone", *clip_names.JOINT) else {}
     if "variant" not in own:
         return None
     options = own.get("options") or {}
@@ -223,6 +224,8 @@ def backbone_shapes(family, variant, image_size, options, tree="backbone") -> di
 
 def fit_positions(tensors, entries, expected, tree="backbone") -> Mapping[str, table.Tensor]:
     """The tensors with position embeddings that are resampled, when they are read, to the grid of the model."""
+    if f"params/{tree}/token_embed" in expected:
+        return tensors  # a text tower's positions are no grid
     ours = f"params/{tree}/pos_embed"
     theirs = next((name for name, entry in entries.items() if entry.ours == ours), None)
     if theirs is None or theirs not in tensors or ours not in expected:

@@ -29,6 +29,15 @@ PUBLISHED = {
         "MIT (OpenAI's CLIP repository; the hub's page states none)",
         ("configs/detectors/clip.py",),
     ),
+    # The digest is the folder in its address.
+    "clip-b32": Published(
+        "https://openaipublic.azureedge.net/clip/models/"
+        "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt"
+        "#sha256=40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af&format=clip/open_clip",
+        "OpenAI's CLIP ViT-B/32, both towers",
+        "MIT (OpenAI's CLIP repository)",
+        ("configs/detectors/sjedd.py",),
+    ),
     "clip-l14": Published(
         "hf://openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41/model.safetensors"
         "#sha256=a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb&format=clip/hf_clip",
@@ -41,7 +50,7 @@ PUBLISHED = {
         "http://data.lip6.fr/cadene/pretrainedmodels/xception-b5690688.pth#sha256=b5690688&format=xception/cadene",
         "Xception, Keras' ImageNet weights ported to PyTorch (pretrained-models.pytorch)",
         "BSD-3-Clause",
-        ("configs/detectors/xception.py",),
+        ("configs/detectors/xception.py", "configs/detectors/sladd.py"),
     ),
     "efficientnet-b4": Published(
         f"{_EFFICIENTNET}/efficientnet-b4-6ed6700e.pth#sha256=6ed6700e&format=efficientnet/lukemelas",
@@ -53,7 +62,7 @@ PUBLISHED = {
         f"{_EFFICIENTNET}/adv-efficientnet-b4-44fb3a87.pth#sha256=44fb3a87&format=efficientnet/lukemelas",
         "EfficientNet-B4 trained with AdvProp on ImageNet, ported to PyTorch (EfficientNet-PyTorch)",
         "Apache-2.0",
-        ("configs/detectors/sbi.py",),
+        ("configs/detectors/sbi.py", "configs/detectors/fpg.py"),
     ),
     "resnet34": Published(
         "https://download.pytorch.org/models/resnet34-b627a593.pth#sha256=b627a593&format=resnet/torchvision",
