@@ -98,7 +98,7 @@ def get_policy():
     """The adversary that chooses the forgeries (MSDDF 6, "Policy"; MSDDF 5, defects 10, 11 and 18), off."""
     return ConfigDict(
         {
-            # "none", "reinforce", "pathwise", or "published" (SLADD's as its public code has it; msddf_jax/adversary.py).
+            # "none", "reinforce", "pathwise", or "published", as SLADD's public code has it (msddf_jax/adversary.py).
             "mode": "none",
             # Its learning rate, where no group of `optim` names it: a quarter of the detector's in the public code.
             "lr": 5e-5,
