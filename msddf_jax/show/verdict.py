@@ -86,6 +86,10 @@ def _render_headline(verdict):
     warning = ""
     if "warning" in verdict:
         warning = f'<p class="msddf-warning"><b>Before you believe it:</b> {html.escape(verdict["warning"])}.</p>'
+    but = ""
+    if judged.label == "real":
+        rows = [row for row in verdict["rows"] if row["track"] == verdict["track"] and _is_worth_a_word(row, verdict)]
+        but = "".join(f", but not from {_where(row['stretch'], verdict['fps'])}, which looks fake" for row in rows)
     odd = [drop["detail"] for drop in verdict["drops"] if drop["frame_index"] < 0 and drop["code"] in records.ODD]
     looked += "".join(f"; {html.escape(detail)}" for detail in odd)
     if verdict.get("range", {}).get("out_of_range"):
@@ -98,7 +102,7 @@ def _render_headline(verdict):
     return (
         f'<div class="msddf-card msddf-{judged.label}" role="status">{warning}'
         f'<div class="msddf-big">The detector calls this {"video" if verdict["kind"] == "video" else "image"} '
-        f'<b>{judged.label}</b></div><div class="msddf-figure">{figure}</div>'
+        f'<b>{judged.label}</b>{but}</div><div class="msddf-figure">{figure}</div>'
         f'<div class="msddf-bar"><div class="msddf-fill" style="width:{100 * judged.probability:.1f}%"></div>'
         # With a calibration or without one, the two verdicts meet at one half.
         '<div class="msddf-mark" style="left:50%"></div></div>'
@@ -137,12 +141,24 @@ def _render_timeline(verdict):
     )
 
 
+def _is_worth_a_word(row, verdict):
+    """Whether a person's worst stretch is pointed out: never of scores that may mean nothing."""
+    out_of_range = verdict.get("range", {}).get("out_of_range")
+    return not out_of_range and records.worth_a_word(row["stretch"], verdict["judged"].threshold)
+
+
+def _where(stretch, fps):
+    unit, digits = ("", 0) if fps <= 0 else (" s", 1)
+    start, end = (f"{stretch[side]:.{digits}f}" for side in ("start", "end"))
+    return f"{'' if fps > 0 else 'frame '}{start} to {end}{unit}"
+
+
 def _render_person(row, count, verdict, last, what):
     """One person's scores, with a face and the worst stretch where several are shown."""
     threshold, fps = verdict["judged"].threshold, verdict["fps"]
     place = lambda frame: f"left:{100 * frame / last:.2f}%"
     stretch, dots = row["stretch"], []
-    pointed_out = records.worth_a_word(stretch, threshold)
+    pointed_out = _is_worth_a_word(row, verdict) and stretch["frames"] < row["frames_used"]
     if pointed_out:
         unit = fps if fps > 0 else 1.0
         start, end = (100 * stretch[side] * unit / last for side in ("start", "end"))
@@ -165,9 +181,7 @@ def _render_person(row, count, verdict, last, what):
         about = ", whom the verdict is about" if row["track"] == verdict["track"] else ""
         said.append(f"<b>Person {row['track'] + 1}</b>{about}: {row['label']}, score {row['score']:.2f}")
     if pointed_out:
-        where = f"{stretch['start']:.1f} to {stretch['end']:.1f} s" if fps > 0 else (
-            f"frame {stretch['start']:.0f} to {stretch['end']:.0f}")  # fmt: skip
-        said.append(f"most like a fake from {where} (score {stretch['score']:.2f})")
+        said.append(f"most like a fake from {_where(stretch, fps)} (score {stretch['score']:.2f})")
     face = f'<img src="{_data_uri(row["thumbnail"])}" alt="The face of person {row["track"] + 1}">' if count > 1 else ""
     head = f'<div class="msddf-person">{face}<span>{"; ".join(said)}</span></div>' if said else ""
     return head + chart
