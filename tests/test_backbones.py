@@ -139,4 +139,4 @@ def test_unknown_names_list_the_known_ones():
 def test_only_what_is_of_clip_imports_it():
     folder = pathlib.Path(backbones.__file__).parent
     of_clip = {path.stem for path in folder.glob("*.py") if re.search(r"^from .*\bclip\b", path.read_text(), re.M)}
-    assert of_clip == {"backbones", "clip_text"}
+    assert of_clip == {"backbones", "clip_text", "trunk"}

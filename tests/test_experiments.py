@@ -30,7 +30,7 @@ def place(request, tmp_path):
     """(folder that msddf_jax is in, folder of the experiments), as in a clone and as setup.py installs them."""
     site = tmp_path / "site"
     (site / "msddf_jax").mkdir(parents=True)
-    for name in ("__init__.py", "experiments.py"):
+    for name in ("__init__.py", "experiments.py", "paths.py"):
         shutil.copy(ROOT / "msddf_jax" / name, site / "msddf_jax")
     configs = site / "configs" if request.param == "clone" else site / "msddf_jax" / "configs"
     shutil.copytree(ROOT / "configs", configs, ignore=shutil.ignore_patterns("__pycache__"))
@@ -97,7 +97,8 @@ def test_file_that_is_no_experiment(tmp_path):
         experiments.load(str(tmp_path / "x.py"))
     damaged = "from msddf_jax import experiments as e\ne.folder()"
     (tmp_path / "msddf_jax").mkdir()
-    shutil.copy(ROOT / "msddf_jax" / "experiments.py", tmp_path / "msddf_jax")
+    for name in ("experiments.py", "paths.py"):
+        shutil.copy(ROOT / "msddf_jax" / name, tmp_path / "msddf_jax")
     assert "install msddf_jax again" in _run(damaged, tmp_path, tmp_path, returncode=1)
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from configs.detectors import sladd as experiment
-from msddf_jax import adversary, hooks, trees
+from msddf_jax import adversary, hooks, train, train_step, trees
 from msddf_jax import losses as L
 from msddf_jax.data import schema
 from msddf_jax.detectors import sladd
@@ -271,6 +271,24 @@ def test_choices_reach_the_rows_and_the_loss_reaches_the_policy(mode):
         np.testing.assert_allclose(rows["strength"][mixed], 0.5, atol=1e-6)
     else:
         assert updates["policy"]["baseline"]["count"] == 1
+
+
+@pytest.mark.parametrize("form", ["ours", "published"])
+def test_a_step_of_either_form(form):
+    """Traced and not run: players, their statistics and the terms fit together."""
+    config = experiment.get_config("demo").unlock()
+    if form == "published":
+        config.policy.mode, config.loss_args.magnitude = "published", "all_pairs"
+    train.check_config(config.lock())
+    state = jax.eval_shape(lambda: train_step.init_state(config))
+    assert state.params["policy"]["magnitude"]["kernel"].shape == (256, 1 if form == "published" else 8)
+    assert ("baseline" in state.model_state["policy"]) == (form == "ours")
+    batch = make_batch((1, 1), GROUPS, config.data.image_size, uint8=True)
+    following, scalars = jax.eval_shape(train_step.make_train_step(config), state, (batch,))
+    assert jax.tree.structure(following) == jax.tree.structure(state)
+    terms = {f"loss/{name}" for name in config.loss_weights}
+    assert terms <= set(scalars) and "policy/reward" in scalars
+    assert ("policy/strength" in scalars) == (form == "published")
 
 
 def test_published_loss_by_hand():
