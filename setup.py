@@ -58,6 +58,8 @@ EXTRAS = {
     ],
     # The page of msddf_jax.app.
     "app": ["gradio>=6,<7"],
+    # Photos of iPhones; libheif has x265 (GPL) in its wheel, so it is asked for.
+    "heic": ["pillow-heif>=0.20"],
     # DeepfakeBench's databases of frames.
     "lmdb": ["lmdb>=1.6"],
     # dlib's detector and 81-point predictor, which DeepfakeBench prepares with; the model file is the user's.
