@@ -159,16 +159,16 @@ def test_map_target_is_read_at_the_middle_of_a_cell():
 # Rows
 
 
-def _context(mode, seed=0, **changes):
-    """A context of the demo at 48 px with the adversary of a mode, away from its uniform start."""
+def _context(mode):
+    """A context of the demo at 48 px, a real and a fake a group, with the adversary of a mode as it starts."""
     config = experiment.get_config("demo").unlock()
     config.policy.mode, config.augment.image_size, config.dtype = mode, SIZE, "float32"
+    config.data.group.real = config.data.group.fake = config.synth.forged = 1
     config.synth.visible = (0.0, 0.0)
-    config.update(changes)
     if mode == "none":
         return make_context(config, step=100)
     network, example = adversary.make_network(config)
-    variables = dict(jax.jit(network.init)(jax.random.key(seed), *example))
+    variables = dict(jax.jit(network.init)(jax.random.key(0), *example))
     return make_context(config, {"policy": network}, {"policy": variables}, step=100)
 
 
@@ -283,7 +283,7 @@ def test_a_step_of_either_form(form):
     state = jax.eval_shape(lambda: train_step.init_state(config))
     assert state.params["policy"]["magnitude"]["kernel"].shape == (256, 1 if form == "published" else 8)
     assert ("baseline" in state.model_state["policy"]) == (form == "ours")
-    batch = make_batch((1, 1), GROUPS, config.data.image_size, uint8=True)
+    batch = make_batch((2, 2), GROUPS, config.data.image_size, uint8=True)
     following, scalars = jax.eval_shape(train_step.make_train_step(config), state, (batch,))
     assert jax.tree.structure(following) == jax.tree.structure(state)
     terms = {f"loss/{name}" for name in config.loss_weights}
