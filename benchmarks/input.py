@@ -94,7 +94,7 @@ def draw_pictures(number, size):
 
 def read_crops(folder, number):
     """Up to `number` PNG crops below a folder, evenly chosen; raises FileNotFoundError where there is none."""
-    files = sorted(path for path in pathlib.Path(folder).rglob("*.png") if "masks" not in path.parts)
+    files = sorted(path for path in pathlib.Path(folder).rglob("[!.]*.png") if "masks" not in path.parts)
     if not files:
         raise FileNotFoundError(f"--crops {folder}: no PNG files below it")
     chosen = [files[i] for i in np.linspace(0, len(files) - 1, number).astype(int)]

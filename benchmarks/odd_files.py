@@ -283,7 +283,7 @@ def main():
     parser.add_argument("--out", type=paths.expand, default="odd", help="folder for the files and the table")
     parser.add_argument("--sources", type=int, default=10, help="how many videos")
     args = parser.parse_args()
-    sources = sorted(pathlib.Path(args.videos).rglob("*.mp4"))
+    sources = sorted(pathlib.Path(args.videos).rglob("[!.]*.mp4"))
     if len(sources) < args.sources:
         sys.exit(f"{args.videos} has {len(sources)} .mp4 files, fewer than --sources={args.sources}")
     out, odds = pathlib.Path(args.out), []

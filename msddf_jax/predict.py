@@ -179,9 +179,9 @@ def _draw(record, item, outputs, out, folder, max_overlays):
         rows = records.timeline_rows(record, item)
         for row in rows:
             whole = row["stretch"]["frames"] == row["frames_used"]
-            if whole or not records.worth_a_word(row["stretch"], judged.threshold):
+            if whole or not records.is_worth_a_word(row["stretch"], record):
                 del row["stretch"]
-        in_range = not record.get("range", {}).get("out_of_range")
+        in_range = not records.is_out_of_range(record)
         image = plots.draw_timeline(title, rows, judged, named=named, fps=item.info.fps, in_range=in_range)
         pictures["timeline"] = _write_png(out, folder / "timeline.png", image)
     pictures["overlays"] = []

@@ -112,7 +112,7 @@ def _load_run(folder, name):
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run `python -m msddf_jax.evaluate --workdir {folder}` first")
     results = json.loads(path.read_text())
-    scores = {file.stem: detection.read_scores(file) for file in sorted((folder / "scores").glob("*.csv"))}
+    scores = {file.stem: detection.read_scores(file) for file in sorted((folder / "scores").glob("[!.]*.csv"))}
     ordered = [key for key in config.evals if key in scores] + [key for key in scores if key not in config.evals]
     versions = results["_about"]["versions"]
     stress = folder / "stress" / "stress.json"
@@ -318,7 +318,7 @@ def _mistakes(drawn, number):
 
 def _pictures(runs):
     for run in runs:
-        found = [path for name in ("embedding", "faithfulness") for path in sorted((run.folder / name).glob("*.png"))]
+        found = [path for name in ("embedding", "faithfulness") for path in sorted((run.folder / name).glob("[!.]*.png"))]
         pictures = [(f"{run.name}: {path.stem.replace('_', ' ')}", path.read_bytes()) for path in found]
         if pictures:
             yield page.pictures(pictures)

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks import odd_files
 from msddf_jax.evaluators import recompress
 from msddf_jax.faces import extract, image_file, scene, video
 from msddf_jax.opencv import cv2
@@ -57,16 +58,7 @@ def test_all_fragments_are_sampled(tmp_path):
 def test_frames_are_numbered_as_they_are_shown(tmp_path):
     """Trimmed without a new encode: 13 frames before the first that is shown are kept for the decoder alone."""
     whole, trimmed = _write(tmp_path / "whole.mp4"), tmp_path / "trimmed.mp4"
-    with (
-        av.open(str(whole)) as source,
-        av.open(str(trimmed), "w", options={"avoid_negative_ts": "disabled"}) as target,
-    ):
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.pts, packet.dts = packet.pts - 13 * packet.duration, packet.dts - 13 * packet.duration
-                packet.stream = stream
-                target.mux(packet)
+    odd_files.trim(whole, trimmed, 13)
     assert _header_count(trimmed) == 40
     read = video.read_frames(trimmed, 3)
     assert (read.info.num_frames, read.info.cut_short, read.info.odd, read.truncated) == (27, "", "", "")

@@ -1,3 +1,5 @@
+"""SJEDD and SO-DFD: what the network gives, what it is asked, and its files, against values worked by hand."""
+
 import functools
 import importlib
 

@@ -17,7 +17,7 @@ def init_features(num_examples) -> dict:
 
 
 def add_batch(found, features, batch) -> None:
-    """Keep what is wanted of one batch. features: float32 [B, d]. batch: host batch, with `detection.FEATURE_ROWS`.
+    """Keep what is wanted of one batch. features: float32 [B, d]. batch: host batch, with group_id.
 
     A group is the set's own `group_id`, of videos that must share a split, else all videos of one name.
     """

@@ -84,7 +84,7 @@ def read_video_scene(path, sample, *, mask_path=None, sidecar=False, limits=None
     points = read_sidecar(sidecar_path(path)) if sidecar else None
     drops = [Drop(-1, "truncated", info.cut_short)] * bool(info.cut_short)
     drops += [Drop(-1, "odd_header", info.odd)] * bool(info.odd)
-    usable, mask_path = _usable_frames(info, mask_path, drops, limits)
+    usable, mask_info = _usable_frames(info, mask_path, drops, limits)
     indices = sample(usable)
     decoded = video.read_frames(path, indices, info=info)
     if decoded.ended and decoded.num_decoded < usable:
@@ -98,7 +98,7 @@ def read_video_scene(path, sample, *, mask_path=None, sidecar=False, limits=None
         reason = ("corrupt_frame", "damaged, says the decoder") if i in corrupt else ("truncated", decoded.truncated)
         drops.append(Drop(i, *reason))
     _tell_damage(decoded, pathlib.Path(path).name, drops)
-    masks = _read_masks(mask_path, decoded, drops)
+    masks = None if mask_info is None else _read_masks(mask_path, mask_info, decoded, drops)
     if sidecar:
         points = _points_of_frames(points, sidecar_path(path).name, decoded.frames, drops)
     return Scene(decoded.frames, masks, points, drops, info, decoded.num_decoded)
@@ -185,7 +185,7 @@ def _are_points(points):
 
 
 def _usable_frames(info, mask_path, drops, limits):
-    """How many frames can be sampled, and the mask video if it can be used."""
+    """How many frames can be sampled, and what is known of the mask video if it can be used, else None."""
     if mask_path is None:
         return info.num_frames, None
     try:
@@ -204,7 +204,7 @@ def _usable_frames(info, mask_path, drops, limits):
     if mask_info.num_frames != info.num_frames:
         detail = f"mask has {mask_info.num_frames} frames, the video {info.num_frames}; the shorter is used"
         drops.append(Drop(-1, "mask_len_mismatch", detail))
-    return min(info.num_frames, mask_info.num_frames), mask_path
+    return min(info.num_frames, mask_info.num_frames), mask_info
 
 
 def _tell_damage(decoded, name, drops):
@@ -215,12 +215,12 @@ def _tell_damage(decoded, name, drops):
         drops.append(Drop(-1, "decode_errors", detail))
 
 
-def _read_masks(mask_path, decoded, drops):
-    """Frame number -> uint8 [H, W] of the frame's size, or None without a usable mask video."""
-    if mask_path is None or not decoded.frames:
+def _read_masks(mask_path, mask_info, decoded, drops):
+    """Frame number -> uint8 [H, W] of the frame's size, or None where the mask video cannot be read."""
+    if not decoded.frames:
         return None
     try:
-        read = video.read_frames(mask_path, list(decoded.frames))
+        read = video.read_frames(mask_path, list(decoded.frames), info=mask_info)
     except video.VideoError as error:
         drops.append(Drop(-1, "mask_unreadable", f"{pathlib.Path(mask_path).name}: {error.detail}"))
         return None

@@ -35,7 +35,7 @@ def _describe_error(error):
 
 def _describe_verdict(record):
     figure = f"score\u00a0{record['score']:.2f}"
-    if record.get("range", {}).get("out_of_range"):
+    if records.is_out_of_range(record):
         # No verdict and no probability: it would be read as one.
         parts = [f"no verdict ({figure})"]
     else:
@@ -58,8 +58,9 @@ def _describe_people(record):
     person = next(p for p in listed if p["track"] == record["track"])
     stretch = person["stretch"]
     fakes = sum(p["label"] == "fake" and p["decides"] for p in listed)
-    # Of a score that may mean nothing, no part is worth a word.
-    where = "" if record.get("range", {}).get("out_of_range") else _where(stretch, record)
+    where = ""
+    if records.is_worth_a_word(stretch, record):
+        where = f"{records.describe_stretch(stretch, record['fps'])} ({stretch['score']:.2f})"
     parts = []
     if where and record["label"] == "real":
         parts.append(f"but {where} looks fake")
@@ -69,15 +70,6 @@ def _describe_people(record):
     if where and record["label"] == "fake" and stretch["frames"] < person["frames_used"]:
         parts.append(f"worst {where}")
     return parts
-
-
-def _where(stretch, record):
-    """ "4.0-5.9 s (0.91)": a stretch that is worth a word; "" for another."""
-    if not records.worth_a_word(stretch, record["threshold"]):
-        return ""
-    start, end = stretch["start"], stretch["end"]
-    at = f"{start:.1f}-{end:.1f}\u00a0s" if record["fps"] > 0 else f"frames {start:.0f}-{end:.0f}"
-    return f"{at} ({stretch['score']:.2f})"
 
 
 def _cut(name, width):
@@ -93,9 +85,8 @@ def summarize(made, left_out, out) -> str:
     Args:
       made: records of all files. left_out: {extension: count} of `find.find_files`. out: folder of the results.
     """
-    out_of_range = lambda record: record.get("range", {}).get("out_of_range")
     counts = collections.Counter(
-        "no verdict" if out_of_range(record) else record.get("label", "not scored") for record in made
+        "no verdict" if records.is_out_of_range(record) else record.get("label", "not scored") for record in made
     )
     parts = [f"{counts[name]} {name}" for name in ("fake", "real", "no verdict", "not scored") if counts[name]]
     files = "1 file" if len(made) == 1 else f"{len(made)} files"

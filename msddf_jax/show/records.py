@@ -131,9 +131,21 @@ def _no_frames(drops):
     }
 
 
-def worth_a_word(stretch, threshold) -> bool:
-    """Whether a person's worst stretch, as in a record, is above the threshold and long enough to be pointed out."""
-    return stretch["score"] > threshold and stretch["frames"] >= LEAST_FRAMES
+def is_out_of_range(record) -> bool:
+    """Whether a record's score may mean nothing, so that no verdict is given (`novelty.judge`)."""
+    return bool(record.get("range", {}).get("out_of_range"))
+
+
+def is_worth_a_word(stretch, record) -> bool:
+    """Whether a person's worst stretch is pointed out: above the threshold, not of a moment, of a score that counts."""
+    above = stretch["score"] > record["threshold"] and stretch["frames"] >= LEAST_FRAMES
+    return above and not is_out_of_range(record)
+
+
+def describe_stretch(stretch, fps) -> str:
+    """When a stretch is: "4.0-5.9 s", or "frames 4-6" where the file names no rate."""
+    start, end = stretch["start"], stretch["end"]
+    return f"{start:.1f}-{end:.1f}\u00a0s" if fps > 0 else f"frames {start:.0f}-{end:.0f}"
 
 
 def _find_warning(drops, used, sampled, distance):

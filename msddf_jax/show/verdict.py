@@ -88,11 +88,12 @@ def _render_headline(verdict):
         warning = f'<p class="msddf-warning"><b>Before you believe it:</b> {html.escape(verdict["warning"])}.</p>'
     but = ""
     if judged.label == "real":
-        rows = [row for row in verdict["rows"] if row["track"] == verdict["track"] and _is_worth_a_word(row, verdict)]
-        but = "".join(f", but not from {_where(row['stretch'], verdict['fps'])}, which looks fake" for row in rows)
+        own = [row["stretch"] for row in verdict["rows"] if row["track"] == verdict["track"]]
+        said = [records.describe_stretch(s, verdict["fps"]) for s in own if records.is_worth_a_word(s, verdict)]
+        but = "".join(f", but not at {where}, which looks fake" for where in said)
     odd = [drop["detail"] for drop in verdict["drops"] if drop["frame_index"] < 0 and drop["code"] in records.ODD]
     looked += "".join(f"; {html.escape(detail)}" for detail in odd)
-    if verdict.get("range", {}).get("out_of_range"):
+    if records.is_out_of_range(verdict):
         # No bar, no label and no probability: they would be read as a verdict.
         return (
             f'<div class="msddf-card msddf-error" role="status">{warning}<div class="msddf-big">No verdict</div>'
@@ -141,24 +142,12 @@ def _render_timeline(verdict):
     )
 
 
-def _is_worth_a_word(row, verdict):
-    """Whether a person's worst stretch is pointed out: never of scores that may mean nothing."""
-    out_of_range = verdict.get("range", {}).get("out_of_range")
-    return not out_of_range and records.worth_a_word(row["stretch"], verdict["judged"].threshold)
-
-
-def _where(stretch, fps):
-    unit, digits = ("", 0) if fps <= 0 else (" s", 1)
-    start, end = (f"{stretch[side]:.{digits}f}" for side in ("start", "end"))
-    return f"{'' if fps > 0 else 'frame '}{start} to {end}{unit}"
-
-
 def _render_person(row, count, verdict, last, what):
     """One person's scores, with a face and the worst stretch where several are shown."""
     threshold, fps = verdict["judged"].threshold, verdict["fps"]
     place = lambda frame: f"left:{100 * frame / last:.2f}%"
     stretch, dots = row["stretch"], []
-    pointed_out = _is_worth_a_word(row, verdict) and stretch["frames"] < row["frames_used"]
+    pointed_out = records.is_worth_a_word(stretch, verdict) and stretch["frames"] < row["frames_used"]
     if pointed_out:
         unit = fps if fps > 0 else 1.0
         start, end = (100 * stretch[side] * unit / last for side in ("start", "end"))
@@ -181,7 +170,7 @@ def _render_person(row, count, verdict, last, what):
         about = ", whom the verdict is about" if row["track"] == verdict["track"] else ""
         said.append(f"<b>Person {row['track'] + 1}</b>{about}: {row['label']}, score {row['score']:.2f}")
     if pointed_out:
-        said.append(f"most like a fake from {_where(stretch, fps)} (score {stretch['score']:.2f})")
+        said.append(f"most like a fake at {records.describe_stretch(stretch, fps)} (score {stretch['score']:.2f})")
     face = f'<img src="{_data_uri(row["thumbnail"])}" alt="The face of person {row["track"] + 1}">' if count > 1 else ""
     head = f'<div class="msddf-person">{face}<span>{"; ".join(said)}</span></div>' if said else ""
     return head + chart
