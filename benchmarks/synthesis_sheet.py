@@ -36,7 +36,7 @@ def load_faces(root, count, size):
     """
     videos = sorted(pathlib.Path(root).glob("original_sequences/youtube/*/videos/[!.]*.mp4"))
     if len(videos) < count:
-        where = f"{root}/original_sequences/youtube/*/videos/[!.]*.mp4"
+        where = f"{root}/original_sequences/youtube/*/videos/*.mp4"
         raise FileNotFoundError(f"{where}: found {len(videos)} videos, the sheet needs {count}")
     frames = []
     for video in videos[:count]:

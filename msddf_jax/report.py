@@ -318,7 +318,8 @@ def _mistakes(drawn, number):
 
 def _pictures(runs):
     for run in runs:
-        found = [path for name in ("embedding", "faithfulness") for path in sorted((run.folder / name).glob("[!.]*.png"))]
+        folders = [run.folder / name for name in ("embedding", "faithfulness")]
+        found = [path for folder in folders for path in sorted(folder.glob("[!.]*.png"))]
         pictures = [(f"{run.name}: {path.stem.replace('_', ' ')}", path.read_bytes()) for path in found]
         if pictures:
             yield page.pictures(pictures)
