@@ -1,4 +1,7 @@
-"""Evaluate a trained workdir: `python -m msddf_jax.evaluate --workdir DIR`; two of them: `--workdir A --against B`."""
+"""Evaluate a trained workdir: `python -m msddf_jax.evaluate --workdir DIR`; two of them: `--workdir A --against B`.
+
+Sets that its config does not name: `--workdir DIR --sets folder/other:test,celebdf/v2`.
+"""
 
 import functools
 import pathlib
@@ -6,7 +9,7 @@ import pathlib
 import jax
 from absl import app, flags
 
-from msddf_jax import checkpoint, command, compare, sharding
+from msddf_jax import asked_sets, checkpoint, command, compare, sharding
 from msddf_jax.data import overlap, pipeline, schema, source
 from msddf_jax.evaluators import detection, features, forgeries, localization
 from msddf_jax.inference import load_for_inference
@@ -34,18 +37,19 @@ def validation_eval(config) -> tuple[str | None, str]:
 
 
 def score_set(
-    config, predict_fn, weights, name, eval_set, mesh, *, on_maps=None, on_features=None
+    config, predict_fn, weights, name, eval_set, mesh, *, any_size=False, on_maps=None, on_features=None
 ) -> dict[str, jax.typing.ArrayLike]:
     """Score every example of one set once: what `detection.collect_scores` returns.
 
     Args:
       config, predict_fn, weights: a model. name: of the eval. eval_set: opened source. mesh: device mesh.
+      any_size: whether the stored crops may have another side than the config's; the model resizes what it gets.
       on_maps, on_features: as `collect_scores`.
     """
     batches = pipeline.eval_batches(
         eval_set,
         batch_size=config.data.eval_batch_size,
-        image_size=config.data.image_size,
+        image_size=None if any_size else config.data.image_size,
         clip_length=config.data.get("clip_length", 0),
         num_threads=config.data.num_threads,
     )
@@ -71,9 +75,17 @@ def evaluate_set(config, predict_fn, weights, name, eval_set, mesh, scores_path=
 
 
 def evaluate_workdir(
-    workdir, eval_sets=None, data_dir=None, *, aggregate=None, dfb_compat=False, resamples=intervals.RESAMPLES
+    workdir,
+    eval_sets=None,
+    data_dir=None,
+    *,
+    sets=None,
+    allow_leakage=False,
+    aggregate=None,
+    dfb_compat=False,
+    resamples=intervals.RESAMPLES,
 ) -> dict[str, float | dict | None]:
-    """Evaluate the workdir's chosen weights on every set of its config.
+    """Evaluate the workdir's chosen weights on every set of its config, or on others.
 
     Writes `results.json`, `results.csv`, `results.tex`, `scores/<eval>.csv`, and, where `config.select` names a
     validation set, `calibration.json` and `novelty.npz`: that set is scored first; its threshold and slope hold for
@@ -81,7 +93,8 @@ def evaluate_workdir(
 
     Args:
       workdir: of a training run. eval_sets: {name: opened source}, or None to open them. data_dir: where built
-        data sets are, if not where the config says.
+        data sets are, if not where the config says. sets, allow_leakage: as `asked_sets.open_asked` takes them; these
+        alone are scored then, and stand beside the results of the same weights that are there.
       aggregate: of the frames of a video, as `scores.group_videos`; None for config.aggregate, else the mean.
       dfb_compat: also DeepfakeBench's figures, as "<eval>/dfb_compat/...". resamples: of the bootstrap.
 
@@ -99,10 +112,12 @@ def evaluate_workdir(
     aggregate = aggregate or config.get("aggregate", "mean")
     check_aggregate(aggregate)
     chosen, why_none = validation_eval(config)
-    if eval_sets is None:
-        eval_sets = {
-            name: source.open_configured(config, settings, data_dir) for name, settings in config.evals.items()
-        }
+    kept = {} if sets is None else asked_sets.earlier_results(workdir, model, aggregate, dfb_compat)
+    asked = {"sets": {}, "leakage": []}
+    if sets is not None:
+        eval_sets, asked = asked_sets.open_asked(workdir, config, sets, data_dir, allow_leakage)
+    elif eval_sets is None:
+        eval_sets = {name: source.open_configured(config, s, data_dir) for name, s in config.evals.items()}
     mesh = sharding.make_mesh(config.mesh.to_dict())
     results, ends = {}, {}
     calibration = in_range = None
@@ -116,7 +131,7 @@ def evaluate_workdir(
         for name in sorted(eval_sets, key=lambda name: name != chosen):
             sums, found = localization.init_sums(), features.init_features(len(eval_sets[name]))
             scores = score_set(
-                config, model.predict_fn, weights, name, eval_sets[name], mesh,
+                config, model.predict_fn, weights, name, eval_sets[name], mesh, any_size=name in asked["sets"],
                 on_maps=functools.partial(localization.add_batch, sums),
                 on_features=functools.partial(features.add_batch, found) if name == chosen else None,
             )  # fmt: skip
@@ -134,21 +149,26 @@ def evaluate_workdir(
             ends |= detection.set_intervals(name, scores, resamples=resamples, **settings)
     results["_intervals"] = ends
     results["_about"] = {
-        "step": model.step,
-        "weights": model.origin,
-        "select": config.select.to_dict() if config.select is not None else None,
-        "versions": checkpoint.versions(),
+        **_about_model(model),
         "aggregate": aggregate,
         "dfb_compat": dfb_compat,
         "calibration": calibration,
         "no_calibration": why_none if calibration is None else None,
         "range": in_range,
+        **asked,
         "intervals": {"method": intervals.METHOD, "level": intervals.LEVEL, "resamples": resamples},
     }
-    results = compare.none_for_nan(results)
+    results = asked_sets.join_results(kept, compare.none_for_nan(results))
     if jax.process_index() == 0:
         _report(workdir, results)
     return results
+
+
+def _about_model(model):
+    """Of `results["_about"]`: which weights, chosen how, scored by what."""
+    select = model.config.select
+    chosen = None if select is None else select.to_dict()
+    return {"step": model.step, "weights": model.origin, "select": chosen, "versions": checkpoint.versions()}
 
 
 def _calibrate(workdir, model, scores, aggregate):
@@ -236,16 +256,21 @@ def main(argv) -> None:
     """Evaluate one workdir, or compare two. Exit code 1 with one line where it cannot."""
     values = flags.FLAGS
     settings = {name: values[name].value for name in ("data_dir", "aggregate", "dfb_compat", "resamples")}
+    asked = {name: values[name].value for name in ("sets", "allow_leakage")}
     with command.errors_in_one_line(argv):
+        if values.against and (values.sets or values.allow_leakage):
+            raise ValueError("--against compares what two workdirs hold: score --sets in each of them first")
         if values.against:
             compare_workdirs(values.workdir, values.against, **settings)
         else:
-            evaluate_workdir(values.workdir, **settings)
+            evaluate_workdir(values.workdir, **settings, **asked)
 
 
 if __name__ == "__main__":
     command.define_path("workdir", None, "Folder of a training run.", required=True)
     command.define_path("data_dir", None, "Where built data sets are, if not where the config says.")
+    flags.DEFINE_list("sets", None, "Sets in place of the config's, <set>/<config>[:split]; test where none is named.")
+    flags.DEFINE_bool("allow_leakage", False, "Score --sets that training or selection met; results.json says so.")
     flags.DEFINE_string("aggregate", None, f"Score of a video from its frames': {', '.join(AGGREGATES)} (top3).")
     flags.DEFINE_bool("dfb_compat", False, "Also DeepfakeBench's figures, its defects included, for comparison.")
     flags.DEFINE_integer("resamples", intervals.RESAMPLES, "Draws of the bootstrap.", lower_bound=1)

@@ -6,6 +6,7 @@ processes that ask for it here.
 
 import importlib.util
 import pathlib
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,20 @@ def names() -> list[str]:
     place = folder()
     files = [path for path in place.rglob("*.py") if "\ndef get_config(" in path.read_text(encoding="utf-8")]
     return sorted(path.relative_to(place.parent).as_posix() for path in files)
+
+
+def is_set(text: str) -> bool:
+    """Whether text names a built data set, "<data set>/<config>"."""
+    return re.fullmatch(r"[a-z0-9_]+/[\w.+-]+", text) is not None
+
+
+def split_set(spec: str) -> tuple[str, str | None]:
+    """(spec without it, the built set that stands last in a spec, or None).
+
+    "configs/msddf.py:demo:folder/mine" is ("configs/msddf.py:demo", "folder/mine").
+    """
+    rest, colon, last = spec.rpartition(":")
+    return (rest, last) if colon and is_set(last) else (spec, None)
 
 
 def find(spec: str) -> tuple[pathlib.Path, list[str]]:

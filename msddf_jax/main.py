@@ -1,16 +1,16 @@
 """Train a detector and evaluate it: `python -m msddf_jax.main --config configs/msddf.py`.
 
-Other sets than the config's: `--train faceforensics/c23,dfdc/full --test celebdf/v2,dfdc/full:validation
---methods deepfakes,faceswap --frames_per_video 8`.
+On a built set of your own: `--config configs/msddf.py:folder/mine`. Other sets than the config's: `--train
+faceforensics/c23,dfdc/full --test celebdf/v2,dfdc/full:validation --methods deepfakes,faceswap --frames_per_video 8`.
 """
 
 import pathlib
 import sys
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from msddf_jax import command, experiments
+from msddf_jax import command, config_sets, experiments
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, for example configs/msddf.py or configs/msddf.py:demo.", lock_config=True
@@ -19,6 +19,12 @@ _WORKDIR = command.define_path(
     "workdir", None, "Folder for checkpoints, logs and results; runs/<name of the config> by default."
 )
 _TRAIN = flags.DEFINE_list("train", None, "Data sets to train on, <set>/<config>[:split], in place of the config's.")
+_OWN = flags.DEFINE_string(
+    "own",
+    None,
+    "A built set, <set>/<config>, whose own splits train, choose and test; behind a config's name: "
+    "configs/msddf.py:folder/mine.",
+)
 _TEST = flags.DEFINE_list("test", None, "Data sets to test on, <set>/<config>[:split], in place of the config's.")
 _METHODS = flags.DEFINE_list("methods", None, "Manipulations to train on, names of msddf_jax/data/methods.py.")
 _FRAMES = flags.DEFINE_integer("frames_per_video", None, "Frames of each video, at most.", lower_bound=1)
@@ -33,70 +39,29 @@ _ALLOW_LEAKAGE = flags.DEFINE_bool(
 
 
 def default_workdir(spec) -> str:
-    """The workdir of a config named "configs/<name>.py" or "...:argument": runs/<name>[-<argument>], - for /."""
+    """The workdir of a config named "configs/<name>.py" or "...:argument": runs/<name>[-<argument>], _ for / and :."""
     path, _, argument = spec.partition(":")
     parts = pathlib.Path(path).with_suffix("").parts
     # Folders below configs/ tell apart what has one name.
     parts = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
-    return str(pathlib.Path("runs") / "-".join([*parts, *([argument] if argument else [])]).replace("/", "_"))
-
-
-def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=None) -> ConfigDict:
-    """The config with other data sets; what is None stays as it is.
-
-    Args:
-      config: locked ConfigDict. train, test: lists of "<set>/<config>[:split]", by default the splits "train" and
-        "test". With `train`, checkpoints are chosen on the validation split of its first set; the eval that
-        `config.select` names stays beside the test sets. methods: to train on; with `train`, all where None.
-      frames_per_video: of each video, in training and in every eval.
-
-    Returns:
-      the same config, locked.
-
-    Raises:
-      ValueError: a set that is named otherwise, or twice.
-    """
-    for name in [*(train or ()), *(test or ())]:
-        if name.partition(":")[0].count("/") != 1:
-            raise ValueError(
-                f'--train or --test {name!r}: expected "<data set>/<config>[:split]", as faceforensics/c23'
-            )
-    with config.unlocked():
-        if train is not None:
-            config.data.train.update({"name": ",".join(train), "split": "train"})
-            if config.data.group.fake:
-                config.data.train.methods = None
-            if config.select is not None:
-                first = {"name": train[0].partition(":")[0], "split": "validation", "methods": None}
-                config.evals[config.select.eval].update(first)
-        if methods is not None:
-            if not config.data.group.fake:
-                raise ValueError("--methods: this config trains on reals alone (data.group.fake is 0)")
-            config.data.train.methods = tuple(methods)
-        if test is not None:
-            kept = [] if config.select is None else [config.select.eval]
-            for name in [n for n in config.evals if n not in kept]:
-                del config.evals[name]
-            for name in test:
-                path, _, split = name.partition(":")
-                key = (path if split in ("", "test") else f"{path}_{split}").replace("/", "_").removesuffix("_default")
-                if key in config.evals:
-                    raise ValueError(f"--test names {key} twice, or it is the config's own validation eval")
-                new = {"name": path, "split": split or "test", "methods": None, "max_frames": None}
-                config.evals[key] = new
-        if frames_per_video is not None:
-            for settings in (config.data.train, *config.evals.values()):
-                settings.max_frames = frames_per_video
-    return config
+    return str(
+        pathlib.Path("runs") / "-".join([*parts, *([argument] if argument else [])]).replace("/", "_").replace(":", "_")
+    )
 
 
 def find_config(argv) -> list[str]:
-    """The command line with the file of --config where it is: of the working directory, else of the project itself."""
+    """The command line with the file of --config where it is: of the working directory, else of the project itself.
+
+    A built set behind it becomes the flag --own.
+    """
     argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     if "--config" in argv[:-1]:
         place = argv.index("--config") + 1
-        path, argument = experiments.find(argv[place])
+        spec, own = experiments.split_set(argv[place])
+        path, argument = experiments.find(spec)
         argv[place] = ":".join([str(path), *argument])
+        if own is not None:
+            argv.insert(place + 1, f"--own={own}")
     return argv
 
 
@@ -114,7 +79,7 @@ def main(argv) -> None:
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
     spec = config_flags.get_config_filename(flags.FLAGS["config"])
-    workdir = _WORKDIR.value or default_workdir(spec)
+    workdir = _WORKDIR.value or default_workdir(":".join([spec, *([_OWN.value] if _OWN.value else [])]))
     try:
         command.check_devices()
         print(
@@ -123,7 +88,8 @@ def main(argv) -> None:
             flush=True,
         )
         sets = {"train": _TRAIN.value, "test": _TEST.value, "methods": _METHODS.value}
-        config = fill_sets(_CONFIG.value, **sets, frames_per_video=_FRAMES.value)
+        config = _CONFIG.value if _OWN.value is None else config_sets.fill_own(_CONFIG.value, _OWN.value)
+        config = config_sets.fill_sets(config, **sets, frames_per_video=_FRAMES.value)
         train.train_and_evaluate(config, workdir, _ALLOW_LEAKAGE.value)
     except (FileNotFoundError, ValueError, OSError, FloatingPointError) as error:
         if logging.get_verbosity() >= logging.DEBUG:

@@ -28,6 +28,7 @@ def make_scores(seed, noise, frames=2, per_method=12):
         "frame_index": np.tile(np.arange(frames, dtype=np.int32), method.size),
         "video_key": np.repeat(names, frames),
         "compression": np.repeat(["c23"] * method.size, frames),
+        "file": np.array([f"{name}/{i}.png" for name in names for i in range(frames)], object),
     }
 
 

@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from configs.common import get_common
-from msddf_jax import experiments, hooks, steps, train
+from msddf_jax import config_sets, experiments, hooks, steps, train
 from msddf_jax.weights import hub, published
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -200,10 +200,9 @@ def test_the_workdir_is_the_configs_name():
 
 
 def test_sets_on_the_command_line_fill_the_config():
-    main = importlib.import_module("msddf_jax.main")
     config = experiments.load("configs/detectors/xception.py")
     sets = {"train": ["faceforensics/c23", "dfdc/full:train"], "test": ["celebdf/v2", "dfdc/full:validation"]}
-    filled = main.fill_sets(config, **sets, methods=["deepfakes", "dfdc"], frames_per_video=4)
+    filled = config_sets.fill_sets(config, **sets, methods=["deepfakes", "dfdc"], frames_per_video=4)
     assert (filled.data.train.name, filled.data.train.split) == ("faceforensics/c23,dfdc/full:train", "train")
     assert filled.data.train.methods == ("deepfakes", "dfdc") and filled.data.train.max_frames == 4
     # The validation set that checkpoints are chosen on stays.
@@ -215,21 +214,24 @@ def test_sets_on_the_command_line_fill_the_config():
     }
     assert filled.is_locked
     # With a training set of its own, what the config kept of another set is forgotten.
-    demo = main.fill_sets(experiments.load("configs/msddf.py:demo"), train=["sjedd/list"])
+    demo = config_sets.fill_sets(experiments.load("configs/msddf.py:demo"), train=["sjedd/list"])
     assert demo.data.train.methods is None
     assert (demo.evals.val.name, demo.evals.val.split, demo.evals.val.methods) == ("sjedd/list", "validation", None)
     # Reals alone stay so, and are told of methods that they would not read.
-    reals = main.fill_sets(experiments.load("configs/detectors/sbi.py"), train=["sjedd/list"])
+    reals = config_sets.fill_sets(experiments.load("configs/detectors/sbi.py"), train=["sjedd/list"])
     assert reals.data.train.methods == ()
     with pytest.raises(ValueError, match="reals alone"):
-        main.fill_sets(experiments.load("configs/detectors/sbi.py"), methods=["deepfakes"])
+        config_sets.fill_sets(experiments.load("configs/detectors/sbi.py"), methods=["deepfakes"])
     empty = experiments.load("configs/detectors/meso4.py").unlock()
     empty.evals, empty.select = {}, None
-    assert list(main.fill_sets(empty.lock(), test=["dfd/c23:all"]).evals) == ["dfd_c23_all"]
+    assert list(config_sets.fill_sets(empty.lock(), test=["dfd/c23:all"]).evals) == ["dfd_c23_all"]
     untouched = experiments.load("configs/msddf.py")
-    assert main.fill_sets(untouched).to_json_best_effort() == experiments.load("configs/msddf.py").to_json_best_effort()
+    assert (
+        config_sets.fill_sets(untouched).to_json_best_effort()
+        == experiments.load("configs/msddf.py").to_json_best_effort()
+    )
     for wrong in ("celebdf", "a/b/c"):
         with pytest.raises(ValueError, match="expected"):
-            main.fill_sets(experiments.load("configs/msddf.py"), test=[wrong])
+            config_sets.fill_sets(experiments.load("configs/msddf.py"), test=[wrong])
     with pytest.raises(ValueError, match="twice"):
-        main.fill_sets(experiments.load("configs/msddf.py"), test=["celebdf/v2", "celebdf/v2"])
+        config_sets.fill_sets(experiments.load("configs/msddf.py"), test=["celebdf/v2", "celebdf/v2"])

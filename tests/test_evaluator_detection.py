@@ -24,6 +24,7 @@ def make_batch(rows, size):
         "frame_index": np.array([row[3] for row in rows] + [-1] * padding, np.int32),
         "dataset": np.array(["toy"] * len(rows) + [""] * padding, object),
         "compression": np.array(["c23"] * len(rows) + [""] * padding, object),
+        "source_path": np.array([f"crops/{row[2]}/{row[3]}.png" for row in rows] + [""] * padding, object),
         "_mask": np.array([True] * len(rows) + [False] * padding),
     }
 
@@ -58,6 +59,7 @@ def test_every_row_once_in_order_and_no_padding():
     assert scores["video_key"][0] == "toy/c23/real/a"
     assert scores["video_key"][3] == "toy/c23/toy_swap/a_b"
     assert scores["video_key"][5] == "toy/c23/toy_neural/a_b"
+    assert scores["file"].tolist() == [f"crops/{row[2]}/{row[3]}.png" for row in ROWS]
 
 
 def test_more_batches_than_are_in_flight_and_a_generator():
@@ -200,6 +202,7 @@ def _process(index):
         scores = detection.collect_scores(predict, 1.0, local, put)
         print("SCORES", [round(float(v), 3) for v in scores["score"]], flush=True)
     print("KEYS", scores["video_key"].tolist(), scores["frame_index"].tolist(), flush=True)
+    print("FILES", scores["file"].tolist(), flush=True)
     print("AUC", detection.set_metrics("test", scores)["test/frame_auc"], flush=True)
 
 
@@ -211,4 +214,5 @@ def test_two_processes_gather_the_same_rows():
     for lines in two_processes.run("test_evaluator_detection", "_process"):
         assert lines.count(f"SCORES {[row[0] for row in rows]}") == 2
         assert f"KEYS {keys} {[row[3] for row in rows]}" in lines
+        assert f"FILES {[f'crops/{row[2]}/{row[3]}.png' for row in rows]}" in lines
         assert any(line.startswith("AUC 0.8") for line in lines)

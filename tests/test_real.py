@@ -43,7 +43,13 @@ def _write(folder, scores, labels, methods):
     folder.mkdir(parents=True)
     for name in ("test", "dfdc"):
         keys = np.array([f"sjedd/none/{METHODS[m]}/{i}" for i, m in enumerate(methods)])
-        rows = {"video_key": keys, "method": methods, "frame_index": np.zeros(len(keys), np.int32), "label": labels}
+        rows = {
+            "video_key": keys,
+            "method": methods,
+            "frame_index": np.zeros(len(keys), np.int32),
+            "label": labels,
+            "file": keys,
+        }
         write_scores(folder / "scores" / f"{name}.csv", {**rows, "score": scores})
     (folder / "results.json").write_text(json.dumps({"val/frame_auc": 0.75}))
 

@@ -33,7 +33,9 @@ def _workdir(folder, rows=ROWS, evals=("first", "second")):
     results = {"_about": ABOUT, "_intervals": {}}
     for name in evals:
         with open(folder / "scores" / f"{name}.csv", "w", newline="") as file:
-            csv.writer(file).writerows([("video_key", "method", "frame_index", "label", "score"), *rows])
+            csv.writer(file).writerows(
+                [("video_key", "method", "frame_index", "label", "score", "file"), *((*row, "a.png") for row in rows)]
+            )
         results |= {f"{name}/video_auc": 0.75, f"{name}/video_eer": None, f"{name}/frame_auc": 0.7}
         results["_intervals"][f"{name}/video_auc"] = [0.5, 1.0]
     checkpoint.write_json(folder / "results.json", results)

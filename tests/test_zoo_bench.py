@@ -135,6 +135,7 @@ def _scores(fakes, method):
         "frame_index": np.arange(len(rows), dtype=np.int32),
         "label": labels,
         "score": np.array(scores, np.float32),
+        "file": np.array([f"{number}.png" for number in range(len(rows))], object),
     }
 
 

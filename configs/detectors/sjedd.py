@@ -120,7 +120,7 @@ def _make_demo(config):
     config.augment = {"image_size": config.model.image_size}
     # At 96 px the published noise and pixelation leave nothing of what these manipulations do.
     config.loss_args.perturb.prob = 0.1
-    config.steps, config.select.every = 450, 150
+    config.steps, config.select.every = 500, 250
     # One half of the cosine: a short run ends where its rate does.
     config.optim.period = config.steps - config.optim.warmup_steps
     config.optim.clip_norm = 1.0

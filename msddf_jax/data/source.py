@@ -173,6 +173,12 @@ def open_source(name, split, data_dir=None, methods=None, max_frames=None) -> So
     return _keep(_make_source(f"{name}:{split}", (reader,), videos, clip_length), methods, max_frames)
 
 
+def split_names(name, data_dir=None) -> list[str]:
+    """Names of the splits of a built data set. Args, and FileNotFoundError where it is not built: as `open_source`."""
+    folder = _built_folder(pathlib.Path(paths.expand(data_dir or tfds.core.constants.get_default_data_dir())), name)
+    return list(tfds.builder_from_directory(folder).info.splits)
+
+
 def open_sources(name, split, data_dir=None, methods=None, max_frames=None) -> Source:
     """Open one or several built splits as one source.
 

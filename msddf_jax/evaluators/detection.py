@@ -26,8 +26,8 @@ def collect_scores(
     Args:
       predict_fn: (weights, device batch) -> dict with `score` float [B], P(fake), rows in the batch's order.
       weights: for `predict_fn`.
-      batches: iterable of host batches (`data.schema`), with the host fields dataset, compression, video_id
-        and frame_index.
+      batches: iterable of host batches (`data.schema`), with the host fields dataset, compression, video_id,
+        frame_index and source_path.
       put: host batch -> device batch, split over its first axis as `sharding.put_batch` does.
       desc: text of the progress bar.
       on_maps: called as (maps float32 [B, g, g], host batch) with this process's rows of `map`, batch by batch, where
@@ -37,18 +37,18 @@ def collect_scores(
     Returns:
       dict of arrays [N], in the order of processes, then batches: score float32, label int32, method int32
       (index into `methods.METHODS`), frame_index int32, video_key (strings, `<data
-      set>/<compression>/<method>/<video>`), compression (strings).
+      set>/<compression>/<method>/<video>`), compression (strings), file (str objects, the record's source_path).
 
     Raises:
       ValueError: no example at all; a score that is not finite (naming the video and frame); predict_fn gave
         another number of scores than the batch has rows. KeyError: a batch lacks a field.
     """
-    rows = {name: [] for name in ("score", "label", "method", "frame_index", "video")}
-    videos, waiting = {}, collections.deque()
+    rows = {name: [] for name in ("score", "label", "method", "frame_index", "video", "folder", "file")}
+    numbers, waiting = {"video": {}, "folder": {}, "file": {}}, collections.deque()
 
     def fetch():
         out, sharding, batch = waiting.popleft()
-        score, host = _local_rows(out["score"], sharding), _host_rows(batch, videos)
+        score, host = _local_rows(out["score"], sharding), _host_rows(batch, numbers)
         keep = host.pop("_mask")
         if score.shape != keep.shape:
             raise ValueError(f"predict_fn gave scores {score.shape} for a batch with {keep.shape} rows")
@@ -72,7 +72,7 @@ def collect_scores(
             fetch()
     while waiting:
         fetch()
-    scores = _joined(rows, videos)
+    scores = _joined(rows, numbers)
     scores = _gather(scores) if jax.process_count() > 1 else scores
     scores["compression"] = _compressions(scores["video_key"])
     if scores["score"].size == 0:
@@ -170,7 +170,7 @@ def set_groups(name, scores) -> dict[str, np.ndarray]:
 
 
 def write_scores(path, scores) -> None:
-    """Writes one line a frame: video_key, method (index into `methods.METHODS`), frame_index, label, score."""
+    """Writes one line a frame: video_key, method (index into `methods.METHODS`), frame_index, label, score, file."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -192,38 +192,53 @@ def read_scores(path) -> dict[str, np.ndarray]:
         reader = csv.reader(file)
         header, rows = next(reader, []), list(reader)
     if tuple(header) != _COLUMNS or not rows:
-        raise ValueError(f"{path} has the columns {header} and {len(rows)} rows, expected {list(_COLUMNS)} and some")
+        raise ValueError(
+            f"{path} has the columns {header} and {len(rows)} rows, expected {list(_COLUMNS)} and some; "
+            "evaluate the workdir again"
+        )
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
     scores = {name: np.array(columns[name], np.int32) for name in ("method", "frame_index", "label")}
     scores |= {"score": np.array(columns["score"], np.float32), "video_key": np.array(columns["video_key"])}
+    scores["file"] = np.array(columns["file"], object)
     return scores | {"compression": _compressions(scores["video_key"])}
 
 
-_COLUMNS = ("video_key", "method", "frame_index", "label", "score")
+_COLUMNS = ("video_key", "method", "frame_index", "label", "score", "file")
 # Fields of a host batch that give a row of the scores.
-_HOST_ROWS = ("_mask", "label", "method", "frame_index", "dataset", "compression", "video_id")
+_HOST_ROWS = ("_mask", "label", "method", "frame_index", "dataset", "compression", "video_id", "source_path")
 
 
-def _host_rows(batch, videos):
-    """What is kept of a batch on the host, one entry a row. videos: {(data set, ...): number}, grows."""
+def _host_rows(batch, numbers):
+    """What is kept of a batch on the host, one entry a row. numbers: {"video", "folder", "file": {text: number}}.
+
+    A number a frame and a text once: texts for every frame would be most of the memory.
+    """
     method = np.asarray(batch["method"], np.int32)
-    names = zip(batch["dataset"], batch["compression"], method.tolist(), batch["video_id"], strict=True)
+    videos = zip(batch["dataset"], batch["compression"], method.tolist(), batch["video_id"], strict=True)
+    paths = [str(path).rpartition("/") for path in batch["source_path"]]
+    texts = {"video": videos, "folder": (a + slash for a, slash, _ in paths), "file": (name for *_, name in paths)}
+    counted = {
+        name: np.array([numbers[name].setdefault(text, len(numbers[name])) for text in values], np.int32)
+        for name, values in texts.items()
+    }
     return {
         "_mask": np.asarray(batch["_mask"], bool),
         "label": np.asarray(batch["label"], np.int32),
         "method": method,
         "frame_index": np.asarray(batch["frame_index"], np.int32),
-        # A number a frame and a string a video: strings for every frame would be most of the memory.
-        "video": np.array([videos.setdefault(name, len(videos)) for name in names], np.int32),
+        **counted,
     }
 
 
-def _joined(rows, videos):
-    """The rows of all batches of this process as arrays, with the video's key in place of its number."""
+def _joined(rows, numbers):
+    """The rows of all batches of this process as arrays, with texts in place of their numbers."""
     rows = {name: np.concatenate(values) if values else np.zeros(0, np.int32) for name, values in rows.items()}
-    keys = [f"{dataset}/{compression}/{methods.METHODS[m]}/{video}" for dataset, compression, m, video in videos]
+    keys = [
+        f"{dataset}/{compression}/{methods.METHODS[m]}/{name}" for dataset, compression, m, name in numbers["video"]
+    ]
+    folder, name = (np.array(list(numbers[part]), object)[rows.pop(part)] for part in ("folder", "file"))
     video = rows.pop("video")
-    return {**rows, "video_key": np.array(keys)[video] if keys else np.zeros(0, "U1")}
+    return {**rows, "video_key": np.array(keys)[video] if keys else np.zeros(0, "U1"), "file": folder + name}
 
 
 def _compressions(keys):
@@ -244,17 +259,24 @@ def _local_rows(score, sharding):
 
 
 def _gather(local):
-    """The rows of all processes, on every process. Strings travel as bytes, ragged ends as padding."""
-    encoded = [key.encode() for key in local["video_key"]]
+    """The rows of all processes, on every process."""
+    dtypes = {"score": np.float32, "label": np.int32, "method": np.int32, "frame_index": np.int32}
+    texts = {name: _as_bytes(local[name]) for name in ("video_key", "file")}
+    rows = gather_rows(texts | {name: local[name].astype(dtype) for name, dtype in dtypes.items()})
+    for name, kind in (("video_key", None), ("file", object)):
+        rows[name] = np.array([row.tobytes().rstrip(b"\0").decode() for row in rows[name]], kind)
+    return rows
+
+
+def _as_bytes(texts):
+    """uint8 [M, width], UTF-8 with zeros at the end; width: of the longest text of any process."""
+    encoded = [text.encode() for text in texts]
     width = np.int32(max(map(len, encoded), default=0))
     width = int(np.max(multihost_utils.process_allgather(width)))
-    text = np.zeros((len(encoded), max(width, 1)), np.uint8)
-    for row, key in zip(text, encoded, strict=True):
-        row[: len(key)] = np.frombuffer(key, np.uint8)
-    dtypes = {"score": np.float32, "label": np.int32, "method": np.int32, "frame_index": np.int32}
-    rows = gather_rows({"video_key": text, **{name: local[name].astype(dtype) for name, dtype in dtypes.items()}})
-    rows["video_key"] = np.array([row.tobytes().rstrip(b"\0").decode() for row in rows["video_key"]])
-    return rows
+    out = np.zeros((len(encoded), max(width, 1)), np.uint8)
+    for row, text in zip(out, encoded, strict=True):
+        row[: len(text)] = np.frombuffer(text, np.uint8)
+    return out
 
 
 def gather_rows(local) -> dict[str, np.ndarray]:
