@@ -34,7 +34,8 @@ class Options:
     splits: names of splits to keep, None for all. methods: names of `methods.METHODS` to keep beside the reals, None
     for all. allow_missing: whether listed files may be absent. mask_root: where mask videos are, if not below the
     root. reals_root: the FaceForensics++ folder, for data sets whose reals are its videos. lists: folder with lists
-    that do not come with the download, None where they are in the root.
+    that do not come with the download, None where they are in the root. name: of the set that a user's own files make,
+    None elsewhere. allow_duplicates: whether a user's own files may contradict each other.
     """
 
     splits: tuple | None = None
@@ -43,6 +44,8 @@ class Options:
     mask_root: str | None = None
     reals_root: str | None = None
     lists: str | None = None
+    name: str | None = None
+    allow_duplicates: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Entry:
       mask: absolute path of a mask video, or ((frame number, absolute path), ...) of mask images, or None.
       publishes_masks: whether the owners publish masks, so that a real's mask is known to be empty.
       root: absolute folder that `path` is below; not written to the catalog.
+      dealt: splits among which it was dealt here, and may be again until the catalog is written; () where its split is
+        given. Not written either.
     """
 
     kind: str
@@ -81,6 +86,7 @@ class Entry:
     mask: str | tuple | None = None
     publishes_masks: bool = False
     root: str = ""
+    dealt: tuple = ()
 
 
 def make_fields(

@@ -31,11 +31,34 @@ def matching(folder, pattern) -> list:
     return sorted(path for path in folder.glob(pattern) if is_data(path.relative_to(folder)))
 
 
-def walk(folder):
+def kinds(folder) -> dict:
+    """{name: whether it is a folder} of what is in a folder: one look, however many; empty where there is no folder."""
+    try:
+        with os.scandir(folder) as inside:
+            return {entry.name: entry.is_dir() for entry in inside if is_data(entry.name)}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def walk(folder, links=False):
     """Yields (Path of a folder, names of folders in it, names of files), sorted, from `folder` down.
 
-    Folders that are taken out of the first list are not entered.
+    Folders that are taken out of the first list are not entered. links: whether links to folders are followed, each
+    folder once.
     """
-    for where, folders, files in os.walk(folder):
+    walked = set()
+    for where, folders, files in os.walk(folder, followlinks=links):
+        # A link to a folder above would be followed for ever.
+        place = os.path.realpath(where) if links else where
+        if place in walked:
+            folders.clear()
+            continue
+        walked.add(place)
         folders[:] = sorted(filter(is_data, folders))
         yield pathlib.Path(where), folders, sorted(filter(is_data, files))
+
+
+def shown(text) -> str:
+    """A user's path or word as one line that any output takes: what cannot be printed is written as an escape."""
+    text = str(text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -182,13 +182,19 @@ def finish(entries, options, root):
     if not entries:
         raise DownloadError(f"found no video of this data set in {root} [missing_root]")
     check_unique(entries)
-    order = lambda e: (
+    return keep(order(entries), options)
+
+
+def order(entries):
+    """The entries by split, reals first, method and name."""
+    rank = {method: number for number, method in enumerate(methods.METHODS)}
+    key = lambda e: (
         _SPLIT_ORDER.index(e.split),
-        methods.METHODS.index(e.fields["method"]),
+        rank[e.fields["method"]],
         e.fields["perturbation"],
         e.fields["video_id"],
     )
-    return keep(sorted(entries, key=order), options)
+    return sorted(entries, key=key)
 
 
 def identity_splits(pairs, shares, salt):

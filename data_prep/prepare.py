@@ -110,8 +110,9 @@ def run(
         something was dropped and `strict` is set, or a worker died.
       OSError: a file cannot be written (disk full); finished videos stay.
     """
-    out, options = str(root if out is None else out), options or catalog.Options()
     module, config = find_layout(layout, config)
+    options = _name_set(module, layout, out, options or catalog.Options())
+    out = str(root if out is None else out)
     settings = dict(settings or crops.make_settings())
     for name, file in (("detector_sha256", detector_file), ("landmark_sha256", landmark_file)):
         if file and pathlib.Path(file).is_file():  # where it is not, making the model says so
@@ -135,11 +136,24 @@ def run(
     for result in results if strict else ():
         _stop_at_drop(result["items"])
     results += _prepare(todo, job, workers, strict, runner, beam_args)
-    path = catalog.catalog_path(crops.open_out(out), layout, config)
+    if hasattr(module, "settle"):
+        entries, more = module.settle(entries, results, out, options)
+        problems += more
+    path = catalog.catalog_path(crops.open_out(out), layout, options.name or config)
     _write_catalog(path, *crops.catalog_entries(entries, results), options)
     report = make_report(entries, results, problems, {"layout": layout, "config": config, **settings})
     _write_bytes(crops.open_out(out) / "report.json", json.dumps(report, indent=1).encode())
     return report
+
+
+def _name_set(module, layout, out, options):
+    """The options with the name of the set, where it is of the user's own files. Raises catalog.DownloadError."""
+    default = getattr(module, "DEFAULT_NAME", None)
+    if default is None and (options.name or options.allow_duplicates):
+        raise catalog.DownloadError(f"--name and --allow_duplicates are for your own files; --layout={layout} has none")
+    if default is not None and out is None:
+        raise catalog.DownloadError(f"--layout={layout} needs --out: crops do not go among your own files")
+    return dataclasses.replace(options, name=options.name or default)
 
 
 def _prepare(todo, job, workers, strict, runner, beam_args):
@@ -276,7 +290,17 @@ def _parse(argv):
     parser.add_argument(
         "--reals_root", type=paths.expand, help="FaceForensics++, for data sets whose reals are its videos"
     )
-    parser.add_argument("--lists", type=paths.expand, help="folder of the lists, where they are not in the root")
+    parser.add_argument(
+        "--lists",
+        type=paths.expand,
+        help="folder of the lists, where they are not in the root; of --layout=folder a table",
+    )
+    parser.add_argument("--name", help="of the set that your own pictures and videos make (default: mine)")
+    parser.add_argument(
+        "--allow_duplicates",
+        action="store_true",
+        help="with --layout=folder: go on where one picture is in two splits or classes, or one person in two splits",
+    )
     parser.add_argument("--max_video_seconds", type=float, default=video.MAX_VIDEO_SECONDS, help="longer is refused")
     parser.add_argument("--max_video_pixels", type=_positive, default=video.MAX_FRAME_PIXELS, help="of a frame")
     parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="processes")
@@ -284,7 +308,11 @@ def _parse(argv):
     parser.add_argument("--allow_missing", action="store_true", help="go on where listed videos are absent")
     parser.add_argument("--overwrite", action="store_true", help="redo everything, also what other tools made")
     parser.add_argument("--strict", action="store_true", help="fail at the first thing dropped")
-    parser.add_argument("--max_bad_fraction", type=float, default=0.01, help="share of videos that may give nothing")
+    parser.add_argument(
+        "--max_bad_fraction",
+        type=float,
+        help="share of videos that may give nothing (default: 0.01; 0.2 of your own files)",
+    )
     flags = parser.parse_args(argv[:at])
     if argv[at + 1 :] and not flags.runner:
         parser.error("what stands after `--` is for Beam, which needs --runner")
@@ -332,7 +360,9 @@ def _run_flags(flags, beam_args):
         detector=flags.detector or ("dlib" if flags.landmarks == "dlib" else "yunet"),
         **take("sampling", "num_frames", "clip_length", "num_clips", "size", "preset", "faces", "landmarks"),
     )
-    options = catalog.Options(**take("splits", "methods", "allow_missing", "mask_root", "reals_root", "lists"))
+    options = catalog.Options(
+        **take("splits", "methods", "allow_missing", "mask_root", "reals_root", "lists", "name", "allow_duplicates")
+    )
     return run(
         flags.root,
         options=options,
@@ -359,10 +389,13 @@ def main(argv=None):
     print_summary(report, out / "report.json")
     if report["videos"]["prepared"] == 0:
         return _fail(f"not one video could be prepared; {out / 'report.json'} says why")
-    if report["bad_fraction"] > flags.max_bad_fraction:
+    most = flags.max_bad_fraction
+    if most is None:
+        most = getattr(find_layout(flags.layout, flags.config)[0], "MAX_BAD_FRACTION", 0.01)
+    if report["bad_fraction"] > most:
         bad, found = report["videos"]["bad"], report["videos"]["found"]
         return _fail(
-            f"{bad} of {found} videos are bad, more than --max_bad_fraction={flags.max_bad_fraction:g} allows; "
+            f"{bad} of {found} videos are bad, more than --max_bad_fraction={most:g} allows; "
             f"{out / 'report.json'} says why"
         )
     return 0

@@ -9,7 +9,7 @@ import tempfile
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data_prep import beam, catalog, features, layout, records
+from data_prep import beam, catalog, contents, features, layout, records
 from data_prep.layout import PreparedDataError
 
 _THREADS = 4
@@ -112,6 +112,7 @@ class PreparedBuilder(records.FrameBuilder, skip_registration=True):
 def _write_part(number, name, config, root, folder, max_bytes, split, videos):
     """One part of a split, in a worker of Beam."""
     module = importlib.import_module(f"data_prep.{name}.{name}_dataset_builder")
+    config = module.make_config(config) if hasattr(module, "make_config") else config
     builder = module.Builder(config=config, data_dir=tempfile.gettempdir())
     examples = builder._generate_examples(pathlib.Path(root), split, videos)
     return builder.write_part(examples, pathlib.Path(folder), f"part-{number:05d}", max_bytes)
@@ -177,7 +178,11 @@ def _summary(found):
         masks = [files.mask for line, v in videos if v and _has_mask(line) for files in v.frames]
         if None in masks:
             yield f"{split}: {masks.count(None)} fake frames have no mask (has_mask is false)"
-        lost = [f"{line['fields']['video_id']} [{line['outcome']}]" for line, v in videos if v is None or not v.frames]
+        lost = [
+            f"{contents.shown(line['fields']['video_id'])} [{line['outcome']}]"
+            for line, v in videos
+            if v is None or not v.frames
+        ]
         if lost:
             yield f"{split}: no usable frame in {len(lost)} videos, which any score on it leaves out: {_first(lost)}"
 

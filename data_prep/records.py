@@ -100,7 +100,9 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     break
                 first = first or {"path": example["source_path"], "size": list(_image_size(example))}
                 _add_to_index(videos, example, number, first)
-                shards.write(serializer.serialize_example(self.info.features.encode_example(example)))
+                encoded = serializer.get_tf_example(self.info.features.encode_example(example))
+                # Features in the order of their names: by default each process has its own, and no two builds are one.
+                shards.write(encoded.SerializeToString(deterministic=True))
         paths = [str(path) for path in shards.paths]
         return {
             "paths": paths,

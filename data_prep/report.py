@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 
-from data_prep import catalog
+from data_prep import catalog, contents
 
 # Codes of files that should not be there, found before decoding; they count as bad.
 BAD_CODES = ("foreign_frames", "unlisted_file", "name_unparsed")
@@ -14,11 +14,23 @@ NOTE_CODES = (
     "identity_unknown",
     "landmark_out_of_range",
     "layout_alias",
+    "listed_twice",
+    "look_alike",
+    "method_unnamed",
     "no_landmarks_kept",
+    "no_test",
+    "numbered_images",
     "one_based",
     "original_missing",
     "pair_missing",
+    "pairs_by_name",
+    "same_bytes",
+    "same_name_apart",
+    "splits_made",
     "too_short",
+    "two_classes",
+    "two_splits",
+    "videos_are_scenes",
 )
 
 
@@ -74,5 +86,5 @@ def print_summary(report, path):
         print(f"  {split}: {classes['real']} real, {classes['fake']} fake")
     for code, count in report["counts"].items():
         example = next(item for item in report["items"] if item["code"] == code)
-        print(f"  {code}: {count}, first {example['path']}: {example['detail']}")
+        print(f"  {code}: {count}, first {contents.shown(example['path'])}: {example['detail']}")
     print(f"report: {path}")

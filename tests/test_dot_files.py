@@ -104,6 +104,24 @@ def _df40(root):
     return write(root, *names, **lists)
 
 
+def _own(root):
+    """Someone's own files, pictures and numbered frames."""
+    names = [
+        f"{label}/{i}{name}"
+        for label in ("real", "fake/mygan")
+        for i in range(3)
+        for name in (".jpg", "/1.png", "/2.png")
+    ]
+    return write(root / "photos", **{name: name for name in names})  # one text would be one picture
+
+
+def _own_table(root):
+    names = [f"{i}.jpg" for i in range(6)]
+    rows = "".join(f"{name},{i % 2}\n" for i, name in enumerate([*names, "clip"]))
+    texts = {name: name for name in (*names, "clip/1.png", "clip/2.png")}
+    return write(root / "photos", **texts, **{"list.csv": f"path,label\n{rows}"})
+
+
 def _listed(folder):
     lists = {"train.txt": "Real/1.png 0\nDCFace/x/1 a.png 1\n", "test.txt": "Real/2.png 0\n"}
     return lambda root: write(root / folder, "Real/1.png", "Real/2.png", "DCFace/x/1 a.png", **lists)
@@ -147,6 +165,7 @@ SETS = {
         ("default", lambda root: write(root / "FFSC", *IMAGES)),
         ("default", lambda root: write(root / "FFSC", *IMAGES, **{"a.txt": f"{IMAGES[0]} 000000000000\n"})),
     ],
+    "folder": [("scenes", _own), ("crops", _own_table)],
     "sjedd": [("list", _sjedd_lists), *((config, _sjedd_root) for config in ("cdf", "fsh", "df1", "dfdc"))],
     "sladd": [("ff", _sladd)],
     "uadfv": [("default", lambda root: write(root, "real/0000.mp4", "fake/0000_fake.mp4", "fake/odd.mp4"))],

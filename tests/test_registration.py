@@ -32,7 +32,7 @@ def test_every_builder_is_registered():
     names = sorted(path.parent.name for path in folder.glob("*/*_dataset_builder.py"))
     code = "import data_prep; from tensorflow_datasets.core import registered as r; print(sorted(r._DATASET_REGISTRY))"
     assert _python(code) == str(names)
-    assert len(names) == 17
+    assert len(names) == 18
 
 
 def test_a_built_set_opens_by_its_name(tmp_path):

@@ -108,8 +108,9 @@ def normalise(path, dataset):
     """
     parts = [part for part in _DRIVE.sub("", path.replace("\\", "/")).split("/") if part not in ("", ".")]
     cluster = [i for i, part in enumerate(parts) if _CLUSTER.fullmatch(part)]
-    # Celeb-DF-v3 has a folder FaceSwap/Celeb-DF-v2 for the fakes of v2.
-    names = {*labels.FOLDERS, dataset}
+    # FaceForensics++ has folders of methods by the names of its family. Celeb-DF-v3 has a folder FaceSwap/Celeb-DF-v2
+    # for the fakes of v2.
+    names = {*labels.FOLDERS} if dataset in labels.FF_FAMILY else {*labels.FOLDERS, dataset}
     folder = [i for i, part in enumerate(parts) if part in names and parts[max(i - 1, 0)] != "FaceSwap"]
     if cluster:
         parts = parts[cluster[-1] + 1 :]

@@ -59,6 +59,30 @@ DF40 = (
     ),
     *(name for method in df40_names.UNKNOWN for name in df40_names.json_names(method)),
 )
+# Labels of each JSON that is written here, as DeepfakeBench's rearrange.py writes it: the real's first.
+JSON_LABELS = {
+    "FaceForensics++": ("FF-real", "FF-DF", "FF-F2F", "FF-FS", "FF-NT"),
+    "FF-DF": ("FF-real", "FF-DF"),
+    "FF-F2F": ("FF-real", "FF-F2F"),
+    "FF-FS": ("FF-real", "FF-FS"),
+    "FF-NT": ("FF-real", "FF-NT"),
+    "FaceShifter": ("FF-real", "FF-FH"),
+    "DeepFakeDetection": ("DFD_real", "DFD_fake"),
+    "Celeb-DF-v1": ("CelebDFv1_real", "CelebDFv1_fake"),
+    "Celeb-DF-v2": ("CelebDFv2_real", "CelebDFv2_fake"),
+    "Celeb-DF-v3": ("CelebDFv3_real", "CelebDFv3_fake"),
+    "DFDC": ("DFDC_Real", "DFDC_Fake"),
+    "DFDCP": ("DFDCP_Real", "DFDCP_FakeA", "DFDCP_FakeB"),
+    "DeeperForensics-1.0": ("DF_real", "DF_fake"),
+    "UADFV": ("UADFV_Real", "UADFV_Fake"),
+}
+_OF_BUILDER = {
+    "dfd": "DeepFakeDetection",
+    "dfdc": "DFDC",
+    "dfdcp": "DFDCP",
+    "deeperforensics": "DeeperForensics-1.0",
+    "uadfv": "UADFV",
+}
 # Folders that a path of a JSON is cut to: what stands before the last of them is whoever's disk it was written on.
 FOLDERS = (
     "FaceForensics++",
@@ -135,6 +159,40 @@ def read_label(name):
         f"label {name!r} is none that DeepfakeBench or DF40 gives{catalog.nearest(name, LABELS)}, "
         "<method of DF40>_Real, <method of DF40>_Fake"
     )
+
+
+def json_name(dataset, config):
+    """DeepfakeBench's name of a config of one of the other builders, or None where it has no such data set.
+
+    Args:
+      dataset: name of the builder. config: prepared.PreparedConfig.
+    """
+    if dataset == "faceforensics":
+        of = {frozenset(LABELS[label][1] for label in JSON_LABELS[name][1:]): name for name in FF_FAMILY[:6]}
+        return of.get(frozenset(config.methods))
+    if dataset == "celebdf":
+        versions = {"v1": "Celeb-DF-v1", "v2": "Celeb-DF-v2", "pp": "Celeb-DF-v3"}
+        return versions.get(config.name.removesuffix("_derivedval"))
+    return _OF_BUILDER.get(dataset)
+
+
+def label_of(name, method):
+    """The label of a video in the JSON `name`; `read_label` undoes it. method: of `methods.METHODS`.
+
+    Raises:
+      PreparedDataError: the JSON has no such videos.
+    """
+    exact = [label for label in JSON_LABELS[name] if LABELS[label][1] == method]
+    # Celeb-DF++'s 22 methods, and both kinds of DeeperForensics, have one label.
+    wide = [label for label in JSON_LABELS[name] if LABELS[label][1] in (None, "deeperforensics")]
+    if not exact and (method == "real" or not wide):
+        raise PreparedDataError(f"method {method!r} has no label in DeepfakeBench's {name}")
+    return (exact or wide)[0]
+
+
+def own_labels(name):
+    """The labels, real and fake, of a set that DeepfakeBench does not have."""
+    return f"{name}_Real", f"{name}_Fake"
 
 
 def method_of_path(parts):

@@ -40,6 +40,7 @@ DATASETS = (
     "dfb",
     "sladd",
     "sjedd",
+    "folder",
 )
 COMPRESSIONS = ("raw", "c23", "c40", "none")
 # Semantic attributes: FFSC's, in the order of its 12-digit codes, then what SJEDD's table of FF++ adds.

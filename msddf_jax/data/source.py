@@ -424,8 +424,10 @@ def _built_folder(data_dir, name):
 
 def _build_command(name, data_dir):
     dataset, config = name.split("/")
+    # Sets of people's own files have names, and no configs to choose from.
+    flag = "--name" if dataset == "folder" else "--config"
     return (
-        f"python -m data_prep.build {dataset} --config {config} --manual_dir PREPARED_FOLDER "
+        f"python -m data_prep.build {dataset} {flag} {config} --manual_dir PREPARED_FOLDER "
         f"--data_dir {os.fspath(data_dir)}"
     )
 

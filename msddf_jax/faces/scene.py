@@ -1,6 +1,7 @@
 """Sampled frames of a video or of images, with masks and sidecar landmarks, before faces are looked for."""
 
 import dataclasses
+import os
 import pathlib
 import re
 
@@ -130,7 +131,7 @@ def read_image_scene(images, sample, *, masks=None, sidecar=False, optional=Fals
         if masks:
             mask = _read_mask_image(mask_of.get(index), frames[index].shape, index, drops)
             read_masks |= {} if mask is None else {index: mask}
-        if sidecar and not (optional and not sidecar_path(path).is_file()):
+        if sidecar and not (optional and not os.path.isfile(sidecar_path(path))):
             one = _image_points(path, index, drops)
             points |= {} if one is None else {index: one}
     return Scene(frames, read_masks or None, points if sidecar else None, drops, None, len(frames))
@@ -155,7 +156,7 @@ def read_sidecar(path) -> np.ndarray:
       LandmarkFileError: landmarks_missing, landmarks_invalid.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # False also of a name that is too long for one
         raise LandmarkFileError("landmarks_missing", path, "no such landmark file")
     points = _load_array(path)
     if points.ndim != 3 or points.shape[1:] != (NUM_LANDMARKS, 2) or points.dtype.kind not in "fiu":
