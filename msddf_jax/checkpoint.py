@@ -1,7 +1,8 @@
-"""Checkpoints: the whole state with the data iterator for resuming, and the best weights by `config.select`.
+"""Checkpoints: the state with the data iterator for resuming, and the best weights by `config.select`.
 
-The whole state is Orbax's, saved in the background and sharded. The best weights are one safetensors file, which a
-reader maps into memory: a start of `predict` neither imports Orbax nor waits for it.
+The state is Orbax's, saved in the background and sharded. The best weights are one safetensors file, which a
+reader maps into memory: a start of `predict` neither imports Orbax nor waits for it. Frozen arrays that a file of
+`config.init` gives are in neither (`frozen.Base`): whoever reads gets them from that file (`delta.read_base`).
 """
 
 import json
@@ -17,12 +18,15 @@ import safetensors.numpy
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from msddf_jax import __version__
+from msddf_jax import __version__, frozen
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 LAST, BEST = "checkpoints", "best"
 _WEIGHTS = "weights.safetensors"
+# What `export` writes in place of `best`: what was trained, or everything. Collections have no "model_state/" in front
+# in the second.
+DELTA, WHOLE = "delta.safetensors", "model.safetensors"
 
 
 def write_json(path, value) -> None:
@@ -182,25 +186,58 @@ def make_manager(workdir, *, keep=2) -> "ocp.CheckpointManager":
     return ocp.CheckpointManager(pathlib.Path(workdir).absolute() / LAST, options=options)
 
 
-def save(manager, step, state, iterator_state) -> None:
+def save(manager, step, state, iterator_state, base=None) -> None:
     """Save state and data iterator in one transaction; returns once the arrays are copied off the device.
 
     iterator_state: what the grain iterator's `get_state()` gave for *this* step: the batches that trained it.
+    base: `frozen.Base` whose arrays are left out, or None.
     """
     import orbax.checkpoint as ocp
 
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), iterator=ocp.args.JsonSave({"state": iterator_state})
-        ),
-    )
+    about = {"state": iterator_state, "base": None if base is None else base._asdict()}
+    if base is not None:
+        state = frozen.without(state, base)
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), iterator=ocp.args.JsonSave(about))
+    manager.save(step, args=args)
 
 
-def restore_last(manager, abstract_state) -> tuple[int, object, str | dict] | None:
+def last_base(manager) -> frozen.Base | None:
+    """The `frozen.Base` that the newest whole checkpoint was saved without; None where all is there, or nothing."""
+    import orbax.checkpoint as ocp
+
+    step = manager.latest_step()
+    if step is None:
+        return None
+    return frozen.from_json(manager.restore(step, args=ocp.args.Composite(iterator=ocp.args.JsonRestore()))["iterator"])
+
+
+def base_to_go_on(manager, base) -> frozen.Base | None:
+    """What a run's checkpoints are to be saved without: `base`, or None where the newest one holds everything.
+
+    A run of an earlier version goes on as it began: its frozen arrays are those of its checkpoint, whatever the file
+    is now. Raises ValueError where the newest was saved without other arrays than `base`'s.
+    """
+    if manager.latest_step() is None:
+        return base
+    saved = last_base(manager)
+    for tree, record in saved.trees.items() if saved else ():
+        now = base.trees.get(tree) if base else None
+        if (now or {}).get("digest") != record["digest"]:
+            gives = f"gives those of {now['reference']}, sha-256 {now['sha256']}" if now else "gives no such arrays"
+            raise ValueError(
+                f"{manager.directory}/{manager.latest_step()} was saved without the frozen arrays of {tree}: they are "
+                f"those of {record['reference']}, sha-256 {record['sha256']}, and config.init.{tree} now {gives}; put "
+                "the file back, or start in a new workdir"
+            )
+    # Not what else may now be frozen and of a file: those arrays are in the checkpoint.
+    return frozen.Base({tree: base.trees[tree] for tree in saved.trees}, saved.names) if saved else None
+
+
+def restore_last(manager, abstract_state, base=None, start=None) -> tuple[int, object, str | dict] | None:
     """(step, state, iterator state) of the newest whole checkpoint, or None where there is none.
 
-    abstract_state: the state as `jax.ShapeDtypeStruct`s with shardings.
+    abstract_state: the state as `jax.ShapeDtypeStruct`s with shardings. base: `frozen.Base` that it was saved without
+    (`base_to_go_on`), whose arrays are those of `start`, the state before the first step.
     Raises ValueError if what is stored does not fit the model.
     """
     import orbax.checkpoint as ocp
@@ -210,52 +247,68 @@ def restore_last(manager, abstract_state) -> tuple[int, object, str | dict] | No
         return None
     restored = manager.restore(
         step,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), iterator=ocp.args.JsonRestore()),
+        args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state if base is None else frozen.without(abstract_state, base)),
+            iterator=ocp.args.JsonRestore(),
+        ),
     )
-    return step, restored["state"], restored["iterator"]["state"]
+    state = restored["state"] if base is None else frozen.completed(restored["state"], start, base)
+    return step, state, restored["iterator"]["state"]
 
 
-def restore_averages(manager, shapes, averaged) -> tuple[int, dict[str, dict]] | None:
+def restore_averages(manager, shapes, averaged, given=None) -> tuple[int, dict[str, dict]] | None:
     """(step, weights) of the detector in the newest whole checkpoint, averages in place of what was trained; or None.
 
     shapes: {"params", "model_state"} of the detector as `jax.ShapeDtypeStruct`s with shardings. averaged: names
-    "detector/..." of its parameters that have an average. Nothing else of the state is read.
+    "detector/..." of its parameters that have an average. given: {"params/...": array} of what it was saved without
+    (`last_base`). Nothing else of the state is read.
     Raises ValueError if what is stored does not fit.
     """
     import orbax.checkpoint as ocp
+
+    from msddf_jax import trees
 
     step = manager.latest_step()
     if step is None:
         return None
     flat = _by_name({"detector": shapes["params"]})
+    given = {frozen.of_state(name): value for name, value in (given or {}).items()}
     wanted = {
-        "params": {"detector": shapes["params"]},
+        "params": trees.unflatten({name: leaf for name, leaf in flat.items() if name not in given}),
         "ema": {name: flat[name] for name in averaged},
         "model_state": {"detector": shapes["model_state"]},
     }
     settings = {"restore_args": ocp.checkpoint_utils.construct_restore_args(wanted), "partial_restore": True}
     state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(wanted, **settings)))["state"]
-    trained = _by_name({"detector": state["params"]["detector"]}) | state["ema"]
-    leaves = [trained[name] for name in flat]
+    trained = _by_name(state["params"]) | state["ema"]
+    leaves = [_put(given[name], leaf) if name in given else trained[name] for name, leaf in flat.items()]
     params = jax.tree.unflatten(jax.tree.structure(shapes["params"]), leaves)
     return step, {"params": params, "model_state": state["model_state"]["detector"]}
 
 
-def save_best(workdir, step, weights, choice) -> None:
+def save_best(workdir, step, weights, choice, base=None) -> None:
     """Replace the weights in `<workdir>/best` by these: one file, so that weights and choice change together.
 
     weights: {"params", "model_state"} of the detector. choice: JSON object that says why these: the validation figure
-    {"<eval>/<metric>": value}, or where they were converted from.
+    {"<eval>/<metric>": value}, or where they were converted from. base: `frozen.Base` of what is left out, or None.
     """
     if jax.process_count() > 1:
         # No process may replace the figure that another still has to read.
         multihost_utils.sync_global_devices("save_best")
-    arrays = {name: _on_host(leaf) for name, leaf in _by_name(weights).items()}
+    held = set(base.names) if base else set()
+    arrays = {name: _on_host(leaf) for name, leaf in _by_name(weights).items() if name not in held}
     if jax.process_index() == 0:
-        # One entry: safetensors writes several in an order of chance.
-        about = json.dumps({"step": int(step), **choice}, sort_keys=True)
-        data = safetensors.numpy.save(arrays, metadata={"choice": about})
-        write_bytes(_best_path(workdir), data)
+        write_bytes(pathlib.Path(workdir) / BEST / _WEIGHTS, best_bytes(step, arrays, choice, base))
+
+
+def best_bytes(step, arrays, choice, base=None) -> bytes:
+    """The file of `save_best`. arrays: {"params/...", "model_state/...": array}, those of `base` not among them."""
+    about = {"step": int(step), **choice}
+    if base is not None:
+        about["base"] = base._asdict()
+        about["digest"] = frozen.sign(about, arrays)
+    # One entry: safetensors writes several in an order of chance.
+    return safetensors.numpy.save(arrays, metadata={"choice": json.dumps(about, sort_keys=True)})
 
 
 def read_choice(workdir) -> dict[str, int | float | str] | None:
@@ -264,7 +317,31 @@ def read_choice(workdir) -> dict[str, int | float | str] | None:
     if not _is_there(path):
         return None
     with _open(path) as file:
-        return _choice(path, file)
+        return {name: value for name, value in _choice(path, file).items() if name not in ("base", "digest")}
+
+
+def best_base(workdir) -> frozen.Base | None:
+    """The `frozen.Base` that the weights in `<workdir>/best` were saved without; None where all are there, or none."""
+    path = _best_path(workdir)
+    return base_of(path) if _is_there(path) else None
+
+
+def base_of(path) -> frozen.Base | None:
+    """The `frozen.Base` that a safetensors file was saved without, None where it says nothing of one.
+
+    Raises ValueError where it is damaged: one with a base is compared with the digest that it was written with.
+    """
+    with _open(path) as file:
+        about = _choice(path, file) if "choice" in (file.metadata() or {}) else {}
+        if "base" in about:
+            frozen.check_signed(path, about, {name: file.get_tensor(name) for name in set(file.keys())})
+        return frozen.from_json(about)
+
+
+def read_arrays(path) -> dict[str, np.ndarray]:
+    """{"params/...", "model_state/...": array} of a file of `save_best`."""
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in set(file.keys())}
 
 
 def best_value(workdir, name) -> float | None:
@@ -272,35 +349,53 @@ def best_value(workdir, name) -> float | None:
     return (read_choice(workdir) or {}).get(name)
 
 
-def restore_best(workdir, abstract_weights) -> tuple[int, dict[str, dict]] | None:
+def restore_best(workdir, abstract_weights, given=None) -> tuple[int, dict[str, dict]] | None:
     """(step, {"params", "model_state"}) of the weights in `<workdir>/best`, or None where there are none.
 
-    abstract_weights: the same tree of `jax.ShapeDtypeStruct`s with shardings.
+    abstract_weights: the same tree of `jax.ShapeDtypeStruct`s with shardings. given: {"params/...": array} of
+    `best_base`, which finds damage; it is empty afterwards, since no array is to be held twice.
     Raises ValueError, naming what differs, where the file is damaged or of another model.
     """
     path = _best_path(workdir)
     if not _is_there(path):
         return None
-    expected = _by_name(abstract_weights)
+    given = {} if given is None else given
+    expected = {_of_file(path, name): leaf for name, leaf in _by_name(abstract_weights).items()}
     with _open(path) as file:
-        step, names = _choice(path, file)["step"], set(file.keys())
+        about, own = _choice(path, file), set(file.keys())
+        base = frozen.from_json(about)
+        held, names = set(base.names if base else ()), own | set(given)
+        if held != set(given):
+            raise ValueError(f"{path} was saved without {len(held)} arrays of its base, and {len(given)} are given")
         if names != set(expected):
             missing, extra = sorted(set(expected) - names), sorted(names - set(expected))
             raise ValueError(f"{path} does not fit the model: it lacks {missing[:3]}, and has {extra[:3]} too much")
         values = []
         for name, leaf in expected.items():
-            value = file.get_tensor(name)
+            value = given.pop(name) if name in given else file.get_tensor(name)
             if (value.shape, value.dtype) != (leaf.shape, leaf.dtype):
                 raise ValueError(
                     f"{path} does not fit the model: {name} is {value.dtype} {value.shape} there, "
                     f"{leaf.dtype} {leaf.shape} in the model"
                 )
-            values.append(jax.make_array_from_callback(leaf.shape, leaf.sharding, value.__getitem__))
-    return step, jax.tree.unflatten(jax.tree.structure(abstract_weights), values)
+            values.append(_put(value, leaf))
+    return about["step"], jax.tree.unflatten(jax.tree.structure(abstract_weights), values)
+
+
+def _put(value, leaf):
+    """An array of the host where a `jax.ShapeDtypeStruct` has its own."""
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, value.__getitem__)
+
+
+def _of_file(path, name):
+    """The name in a file of `best` or of an export of the weight "params/..." or "model_state/..."."""
+    return name.removeprefix("model_state/") if path.name == WHOLE else name
 
 
 def _best_path(workdir):
-    return pathlib.Path(workdir) / BEST / _WEIGHTS
+    best = pathlib.Path(workdir) / BEST / _WEIGHTS
+    exported = (best.parents[1] / name for name in (DELTA, WHOLE) if not best.exists())
+    return next((path for path in exported if path.exists()), best)
 
 
 def _is_there(path):
@@ -321,7 +416,10 @@ def _open(path):
 
 def _choice(path, file):
     try:
-        return json.loads((file.metadata() or {})["choice"])
+        said = file.metadata() or {}
+        if path.name == WHOLE:
+            return json.loads(said["about"])["choice"]
+        return json.loads(said["choice"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} does not say which step its weights are of: training did not write it") from error
 

@@ -12,6 +12,7 @@ and, where the defaults do not serve it,
     make_rows(key, batch, ctx) -> rows                                    from a device batch
     scalars(out, rows) -> {name: scalar}                                  for the log
     from_backbone(flat, model) -> flat                                    published variables as its Model keeps them
+    NEEDS = {field: term}                                                 of `data.needs`: what a set must have
 
 `ctx` is `hooks.Context`. It is named in `config.detector`: a file of msddf_jax/detectors, or any module that can be
 imported. This module stands below the trainer and imports neither models nor synthesis, so that what only scores
@@ -78,6 +79,11 @@ def load(name) -> ModuleType:
             "own starts with an underscore"
         )
     return module
+
+
+def needs(name) -> dict[str, str]:
+    """{field of `data.needs.FIELDS`: term of the loss that needs it, "" for all} of a detector, from its `NEEDS`."""
+    return dict(getattr(load(name), "NEEDS", {}))
 
 
 def sources(name) -> list[pathlib.Path]:

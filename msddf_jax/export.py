@@ -7,6 +7,11 @@ Writes into `--to`, each file's SHA-256 in `manifest.json`:
   model.stablehlo        `jax.export`: uint8 RGB crops [b, S, S, 3] -> {"score": [b], ...}, any b
   run.py                 scores image files with model.stablehlo, without this project
   README.md              model card
+
+With `--delta`, of weights that were trained on a frozen base, what was trained alone:
+  delta.safetensors      it, and the base's name, revision and SHA-256
+  config.json, README.md
+Either folder is a workdir for `msddf_jax.predict`; the second where the base is.
 """
 
 import hashlib
@@ -22,13 +27,14 @@ import numpy as np
 from absl import app, flags, logging
 from safetensors.numpy import save_file
 
-from msddf_jax import checkpoint, command, detector, inference, model_card, trees
+from msddf_jax import checkpoint, command, delta, detector, inference, model_card, trees
 from msddf_jax.models import clip, layers
 from msddf_jax.weights import clip_names, table
 
 FORMAT, VERSION = "msddf_jax export", 1
 MANIFEST = "manifest.json"
-FILES = ("model.safetensors", "backbone.safetensors", "config.json", "model.stablehlo", "run.py", "README.md")
+FILES = (checkpoint.WHOLE, "backbone.safetensors", "config.json", "model.stablehlo", "run.py", "README.md")
+DELTA_FILES = (checkpoint.DELTA, "config.json", "README.md")
 # One artifact for all of them; the tensors in it are stored once.
 PLATFORMS = ("cpu", "cuda", "tpu")
 # FlatBuffers, the format of `jax.export`, counts bytes in 31 bits; some are left for the program itself.
@@ -84,48 +90,79 @@ for path, score in zip(paths, np.asarray(model.call(np.stack([read(p) for p in p
 '''
 
 
-def export_workdir(workdir, to) -> dict[str, str]:
+def export_workdir(workdir, to, only_trained=False) -> dict[str, str]:
     """Write the chosen weights of a workdir to a folder in formats that others load.
 
     Args:
       workdir: of a training run, or of converted weights. to: a folder that is not there, is empty, or holds an
-        earlier export, which is replaced.
+        earlier export, which is replaced. only_trained: what `--delta` asks for.
 
     Returns:
       {file name: SHA-256} of what was written, as in `manifest.json`.
 
     Raises:
       FileNotFoundError: no workdir, or no checkpoint in it. FileExistsError: a folder with other files in it.
-      ValueError: a checkpoint of another config; weights that `jax.export` cannot hold. OSError: the files cannot be
-        written.
+      ValueError: a checkpoint of another config; weights that `jax.export` cannot hold, or that have no base. OSError:
+        the files cannot be written.
     """
     workdir, to = pathlib.Path(workdir), pathlib.Path(to)
     check_target(to)
     model = inference.load_for_inference(workdir)
+    if only_trained and model.base is None:
+        raise ValueError(
+            f"the weights in {workdir} are whole: nothing of them was left in a file that config.init names, so there "
+            "is no smaller form of them; export without --delta"
+        )
     config = json.loads((workdir / "config.json").read_text())
-    flat = flat_variables(model.params)
+    choice = (checkpoint.read_choice(workdir) if model.origin == "best" else None) or {"step": model.step}
     to.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target: nothing of an earlier export is touched before all files are there.
     with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as scratch:
         folder = pathlib.Path(scratch)
         about = {"format": FORMAT, "format_version": VERSION, "config_sha256": config_hash(config)}
-        # One entry: safetensors writes several in an order of chance, and the same weights shall give the same bytes.
-        _save(flat, folder / "model.safetensors", {"about": json.dumps(about)})
-        backbone = clip_backbone(model.config, flat)
-        if backbone is not None:
-            # transformers reads files of this "format" alone.
-            _save(backbone, folder / "backbone.safetensors", {"format": "pt"})
         checkpoint.write_json(folder / "config.json", config)
-        artifact = make_artifact(model)
-        (folder / "model.stablehlo").write_bytes(artifact.serialize())
-        (folder / "run.py").write_text(RUN)
-        outputs = jax.tree.unflatten(artifact.out_tree, artifact.out_avals)
-        tower = None if backbone is None else clip_vision_config(model.config)
-        (folder / "README.md").write_text(describe(workdir, model, config, flat, outputs, tower))
-        sums = {name: _sha256(folder / name) for name in FILES if (folder / name).exists()}
+        if only_trained:
+            outputs, tower = write_delta(model, choice, folder), None
+        else:
+            outputs, tower = write_whole(model, {**about, "choice": choice}, folder)
+        (folder / "README.md").write_text(describe(workdir, model, config, outputs, tower, only_trained))
+        sums = {name: _sha256(folder / name) for name in (*FILES, *DELTA_FILES) if (folder / name).exists()}
         checkpoint.write_json(folder / MANIFEST, {**about, "sha256": sums})
         _move(folder, to)
     return sums
+
+
+def write_whole(model, about, folder) -> tuple[list[str], dict | None]:
+    """Write the files that need nothing else. Returns (names of what the detector gives, `clip_vision_config`).
+
+    about: what `model.safetensors` says of itself, a JSON object.
+    """
+    flat = flat_variables(model.params)
+    # One entry: safetensors writes several in an order of chance, and the same weights shall give the same bytes.
+    _save(flat, folder / checkpoint.WHOLE, {"about": json.dumps(about)})
+    backbone = clip_backbone(model.config, flat)
+    if backbone is not None:
+        # transformers reads files of this "format" alone.
+        _save(backbone, folder / "backbone.safetensors", {"format": "pt"})
+    artifact = make_artifact(model)
+    (folder / "model.stablehlo").write_bytes(artifact.serialize())
+    (folder / "run.py").write_text(RUN)
+    outputs = jax.tree.unflatten(artifact.out_tree, artifact.out_avals)
+    return list(outputs), None if backbone is None else clip_vision_config(model.config)
+
+
+def write_delta(model, choice, folder) -> list[str]:
+    """Write what was trained, as `checkpoint.save_best` does. Returns the names of what the detector gives.
+
+    choice: {"step": int, ...}, of `checkpoint.read_choice`.
+    """
+    held = set(model.base.names)
+    flat = trees.flatten(model.params)
+    arrays = {name: np.asarray(jax.device_get(value)) for name, value in flat.items() if name not in held}
+    data = checkpoint.best_bytes(model.step, arrays, choice, delta.published(model.base))
+    checkpoint.write_bytes(folder / checkpoint.DELTA, data)
+    image = jax.ShapeDtypeStruct((1, *detector.example(model.config)["image"]), np.uint8)
+    return list(jax.eval_shape(detector.make_score(model.config), model.params, {"image": image}))
 
 
 def check_target(to) -> None:
@@ -184,7 +221,7 @@ def clip_vision_config(config) -> dict[str, int | float | str]:
     }
 
 
-def describe(workdir, model, config, flat, outputs, tower) -> str:
+def describe(workdir, model, config, outputs, tower, only_trained=False) -> str:
     """The model card, from what the workdir says of itself."""
     read = lambda name: json.loads((workdir / name).read_text()) if (workdir / name).exists() else None
     return model_card.write_card(
@@ -194,9 +231,11 @@ def describe(workdir, model, config, flat, outputs, tower) -> str:
         choice=checkpoint.read_choice(workdir) if model.origin == "best" else None,
         results=read("results.json"),
         versions={"training": read("versions.json"), "export": checkpoint.versions()},
-        num_parameters=sum(value.size for name, value in flat.items() if name.startswith("params/")),
+        num_parameters=trees.count_parameters(model.params["params"]),
         outputs=tuple(outputs),
         tower=tower,
+        base=None if model.base is None else delta.published(model.base).trees,
+        only_trained=only_trained,
     )
 
 
@@ -238,9 +277,9 @@ def _sha256(path):
 def _move(folder, to):
     """The files of `folder` into `to`, in place of an earlier export; the manifest goes first and comes last."""
     to.mkdir(exist_ok=True)
-    for name in (MANIFEST, *FILES):
+    for name in (MANIFEST, *FILES, *DELTA_FILES):
         (to / name).unlink(missing_ok=True)
-    for name in (*FILES, MANIFEST):
+    for name in (*FILES, *DELTA_FILES, MANIFEST):
         if (folder / name).exists():
             os.replace(folder / name, to / name)
 
@@ -249,6 +288,9 @@ def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     command.define_path("workdir", None, "Folder of a training run.", required=True, flag_values=values)
     command.define_path("to", None, "Folder for the exported files.", required=True, flag_values=values)
+    flags.DEFINE_bool(
+        "delta", False, "What was trained alone, for those who have the base that it says.", flag_values=values
+    )
 
 
 def main(argv) -> int:
@@ -260,7 +302,7 @@ def main(argv) -> int:
     if "verbosity" in values and not values["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
-        sums = export_workdir(values.workdir, values.to)
+        sums = export_workdir(values.workdir, values.to, values.delta)
     except (ValueError, OSError) as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise

@@ -1,5 +1,6 @@
 """A trained workdir, ready to score: config, weights, and a function from images to scores."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -8,7 +9,7 @@ import os
 import pathlib
 import platform
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -23,25 +24,31 @@ from msddf_jax import checkpoint, command, cpu, detector, paths
 class Inference(NamedTuple):
     """config: ConfigDict. predict_fn(params, {"image": uint8 [B, H, W, 3]}) -> {"score": [B], ...} as `detector.read`.
     params: weights for predict_fn, {"params", "model_state"}. step: training step they are from. origin: "best" or
-    "last"."""
+    "last". base: `frozen.Base` of those that the workdir has not, None where it has all. base_files: {tree: file that
+    they were read from}, or None."""
 
     config: Any
     predict_fn: Any
     params: Any
     step: int
     origin: str
+    base: Any = None
+    base_files: Any = None
 
 
 def load_for_inference(workdir, program_cache=None) -> Inference:
     """The weights of a workdir: those chosen on validation where there are any, else the newest averages.
 
+    Frozen arrays that training left with the file they are from are read there (`delta.read_base`).
+
     Args:
-      workdir: of a training run. program_cache: folder that keeps the traced model for the next process, which half of
-        a start goes into; None traces it.
+      workdir: of a training run, or an export of one. program_cache: folder that keeps the traced model for the next
+        process, which half of a start goes into; None traces it.
 
     Raises:
-      FileNotFoundError: not a workdir, or no checkpoint in it.
-      ValueError: the checkpoint is of another config; no device of the kind that JAX_PLATFORMS names.
+      FileNotFoundError: not a workdir, or no checkpoint in it; the file of frozen weights is missing.
+      ValueError: the checkpoint is of another config; the file of frozen weights is another one or damaged; no device
+      of the kind that JAX_PLATFORMS names.
     """
     command.check_devices()
     config = checkpoint.load_config(workdir)
@@ -52,26 +59,50 @@ def load_for_inference(workdir, program_cache=None) -> Inference:
         key = _program_key(config)
         shapes = _kept_shapes(config, program_cache, key)
         predict_fn = _kept_predict_fn(config, program_cache, key)
+    with _fitting(folder):
+        best, base = checkpoint.read_choice(folder), checkpoint.best_base(folder)
+    if best is not None:
+        given, files = _read_base(config, base, shapes, folder)
+        with _fitting(folder):
+            step, weights = checkpoint.restore_best(folder, _on_device(shapes), given)
+        return Inference(config, predict_fn, weights, int(step), "best", base, files)
+    last = None
+    if (folder / checkpoint.LAST).exists():
+        with checkpoint.make_manager(folder) as manager:
+            with _fitting(folder):
+                base = checkpoint.last_base(manager)
+            given, files = _read_base(config, base, shapes, folder)
+            with _fitting(folder):
+                averaged = _averaged(config, shapes)
+                last = checkpoint.restore_averages(manager, _on_device(shapes), averaged, given)
+    if last is None:
+        raise FileNotFoundError(
+            f"no checkpoint in {folder} (looked in {folder / checkpoint.BEST} and {folder / checkpoint.LAST}); "
+            "training has not saved one yet: run `python -m msddf_jax.main` with this --workdir again"
+        )
+    return Inference(config, predict_fn, last[1], int(last[0]), "last", base, files)
+
+
+@contextlib.contextmanager
+def _fitting(folder) -> Iterator[None]:
+    """Tells an error of what is stored as one of a checkpoint and a config that do not belong together."""
     try:
-        best = checkpoint.restore_best(folder, _on_device(shapes))
-        if best is not None:
-            return Inference(config, predict_fn, best[1], int(best[0]), "best")
-        last = None
-        if (folder / checkpoint.LAST).exists():
-            with checkpoint.make_manager(folder) as manager:
-                last = checkpoint.restore_averages(manager, _on_device(shapes), _averaged(config, shapes))
+        yield
     except (ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(
             f"the checkpoint in {folder} does not fit {folder / 'config.json'}: {first}. "
             "One of the two was replaced; train again in a new --workdir."
         ) from error
-    if last is None:
-        raise FileNotFoundError(
-            f"no checkpoint in {folder} (looked in {folder / checkpoint.BEST} and {folder / checkpoint.LAST}); "
-            "training has not saved one yet: run `python -m msddf_jax.main` with this --workdir again"
-        )
-    return Inference(config, predict_fn, last[1], int(last[0]), "last")
+
+
+def _read_base(config, base, shapes, where):
+    """`delta.read_base`; nothing of nothing."""
+    if base is None:
+        return {}, None
+    from msddf_jax import delta  # which knows how to read the files of others: a quarter of a second
+
+    return delta.read_base(config, base, shapes, where)
 
 
 def _averaged(config, shapes):

@@ -44,9 +44,9 @@ def make(model, workdir, files, records, settings, argv) -> dict:
 
     Returns:
       dict: format, format_version, time (UTC), argv, settings, config, step and origin of the weights, versions,
-      platform, workdir, records (without `PICTURES`), files: a list of {role (input, landmarks, workdir, face model),
-      path, size in bytes, sha256}; {role, path, state} of what was no readable file ("missing", "not a file",
-      "unreadable"): a replay must not find one there. A face model has its name in `fetch.MODELS` too.
+      platform, workdir, records (without `PICTURES`), files: a list of {role (input, landmarks, workdir, base weights,
+      face model), path, size in bytes, sha256}; {role, path, state} of what was no readable file ("missing", "not a
+      file", "unreadable"): a replay must not find one there. A face model has its name in `fetch.MODELS` too.
 
     Raises:
       ValueError: files and records that do not belong together, unknown landmarks. FileNotFoundError: the checkpoint is
@@ -66,6 +66,7 @@ def make(model, workdir, files, records, settings, argv) -> dict:
         *({"role": "input", "path": path} for path in files),
         *({"role": "landmarks", "path": path} for path in dict.fromkeys(sidecars)),
         *({"role": "workdir", "path": workdir / path} for path in read),
+        *({"role": "base weights", "path": path} for path in dict.fromkeys((model.base_files or {}).values())),
     ]
     if opened and settings["landmarks"] == "mediapipe":
         wanted += [{"role": "face model", "name": name, "path": fetch.model_file(name)} for name in fetch.MODELS]

@@ -34,6 +34,26 @@ _FILES = """\
 | `manifest.json` | the SHA-256 of each file |
 """
 
+_DELTA_FILES = """\
+| file | what |
+| --- | --- |
+| `delta.safetensors` | what was trained: `params/...`, `model_state/...`; and what its base is |
+| `config.json` | the experiment |
+| `manifest.json` | the SHA-256 of each file |
+"""
+
+_DELTA_USE = """\
+What was frozen in training is not here: it is read from the base below, and refused where one byte of it differs. Where
+that is (`init` in `config.json` names its place; `$MSDDF_WEIGHTS` may name a folder that holds it), this folder is a
+workdir of msddf_jax:
+
+```bash
+python -m msddf_jax.predict --workdir . --out predictions FILE...
+```
+
+Face crops are {size} x {size}, aligned as in training (preset `{preset}` of `msddf_jax.faces`). The detector returns
+`score` [b]{outputs}."""
+
 _USE = """\
 `model.stablehlo` takes uint8 RGB face crops `[b, {size}, {size}, 3]`, any number b of them, and returns
 `score` [b]{outputs}. Conversion to float, resizing to the model's own {model_size} pixels and normalisation
@@ -62,7 +82,20 @@ the training data**: faces, manipulations, compression and the share of fakes th
 - Not for decisions about people without a human check of other evidence."""
 
 
-def write_card(config, *, step, origin, choice, results, versions, num_parameters, outputs, tower) -> str:
+def write_card(
+    config,
+    *,
+    step,
+    origin,
+    choice,
+    results,
+    versions,
+    num_parameters,
+    outputs,
+    tower,
+    base=None,
+    only_trained=False,
+) -> str:
     """The model card of an export, as Markdown.
 
     Args:
@@ -70,12 +103,14 @@ def write_card(config, *, step, origin, choice, results, versions, num_parameter
       choice: what `best/` says of its weights, {"step", "<eval>/<metric>": value} or {"converted_from", "sha256"}; None
         for weights that no validation chose.
       results: of `results.json`, or None. versions: {"training", "export"}: each {name: version} or None.
-      num_parameters: of the detector. outputs: names of what `model.stablehlo` returns.
+      num_parameters: of the detector. outputs: names of what the detector returns.
       tower: fields of transformers' CLIPVisionConfig, or None without such a backbone.
+      base: `trees` of the detector's `frozen.Base`, or None. only_trained: whether the files have what was trained
+        alone.
     """
     name = " ".join([config["detector"], *([config["model"]["variant"]] if "variant" in config["model"] else [])])
     size = config["data"]["image_size"]
-    use = _USE.format(
+    use = (_DELTA_USE if only_trained else _USE).format(
         size=size,
         outputs=_outputs(outputs),
         model_size=config["model"].get("image_size", size),
@@ -86,13 +121,13 @@ def write_card(config, *, step, origin, choice, results, versions, num_parameter
     parts = [
         "---\nlibrary_name: jax\npipeline_tag: image-classification\ntags: [deepfake-detection]\n---",
         f"# {name}: deepfake detector\n\n{num_parameters:,} parameters, exported by msddf_jax.",
-        "## Files\n\n" + _FILES.format(backbone=row if tower else ""),
+        "## Files\n\n" + (_DELTA_FILES if only_trained else _FILES.format(backbone=row if tower else "")),
         "## Use\n\n" + use,
         *([_backbone(tower, config)] if tower else []),
         "## Data\n\n" + _data(config),
         "## Choice of the weights\n\n" + _choice(step, origin, choice, config),
         "## Figures\n\n" + _results(config, results, step, origin),
-        "## Base weights and licence\n\n" + _licence(config, choice),
+        "## Base weights and licence\n\n" + _frozen(base) + _licence(config, choice),
         "## Intended use, and what the score does not mean\n\n" + _SCORE,
         "## Versions\n\n" + _versions(versions),
         "## Config\n\n```json\n" + json.dumps(config, indent=2, sort_keys=True) + "\n```",
@@ -206,6 +241,16 @@ def base_weights(path) -> tuple[str, str]:
         if re.fullmatch(pattern, file):
             return whose, licence
     return f"`{path}`", "unknown: ask whoever published them"
+
+
+def _frozen(base):
+    """Lines that say which files a detector's frozen arrays are from; none where it has none of a file."""
+    lines = [
+        f"- {tree}: `{record['reference']}`, {record['format']}, SHA-256 {record['sha256']}; {record['frozen']:,} "
+        f"numbers are as they are there (SHA-256 of these arrays {record['digest']})"
+        for tree, record in (base or {}).items()
+    ]
+    return "\n".join(["Frozen in training:\n", *lines, "\n"]) if lines else ""
 
 
 def _licence(config, choice):

@@ -5,14 +5,30 @@ import pathlib
 import signal
 import sys
 import time
+import zlib
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from msddf_jax import checkpoint, cpu, detector, evaluate, hooks, inference, logs, optim, sharding, steps, trees
-from msddf_jax.data import overlap, pipeline, schema, source
+from msddf_jax import (
+    checkpoint,
+    cpu,
+    delta,
+    detector,
+    evaluate,
+    frozen,
+    hooks,
+    inference,
+    logs,
+    optim,
+    sharding,
+    steps,
+    trees,
+)
+from msddf_jax.data import needs, overlap, pipeline, schema, source
 from msddf_jax.train_step import TrainState, ema_weights, init_players, init_state, make_cast, make_train_step
 from msddf_jax.weights import load_initial
 
@@ -32,6 +48,7 @@ def train_and_evaluate(config, workdir, allow_leakage=False) -> dict[str, float 
     workdir = pathlib.Path(workdir)
     check_config(config, allow_leakage)
     train_set, eval_sets = open_data(config)
+    needs.check(config.detector, detector.needs(config.detector), config.loss_weights, train_set)
     leakage = check_leakage(config, train_set, eval_sets, allow_leakage)
     checkpoint.save_config(workdir, config, allowed_leakage=leakage)
     state = fit(config, workdir, train_set, eval_sets)
@@ -159,19 +176,19 @@ def fit(config, workdir, train_set, eval_sets) -> TrainState | None:
         for number in range(steps.STEPS[config.step.name].batches)
     )
     with jax.set_mesh(mesh), checkpoint.make_manager(workdir) as manager:
-        state, shardings, fixed, about = make_state(config, mesh)
-        first = 0
-        restored = checkpoint.restore_last(manager, abstract(state, shardings))
+        state, shardings, fixed, origin = make_state(config, mesh)
+        first, base = 0, checkpoint.base_to_go_on(manager, origin.base)
+        restored = checkpoint.restore_last(manager, abstract(state, shardings), base, state)
         if restored is not None:
             first, state, iterator_state = restored
             batches.set_state(pipeline.decode_state(iterator_state))
             tqdm.write(f"resuming {workdir} at step {first} of {config.steps}")
-        checkpoint.keep_origin(workdir, about, fixed, resumed=restored is not None)
+        checkpoint.keep_origin(workdir, origin.weights, fixed, resumed=restored is not None)
         stop = StopSignal()
         with stop:
             writer = logs.MetricWriter(workdir, first)
             try:
-                loop = Loop(config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed)
+                loop = Loop(config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed, base)
                 state, finished = loop.run(state, shardings, first)
             finally:
                 writer.close()
@@ -181,38 +198,56 @@ def fit(config, workdir, train_set, eval_sets) -> TrainState | None:
     return state
 
 
-def make_state(config, mesh) -> tuple[TrainState, TrainState, dict[str, dict], dict[str, dict]]:
-    """(state on the mesh, its shardings, {frozen player: variables}, {tree: where its weights came from}).
+class Origin(NamedTuple):
+    """What a run starts from. weights: {tree or player: {"file", "sha256", ...}}. base: `frozen.Base` of the detector,
+    which is saved nowhere; None where nothing is frozen that a file gives."""
+
+    weights: dict[str, dict]
+    base: frozen.Base | None
+
+
+def make_state(config, mesh) -> tuple[TrainState, TrainState, dict[str, dict], Origin]:
+    """(state on the mesh, its shardings, {frozen player: variables}, where its weights came from).
 
     Parameters are created in place: whole ones never sit on one device.
     """
     shapes = jax.eval_shape(lambda: init_state(config))
     for pattern in optim.unmatched(shapes.params, make_cast(config).groups):
         logging.warning("optimiser group %r: no parameter goes by it; those it was meant for go by another", pattern)
-    frozen = jax.eval_shape(lambda: init_players(config, frozen=True))
-    initial, about = load_weights(config, shapes, elsewhere=tuple(frozen))
-    fixed, more = load_frozen(config, frozen, mesh)
+    players = jax.eval_shape(lambda: init_players(config, frozen=True))
+    initial, origin = load_weights(config, shapes, elsewhere=tuple(players))
+    fixed, more = load_frozen(config, players, mesh)
     shardings = sharding.shard_state(shapes, config.sharding, mesh)
     make = jax.jit(lambda w: init_state(config, initial=w), out_shardings=shardings)
-    return make(initial), shardings, fixed, {**about, **more}
+    return make(initial), shardings, fixed, origin._replace(weights={**origin.weights, **more})
 
 
-def load_weights(config, shapes, elsewhere=()) -> tuple[dict, dict[str, dict]]:
-    """({player: {our flat name: array}} that `config.init` gives, {tree or player: where from}).
+def load_weights(config, shapes, elsewhere=()) -> tuple[dict, Origin]:
+    """({player: {our flat name: array}} that `config.init` gives, where from).
 
     shapes: the state as shapes. elsewhere: frozen players, whose files are of another place. A trained player may start
     from a whole file of its own. Raises ValueError for weights that have no place.
     """
     flat = lambda name: trees.flatten({"params": shapes.params[name], **shapes.model_state[name]})
-    module, adapt = detector.load(config.detector), None
+    module, adapt, computed = detector.load(config.detector), None, set()
     if hasattr(module, "from_backbone"):
-        adapt = lambda loaded: module.from_backbone(loaded, config.model)
+
+        def adapt(loaded):
+            before = {name: (zlib.crc32(value), value.shape) for name, value in loaded.items()}
+            made = module.from_backbone(loaded, config.model)
+            own = lambda value: (zlib.crc32(np.ascontiguousarray(value)), np.shape(value))
+            computed.update(name for name, value in made.items() if own(value) != before.get(name))
+            return made
+
     players = sorted(set(shapes.model_state) & set(config.init) - {"detector"})
-    loaded, about = load_initial.load(config, flat("detector"), adapt=adapt, elsewhere=(*elsewhere, *players))
-    initial = {"detector": loaded}
+    loaded, about = delta.load(config, flat("detector"), adapt=adapt, elsewhere=(*elsewhere, *players))
+    trained = optim.trainable_names(shapes.params, make_cast(config).groups)
+    held = [n for n in loaded if n.startswith("params/") and n not in computed and not trained[frozen.of_state(n)]]
+    loaded |= {name: np.asarray(loaded[name], flat("detector")[name].dtype) for name in held}
+    base, initial = delta.find_base(config, loaded, about, held), {"detector": loaded}
     for name in players:
-        initial[name], about[name] = load_initial.load_whole(config.init[name], flat(name), f"config.init.{name}")
-    return initial, about
+        initial[name], about[name] = delta.load_whole(config.init[name], flat(name), f"config.init.{name}")
+    return initial, Origin(about, base)
 
 
 def load_frozen(config, shapes, mesh) -> tuple[dict[str, dict], dict[str, dict]]:
@@ -228,7 +263,7 @@ def load_frozen(config, shapes, mesh) -> tuple[dict[str, dict], dict[str, dict]]
         )
     fixed, about = {}, {}
     for name, tree in shapes.items():
-        flat, about[name] = load_initial.load_whole(config.init[name], trees.flatten(tree), f"config.init.{name}")
+        flat, about[name] = delta.load_whole(config.init[name], trees.flatten(tree), f"config.init.{name}")
         fixed[name] = trees.unflatten(flat)
     return jax.device_put(fixed, sharding.replicated(mesh)), about
 
@@ -272,10 +307,10 @@ class StopSignal:
 class Loop:
     """What the loop needs beside the state; `run` is the order of operations."""
 
-    def __init__(self, config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed):
+    def __init__(self, config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed, base):
         self.config, self.workdir, self.mesh = config, workdir, mesh
         self.manager, self.writer, self.batches = manager, writer, batches
-        self.eval_sets, self.stop, self.fixed = eval_sets, stop, fixed
+        self.eval_sets, self.stop, self.fixed, self.base = eval_sets, stop, fixed, base
         self.score = inference.make_score_fn(config)
 
     def run(self, state, shardings, first) -> tuple[TrainState, bool]:
@@ -317,7 +352,8 @@ class Loop:
                 window_start, window_step = time.monotonic(), done
             if done % config.checkpoint_every == 0 or done == config.steps or self.stop.raised:
                 check_finite(done, jax.device_get(scalars))
-                checkpoint.save(self.manager, done, state, pipeline.encode_state(self.batches.get_state()))
+                place = pipeline.encode_state(self.batches.get_state())
+                checkpoint.save(self.manager, done, state, place, self.base)
             if self.stop.raised and done < config.steps:
                 self.manager.wait_until_finished()
                 return state, False
@@ -341,7 +377,7 @@ class Loop:
             raise ValueError(f"{name} is undefined (one class only); config.select needs a set with both classes")
         best = checkpoint.best_value(self.workdir, name)
         if best is None or value > best:
-            checkpoint.save_best(self.workdir, step, weights, {name: float(value)})
+            checkpoint.save_best(self.workdir, step, weights, {name: float(value)}, self.base)
 
 
 def check_finite(step, scalars) -> dict[str, float]:

@@ -75,7 +75,9 @@ def test_names_and_values_are_the_checkpoints(exported, model):
     assert config == json.loads((exported[0] / "config.json").read_text())
     with safe_open(exported[1] / "model.safetensors", framework="numpy") as file:
         about = json.loads(file.metadata()["about"])
-    assert about == {"format": export.FORMAT, "format_version": 1, "config_sha256": export.config_hash(config)}
+    choice = {"step": 7, "val/frame_auc": 0.8125}
+    hashed = export.config_hash(config)
+    assert about == {"format": export.FORMAT, "format_version": 1, "config_sha256": hashed, "choice": choice}
     assert export.config_hash(dict(reversed(config.items()))) == export.config_hash(config)
     assert export.config_hash(config | {"seed": 1}) != export.config_hash(config)
 
@@ -318,6 +320,8 @@ def test_the_command_says_what_it_wrote_or_why_not(exported, tmp_path, monkeypat
     assert "no config.json" in lines[-1] and not (tmp_path / "other").exists()
     assert call_main(monkeypatch, f"--workdir={exported[0]}", f"--to={exported[0]}") == 1
     assert lines[-1].startswith("FileExistsError") and "name a new folder" in lines[-1]
+    assert call_main(monkeypatch, f"--workdir={exported[0]}", f"--to={tmp_path / 'small'}", "--delta") == 1
+    assert "export without --delta" in lines[-1] and "\n" not in lines[-1] and not (tmp_path / "small").exists()
 
 
 def test_the_card_says_where_each_figure_is_from(exported):
