@@ -141,6 +141,12 @@ def _reals(config):
     return config
 
 
+def _hull_reals():
+    config = _reals(_get_msddf())
+    config.synth.recipe.self_blend_share = (1.0, 1.0)
+    return config
+
+
 def _consistency():
     config = _get_msddf()
     config.loss_weights.update(_published().loss_weights)
@@ -180,6 +186,7 @@ ROWS = {
     "altered": ("MSDDF, but reals and fakes altered as a whole half of the time", _altered),
     "sbi": ("MSDDF's network, SBI's recipe", lambda: _sbi(_get_msddf())),
     "msddf_reals": ("MSDDF, reals only", lambda: _reals(_get_msddf())),
+    "hull_reals": ("MSDDF, reals only, every forgery by SBI's hull", _hull_reals),
     "sbi_reals": ("MSDDF's network, SBI's recipe, reals only", lambda: _reals(_sbi(_get_msddf()))),
     # As published but for one thing: what keeps it from learning.
     "chain": ("published; the data set's fakes are altered as reals are", _chain),

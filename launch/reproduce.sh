@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From built data sets to the cross-data-set table: every config, three seeds, every test set that is built.
 # Usage: bash launch/reproduce.sh DATA_DIR OUT [--configs=configs/msddf.py,...] [--sets=celebdf_v2,...] [--seeds=3]
+# With --protocol=logo: on each manipulation of a set (--set=faceforensics/c23), left out of training in turn.
 # Run again after an interruption or when another data set has been built: only what is missing is run.
 # Beside published figures, afterwards: python -m benchmarks.cross_dataset --out OUT --table --against=published
 set -euo pipefail
@@ -10,6 +11,13 @@ shift 2
 bash launch/install.sh "${EXTRAS:-}"
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath -m "$out")/jax_cache}"
 python=.venv/bin/python
+flags=() program=benchmarks.cross_dataset
+for flag in "$@"; do
+  if [ "$flag" = --protocol=logo ]; then program=benchmarks.leave_one_out; else flags+=("$flag"); fi
+done
+if [ "$program" = benchmarks.leave_one_out ]; then
+  exec $python -m $program --data_dir="$data" --out="$out" "${flags[@]}"
+fi
 $python -m benchmarks.cross_dataset --data_dir="$data" --out="$out" "$@"
 mapfile -t workdirs < <(find "$out" -mindepth 3 -maxdepth 3 -path '*/0/results.json' -printf '%h\n' | sort)
 $python -m msddf_jax.report "${workdirs[@]/#/--workdir=}" --out "$out/report.html" --data_dir "$data"

@@ -4,6 +4,8 @@ A set is "<data set>/<config>[:split]", as faceforensics/c23 or folder/mine:test
 the place of all: `configs/msddf.py:folder/mine`, or after its argument, `configs/msddf.py:demo:folder/mine`.
 """
 
+import math
+
 from absl import logging
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -11,6 +13,8 @@ from ml_collections.config_dict import placeholder
 from msddf_jax import experiments
 from msddf_jax.data import schema, source
 
+# A small set is learned by heart long before a published run of 30,000 steps ends.
+_PASSES = 100
 # Splits of a set that is trained, chosen and tested on.
 _OWN_SPLITS = ("train", "validation", "test")
 
@@ -80,14 +84,16 @@ def fill_sets(config, *, train=None, test=None, methods=None, frames_per_video=N
     return config
 
 
-def fill_own(config, name) -> ConfigDict:
+def fill_own(config, name, keep_steps=False) -> ConfigDict:
     """The config on one built set alone: its splits train, choose and test, its crops say what size is stored.
 
     Groups are by pair where each real that trains has a fake of its own, by class otherwise; fakes of methods that it
-    lacks become fakes of any. What changes is logged.
+    lacks become fakes of any. A small set is not trained on for longer than `_PASSES` passes over its reals; rates,
+    choices and checkpoints come as much sooner. What changes is logged.
 
     Args:
       config: locked ConfigDict; `config.data.data_dir` says where sets are built. name: "<data set>/<config>".
+      keep_steps: whether the number of steps is the user's.
 
     Returns:
       the same config, locked.
@@ -124,6 +130,8 @@ def fill_own(config, name) -> ConfigDict:
         )
         _fit_group(config, opened["train"])
         _fit_records(config, opened["train"])
+        if not keep_steps:
+            _fit_steps(config, opened["train"])
     if "test" not in opened:
         logging.warning("%s has no split test: validation alone is scored, on which the checkpoint is chosen too", name)
     return config
@@ -153,6 +161,23 @@ def _fit_group(config, train):
     if match != group.match:
         logging.warning("%s: groups of a batch are by %s (config.data.group.match)", train.name, match)
         group.match = match
+
+
+def _fit_steps(config, train):
+    """Steps that a set is large enough for."""
+    group = schema.make_group(config.data.group)
+    reals = int(train.count[train.videos["label"] == "real"].sum())
+    most = math.ceil(_PASSES * reals / max(1, config.data.batch_size // group.rows))
+    if most >= config.steps:
+        return
+    share = most / config.steps
+    logging.warning("%s: %d steps, %d passes over its %d reals (config.steps)", train.name, most, _PASSES, reals)
+    config.optim.warmup_steps = int(config.optim.warmup_steps * share)
+    config.optim.period = int(config.optim.period * share)
+    config.steps = most
+    config.checkpoint_every = min(config.checkpoint_every, max(1, most // 4))
+    if config.select is not None:
+        config.select.every = min(config.select.every, max(1, most // 4))
 
 
 def _fit_records(config, train):

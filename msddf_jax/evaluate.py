@@ -11,7 +11,7 @@ from absl import app, flags
 
 from msddf_jax import asked_sets, checkpoint, command, compare, sharding
 from msddf_jax.data import overlap, pipeline, schema, source
-from msddf_jax.evaluators import detection, features, forgeries, localization
+from msddf_jax.evaluators import detection, features, forgeries, lead, localization
 from msddf_jax.inference import load_for_inference
 from msddf_jax.statistics import calibration as calibrate
 from msddf_jax.statistics import intervals, novelty, tables, verdict
@@ -160,8 +160,20 @@ def evaluate_workdir(
     }
     results = asked_sets.join_results(kept, compare.none_for_nan(results))
     if jax.process_index() == 0:
+        settings = {"aggregate": aggregate, "calibration": calibration, "resamples": resamples}
+        results |= compare.none_for_nan(_lead(workdir, results, chosen, settings))
         _report(workdir, results)
     return results
+
+
+def _lead(workdir, results, chosen, settings):
+    """ "_worst" and, of several test sets, "_pooled": of all that the results have but the one that chose."""
+    tested = [name for name in tables.eval_names(results) if name != chosen]
+    out = {"_worst": lead.worst(results, tested)}
+    if len(tested) > 1:
+        scores = [detection.read_scores(workdir / "scores" / f"{name}.csv") for name in tested]
+        out["_pooled"] = lead.pooled_figures(tested, scores, **settings)
+    return out
 
 
 def _about_model(model):
@@ -215,7 +227,7 @@ def _report(workdir, results):
     for name, text in {"results.csv": tables.to_csv(results), "results.tex": tables.to_latex(results)}.items():
         (workdir / name).write_text(text, encoding="utf-8")
     about = results["_about"]
-    print(format_table(results))
+    print("\n".join([*lead.lines(results), format_table(results)]))
     print(f"percent; [95 % interval, {intervals.METHOD}]; a video's score is the {about['aggregate']} of its frames'")
     calibration = about["calibration"]
     if calibration is not None:

@@ -88,7 +88,9 @@ def main(argv) -> None:
             flush=True,
         )
         sets = {"train": _TRAIN.value, "test": _TEST.value, "methods": _METHODS.value}
-        config = _CONFIG.value if _OWN.value is None else config_sets.fill_own(_CONFIG.value, _OWN.value)
+        config, asked = _CONFIG.value, any(word.startswith("--config.steps") for word in sys.argv)
+        if _OWN.value is not None:
+            config = config_sets.fill_own(config, _OWN.value, keep_steps=asked)
         config = config_sets.fill_sets(config, **sets, frames_per_video=_FRAMES.value)
         train.train_and_evaluate(config, workdir, _ALLOW_LEAKAGE.value)
     except (FileNotFoundError, ValueError, OSError, FloatingPointError) as error:

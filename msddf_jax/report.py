@@ -16,7 +16,7 @@ from absl import app, flags
 
 from msddf_jax import checkpoint, command
 from msddf_jax.data import schema, source
-from msddf_jax.evaluators import detection
+from msddf_jax.evaluators import detection, lead
 from msddf_jax.inference import load_for_inference
 from msddf_jax.show import curves, page, plots
 from msddf_jax.statistics import intervals, tables, verdict
@@ -82,7 +82,7 @@ def write_report(workdirs, out, *, mistakes=6, data_dir=None) -> pathlib.Path:
         shown.insert(0, _comparison(runs, evals))
     drawn = _draw_mistakes(runs[0], evals, mistakes, data_dir) if mistakes else {}
     sections = [
-        page.section("Results", _reading(runs), *map(page.table, shown)),
+        page.section("Results", _lead(runs), _reading(runs), *map(page.table, shown)),
         page.section("Curves", *(_curves(runs, name) for name in evals)),
         page.section("Robustness", *_robustness(runs)),
         page.section("Worst mistakes", *_mistakes(drawn, mistakes)),
@@ -210,6 +210,13 @@ def _figure(value, bounds):
     if bounds is None or None in bounds:
         return text
     return f"{text} [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+
+
+def _lead(runs):
+    """The worst of each run first, and its test sets as one."""
+    several = len(runs) > 1
+    found = [f"{run.name}: {line}" if several else line for run in runs for line in lead.lines(run.results)]
+    return page.paragraphs(*found) if found else ""
 
 
 def _reading(runs):

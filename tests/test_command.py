@@ -98,6 +98,12 @@ NOT_PATHS = {
     ("msddf_jax.main", "config"): "experiments.find expands it, with the argument behind its colon",
     ("benchmarks.cross_dataset", "--configs"): "several, which experiments.find expands one by one",
     ("benchmarks.visibility", "--set"): "the name of a built set",
+    ("benchmarks.leave_one_out", "--set"): "the name of a built set",
+    ("benchmarks.leave_one_out", "--configs"): "as of cross_dataset",
+    ("msddf_jax.main", "own"): "the name of a built set",
+    ("msddf_jax.evaluate", "sets"): "names of built sets",
+    ("data_prep.build", "dataset"): "one of the names is folder",
+    ("data_prep.prepare", "--layout"): "as that of build",
 }
 
 

@@ -91,6 +91,17 @@ def test_groups_are_by_class_where_a_real_has_no_fake(toy_data, monkeypatch):
     assert len(groups.make_groups(whole, alone.data.group)) == (whole.column("label") == "real").sum()
 
 
+def test_a_small_set_has_fewer_steps(toy_data):
+    config = config_sets.fill_own(_with_data(toy_data, "configs/msddf.py"), OWN)
+    whole = source.open_source(OWN, "train", toy_data[1])
+    reals, per = int((whole.column("label") == "real").sum()), config.data.batch_size // (1 + config.data.group.fake)
+    assert config.steps == -(-100 * reals // per) < 30_000
+    assert config.select.every == config.checkpoint_every == config.steps // 4
+    assert config_sets.fill_own(_with_data(toy_data, "configs/msddf.py"), OWN, keep_steps=True).steps == 30_000
+    published = experiments.load("configs/msddf.py")
+    assert config.optim.warmup_steps == int(published.optim.warmup_steps * config.steps / published.steps)
+
+
 @pytest.mark.parametrize(
     ("splits", "name", "error", "message"),
     [

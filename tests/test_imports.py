@@ -5,8 +5,6 @@ import importlib
 import pathlib
 import re
 
-import pytest
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(p for top in ("msddf_jax", "data_prep", "configs", "benchmarks") for p in (ROOT / top).rglob("*.py"))
 NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in FILES]
@@ -15,12 +13,12 @@ NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__in
 LEVELS = (
     ("command", "paths", "experiments", "opencv", "trees", "losses", "statistics", "data.schema", "data.methods"),
     ("models", "synth", "faces"),
-    ("optim", "sharding", "checkpoint", "cpu", "logs", "data", "weights", "steps"),
+    ("optim", "sharding", "frozen", "checkpoint", "cpu", "logs", "data", "weights", "steps"),
     ("adversary",),
     ("hooks",),
     ("detectors",),
     ("detector",),
-    ("evaluators", "compare", "saliency", "inference", "manifest", "config_sets"),
+    ("evaluators", "compare", "saliency", "delta", "inference", "manifest", "config_sets"),
     ("show", "asked_sets"),
     ("evaluate", "faithfulness", "embedding", "report", "predict", "app", "export", "model_card", "stress", "explain"),
     ("train_step",),
@@ -58,20 +56,22 @@ def _imports(path):
                 yield inner if inner in NAMES else node.module
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_module_imports(name):
-    assert importlib.import_module(name) is not None
+def test_every_module_imports():
+    for name in NAMES:
+        assert importlib.import_module(name) is not None, name
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.relative_to(ROOT).parts[0] == "msddf_jax"], ids=str)
-def test_imports_point_one_way(path):
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    own = _level(name)
-    modules = set(NAMES)
-    for target in _imports(path):
-        assert target.split(".")[0] not in ("data_prep", "configs", "tests", "benchmarks"), f"{name} imports {target}"
-        if target in modules and target.startswith("msddf_jax."):
-            assert _level(target) <= own, f"{name} (level {own}) imports {target} (level {_level(target)})"
+def test_imports_point_one_way():
+    modules, wrong = set(NAMES), []
+    for path in (p for p in FILES if p.relative_to(ROOT).parts[0] == "msddf_jax"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        own = _level(name)
+        for target in _imports(path):
+            if target.split(".")[0] in ("data_prep", "configs", "tests", "benchmarks"):
+                wrong.append(f"{name} imports {target}")
+            elif target in modules and target.startswith("msddf_jax.") and _level(target) > own:
+                wrong.append(f"{name} (level {own}) imports {target} (level {_level(target)})")
+    assert wrong == []
 
 
 def _graph():
@@ -95,12 +95,12 @@ def test_no_module_imports_itself_by_way_of_others():
     assert [name for name in graph if name in _reached(graph, name)] == []
 
 
-@pytest.mark.parametrize("name", SCORING)
-def test_what_only_scores_imports_no_trainer(name):
+def test_what_only_scores_imports_no_trainer():
     # The one exception reads which parameters have averages, where a run kept no best weights.
     allowed = {"msddf_jax.optim"}
     trainer = {f"msddf_jax.{module}" for module in TRAINER} - allowed
-    assert _reached(_graph(), f"msddf_jax.{name}") & trainer == set()
+    graph = _graph()
+    assert {name: reached for name in SCORING if (reached := _reached(graph, f"msddf_jax.{name}") & trainer)} == {}
 
 
 def test_data_prep_and_configs_stay_outside():
@@ -123,6 +123,5 @@ def test_data_prep_and_configs_stay_outside():
                 assert target in allowed or target.startswith("msddf_jax.faces."), f"{path.name} imports {target}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_removed_and_unsafe_names_are_absent(path):
-    assert not REMOVED.findall(path.read_text())
+def test_removed_and_unsafe_names_are_absent():
+    assert {str(path): found for path in FILES if (found := REMOVED.findall(path.read_text()))} == {}
