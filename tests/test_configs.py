@@ -22,7 +22,7 @@ SPECS = [name + argument for name in experiments.names() for argument in ("", ":
 # The ablation is of drawn faces, and the rows of configs/real.py are of real ones: they have no demo.
 _NO_DEMO = ("configs/ablations/", "configs/real.py")
 SPECS = [spec for spec in SPECS if not (spec.startswith(_NO_DEMO) and spec.endswith(":demo"))]
-SPECS += ["configs/msddf.py:published"]
+SPECS += ["configs/msddf.py:published", "configs/msddf.py:reals"]
 # Sections whose fields are the detector's, the recipe's or the user's own.
 OPEN = ("model", "augment", "loss_weights", "loss_args", "synth.recipe", "init", "evals", "policy.reward", "step.upper")
 
