@@ -4,13 +4,14 @@ import csv
 import importlib
 import json
 
+import built_index
 import jax
 import numpy as np
 import pytest
 from tiny import tiny_config
 
 from msddf_jax import asked_sets, checkpoint, config_sets, detector, evaluate, experiments, hooks, train
-from msddf_jax.data import groups, source
+from msddf_jax.data import groups, overlap, source
 
 OWN = "faceforensics/toy"
 
@@ -187,6 +188,16 @@ def test_a_set_that_trained_and_is_not_there_is_told(workdir, toy_data, tmp_path
     assert line.startswith(
         "not checked: faceforensics/c23:train (train) cannot be compared: data set faceforensics/c23 is"
     )
+
+
+def test_a_folder_of_one_s_own_is_told_to_be_compared_by_pictures():
+    row = built_index.row("mine/real/a.png", dataset="folder")
+    other = built_index.row("faces/real/b.png", dataset="folder")
+    columns = lambda one: {name: [str(value)] for name, value in one.items()}
+    mine = overlap.make_split("folder/mine:train", columns(row))
+    test = overlap.make_split("folder/other:test", columns(other))
+    errors, reports = overlap.check_experiment([mine], [], [test])
+    assert errors == [] and "data_prep.leakage --phash" in overlap.describe(reports[0])
 
 
 def test_of_a_converted_detector_it_is_not_known_what_it_met(toy_data, workdir, tmp_path):

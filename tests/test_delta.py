@@ -34,6 +34,7 @@ from msddf_jax import (
 )
 from msddf_jax.detectors import effort
 from msddf_jax.train_step import ema_weights, init_state
+from msddf_jax.weights import hub
 
 SIZE = 32  # of the crops; the ViT's own is 48 px, the base's 32, so that its positions are resampled
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
@@ -417,6 +418,8 @@ def test_an_export_is_a_workdir_whole_or_as_what_was_trained(made, tmp_path, mon
     export.export_workdir(folder / "run", tmp_path / "whole")
     sums = export.export_workdir(folder / "run", tmp_path / "delta", only_trained=True)
     assert set(sums) == set(export.DELTA_FILES) and (tmp_path / "delta" / "delta.safetensors").stat().st_size < 60_000
+    # `config.init` of another run may name the folder.
+    assert hub.locate(str(tmp_path / "delta")) == tmp_path / "delta" / checkpoint.DELTA
     for name in ("whole", "delta"):
         np.testing.assert_array_equal(scores(tmp_path / name), expected)
         assert checkpoint.read_choice(tmp_path / name) == {"step": 3, "val/frame_auc": 0.5}

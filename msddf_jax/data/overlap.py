@@ -87,6 +87,12 @@ OVERLAPS = (
     Overlap("dfb/*", "*", "holds videos of other data sets, prepared by DeepfakeBench", "copy"),
     Overlap("sladd/*", "*", "holds videos of other data sets, prepared by SLADD", "copy"),
     Overlap("sjedd/*", "*", "holds videos of other data sets, prepared by SJEDD", "copy"),
+    Overlap(
+        "folder/*",
+        "*",
+        "a user's own files, whose names tell nothing: data_prep.leakage --phash compares what they look like",
+        "report",
+    ),
 )
 
 
