@@ -30,6 +30,7 @@ INSTALL_REQUIRES = [
     "mediapipe>=0.10.20",  # Face Landmarker
     "pooch>=1.8",  # downloads with checksums
     "safetensors>=0.5",  # pretrained weights, read as data
+    "h5py>=3.11",  # Keras' weights, read as data; HDF5 is no format to read by hand
     "ml_dtypes>=0.5",  # bfloat16 in weight files
     "huggingface_hub>=0.30",  # downloads of weights: cached, at a pinned revision
     "flatbuffers>=24",  # what jax.export writes

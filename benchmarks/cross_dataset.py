@@ -10,8 +10,9 @@ and where test sets were built since, the checkpoint is only scored again. Every
 Writes table.csv (a line a figure, with seed, interval, step, SHA-256 of the config and commit), table.md and table.tex.
 
 Avg and Top3 (`statistics.tables`) stand twice, as in DeepfakeBench's tables: of the sets of `datasets.WITHIN`, and of
-the others. --against=published writes table_published.md and .tex, where the figures of benchmarks/published.py stand
-below ours: frame AUCs, so of ours those too. They are not ranked with ours; columns say what each row's figures are.
+the others. --against=published writes table_published.md and .tex, where the figures of benchmarks/paper_figures.py
+stand below ours: frame AUCs, so of ours those too. They are not ranked with ours; columns say what each row's figures
+are.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import sys
 import jax
 import numpy as np
 
-from benchmarks import published
+from benchmarks import paper_figures
 from configs import datasets
 from msddf_jax import experiments, paths, train
 from msddf_jax.show import page
@@ -32,6 +33,7 @@ from msddf_jax.statistics import tables
 
 CONFIGS = (
     "configs/msddf.py",
+    "configs/detectors/linear_probe.py",
     "configs/detectors/gend.py",
     "configs/detectors/effort.py",
     "configs/detectors/sbi.py",
@@ -42,7 +44,7 @@ CONFIGS = (
 METRICS = ("video_auc", "frame_auc", "video_eer", "video_ap")
 _COLUMNS = ("config", "seed", "set", "metric", "value", "low", "high", "num_real", "num_fake", "step", "config_sha256")
 COLUMNS = (*_COLUMNS, "commit")
-# How the checkpoint of a row of ours was chosen, beside `published.PROTOCOL`.
+# How the checkpoint of a row of ours was chosen, beside `paper_figures.PROTOCOL`.
 OURS = "checkpoint chosen on validation"
 
 
@@ -118,7 +120,7 @@ def make_table(rows, metric="video_auc", against=()):
     """The table as `page.Table`: a row a config, a column a test set; mean (sd) over seeds, or one seed's interval.
 
     Args:
-      rows: of `figures`. metric: of `METRICS`. against: `published.Figure`s, rows below the others.
+      rows: of `figures`. metric: of `METRICS`. against: `paper_figures.Figure`s, rows below the others.
 
     Raises:
       ValueError: published figures beside another metric, or none of a set that is in the table.
@@ -152,7 +154,7 @@ def make_table(rows, metric="video_auc", against=()):
     )
     if against:
         lines += _published_lines(against, metric, parts)
-        note += f" {published.NOTE}"
+        note += f" {paper_figures.NOTE}"
     return page.Table("table", header, lines, note)
 
 
@@ -174,10 +176,10 @@ def _cell(own):
 
 def _published_lines(against, metric, parts):
     """Rows of published figures: two decimals, as they were published, and in no ranking."""
-    if metric != published.METRIC:
+    if metric != paper_figures.METRIC:
         raise ValueError(
-            f"the published figures are {published.METRIC}, the table is of {metric}: levels do not compare. Leave "
-            f"--metric out, or give --metric={published.METRIC}"
+            f"the published figures are {paper_figures.METRIC}, the table is of {metric}: levels do not compare. Leave "
+            f"--metric out, or give --metric={paper_figures.METRIC}"
         )
     there = {name for names in parts.values() for name in names}
     if not there & {figure.ours for figure in against}:
@@ -229,12 +231,12 @@ def main():
     parser.add_argument("--metric", choices=METRICS, help="of table.md (default: video_auc; against others theirs)")
     parser.add_argument("--against", choices=("published",), help="add the published figures of other detectors")
     args = parser.parse_args()
-    against = published.figures() if args.against else ()
-    metric = args.metric or (published.METRIC if against else METRICS[0])
-    if against and metric != published.METRIC:
+    against = paper_figures.figures() if args.against else ()
+    metric = args.metric or (paper_figures.METRIC if against else METRICS[0])
+    if against and metric != paper_figures.METRIC:
         parser.error(
-            f"--against=published: those figures are {published.METRIC}, and --metric={metric} is of another level; "
-            f"leave --metric out or give --metric={published.METRIC}"
+            f"--against=published: those figures are {paper_figures.METRIC}, --metric={metric} is of another level; "
+            f"leave --metric out or give --metric={paper_figures.METRIC}"
         )
     try:
         datasets.get_test_sets(args.sets.split(","))

@@ -9,7 +9,7 @@ import torch
 from torch_twins import as_input, norm_counts
 
 from msddf_jax import trees
-from msddf_jax.models import efficientnet, meso, resnet, xception
+from msddf_jax.models import efficientnet, meso, resnet, vgg, xception
 from msddf_jax.weights import cnn_names, table
 
 BACKBONES = {
@@ -17,6 +17,7 @@ BACKBONES = {
     "efficientnet": efficientnet.EfficientNet,
     "resnet": resnet.ResNet,
     "meso": meso.Meso,
+    "vgg": vgg.VGG,
 }
 
 
@@ -73,13 +74,13 @@ def convert(state, source, variant, image_size, **fields):
         expected[f"{cnn_names.HEAD}/kernel"] = np.zeros((width, 2))
         expected[f"{cnn_names.HEAD}/bias"] = np.zeros(2)
     table.check(tensors, match.table, expected, source, match.skip)
-    flat = table.to_ours(tensors, match.table)
+    flat = table.to_ours(tensors, match.table, source)
     back = table.to_theirs(flat, match.table)
     for name, value in back.items():
         assert value.dtype == state[name].dtype and value.shape == state[name].shape, name
         assert value.tobytes() == np.ascontiguousarray(state[name]).tobytes(), name
     tree = trees.unflatten(flat)
-    return model, {collection: tree[collection]["backbone"] for collection in ("params", "batch_stats")}, flat
+    return model, {collection: tree[collection]["backbone"] for collection in _shapes(model)}, flat
 
 
 def logits(feature, flat, head=cnn_names.HEAD):

@@ -18,6 +18,7 @@ SMALL = {
     "efficientnet": ("Mu", 64),
     "resnet": ("Mu", 64),
     "meso": ("meso_inception4", 64),
+    "vgg": ("Mu", 64),
 }
 
 
@@ -51,6 +52,7 @@ def test_the_list_of_stages_is_what_runs(family):
         ("efficientnet", "B4", {"block_2": (32, 4), "block_5": (32, 4), "block_9": (56, 8), "block_21": (160, 16)}),
         ("efficientnet", "B4", {"stem": (48, 2), "block_31": (448, 32), "head": (1792, 32)}),
         ("resnet", "resnet34", {"stem": (64, 4), "stage_1": (64, 4), "stage_4": (512, 32)}),
+        ("vgg", "vgg19", {"stage_1": (64, 2), "stage_2": (128, 4), "stage_3": (256, 8)}),
         ("meso", "meso4", {"conv_1": (8, 2), "conv_4": (16, 32)}),
         ("clip", "L/14", {"block_0": (1024, 14), "block_23": (1024, 14)}),
     ],
@@ -78,7 +80,7 @@ def test_stages_of_a_tower_are_its_patch_tokens(family):
         np.testing.assert_allclose(normed.reshape(2, 16, 64), out["tokens"], atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["xception", "resnet", "efficientnet", "meso"])
+@pytest.mark.parametrize("family", ["xception", "resnet", "efficientnet", "meso", "vgg"])
 def test_the_last_stage_of_a_convolutional_one_is_its_map(family):
     variant, size = SMALL[family]
     model = backbones.make(family, variant, size, dtype=jnp.float32, name=None)
@@ -130,8 +132,8 @@ def test_pixels_are_normalised_where_mean_and_deviation_fit():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="unknown backbone family 'vgg'; there are clip, dinov3"):
-        backbones.stages("vgg", "16")
+    with pytest.raises(ValueError, match="unknown backbone family 'inception'; there are clip, dinov3"):
+        backbones.stages("inception", "v3")
     with pytest.raises(ValueError, match="resnet has no variant 'resnet18'; it has resnet34, Mu"):
         backbones.stages("resnet", "resnet18")
 

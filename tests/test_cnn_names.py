@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from msddf_jax.weights import cnn_names, table
+from msddf_jax.weights import cnn_names, meso_names, table
 
 # Meso4's names with the two shapes that tell it.
-MESO = dict.fromkeys(cnn_names.meso_table("meso4", "backbone.", cnn_names.HEAD), (1,)) | {
+MESO = dict.fromkeys(meso_names.port_table("meso4", "backbone.", cnn_names.HEAD), (1,)) | {
     "backbone.conv1.weight": (8, 3, 3, 3),
     "backbone.fc1.weight": (16, 1024),
 }
@@ -39,9 +39,12 @@ def test_a_third_class_is_named_with_both_shapes():
 @pytest.mark.parametrize("source", cnn_names.SOURCES)
 def test_every_source_names_every_variable_once(source):
     spec = cnn_names.SOURCES[source]
-    variant = {"xception": "xception", "efficientnet": "B4", "resnet": "resnet34", "meso": "meso4"}[spec.family]
+    variant = {"xception": "xception", "efficientnet": "B4", "resnet": "resnet34", "meso": "meso4", "vgg": "vgg19"}[
+        spec.family
+    ]
+    variant = "Lite0" if source.endswith("_lite") else variant
     ours = [entry.ours for entry in spec.table(variant).values()]
     assert len(ours) == len(set(ours))
     assert all(name.startswith(("params/", "batch_stats/")) for name in ours)
     has_head = f"{cnn_names.HEAD}/kernel" in ours
-    assert has_head == source.endswith(("deepfakebench", "sbi"))
+    assert has_head == (source.endswith(("deepfakebench", "sbi")) or source in meso_names.ABOUT)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import cross_dataset, published
+from benchmarks import cross_dataset, paper_figures
 from configs import datasets
 from msddf_jax.statistics import tables
 
@@ -82,7 +82,7 @@ def test_avg_and_top3_are_of_the_training_set_and_of_the_others(tmp_path):
 
 
 def test_published_figures_are_those_of_the_source():
-    found = published.figures()
+    found = paper_figures.figures()
     assert len({figure.detector for figure in found}) == 15 and len(found) == 15 * 14
     value = lambda detector, test_set: next(f for f in found if (f.detector, f.test_set) == (detector, test_set)).value
     # Picked from the source's table, at both ends of its columns.
@@ -92,10 +92,10 @@ def test_published_figures_are_those_of_the_source():
     assert {figure.ours for figure in found} - {None} <= set(datasets.TEST_SETS)
     assert all(figure.level == "frame" and "test set" in figure.protocol and figure.source for figure in found)
     # Each Avg there is the mean of its row, as far as four digits tell: a figure in the wrong place would move it.
-    for detector, (within, cross) in published.averages().items():
+    for detector, (within, cross) in paper_figures.averages().items():
         of = lambda sets, detector=detector: [value(detector, test_set) for test_set in sets]
-        assert tables.average(of(published.WITHIN)) == pytest.approx(within, abs=1.0e-4)
-        assert tables.average(of(published.CROSS)) == pytest.approx(cross, abs=1.0e-4)
+        assert tables.average(of(paper_figures.WITHIN)) == pytest.approx(within, abs=1.0e-4)
+        assert tables.average(of(paper_figures.CROSS)) == pytest.approx(cross, abs=1.0e-4)
 
 
 def test_published_figures_stand_below_ours_and_apart(tmp_path, monkeypatch):
@@ -109,10 +109,10 @@ def test_published_figures_stand_below_ours_and_apart(tmp_path, monkeypatch):
     # Frame AUC, not the video AUC of 70; in the ranking of ours alone.
     assert ours == ["a", "frame", cross_dataset.OURS, "50.0", "50.0", "1", "50.0", "50.0", "50.0", "50.0", "3"]
     row = next(row for row in theirs if row[0] == "Xception (published)")
-    assert row[1:3] == ["frame", published.PROTOCOL] and "test set" in published.PROTOCOL
+    assert row[1:3] == ["frame", paper_figures.PROTOCOL] and "test set" in paper_figures.PROTOCOL
     # FFIW has no published figure, so that there is no Avg; no rank at all.
     assert row[3:] == ["96.37", "96.37", "-", "73.65", "70.77", "-", "-", "-"]
-    assert published.NOTE in text
+    assert paper_figures.NOTE in text
     # The table without them is not touched.
     assert not (tmp_path / "table.md").exists() and (tmp_path / "table.csv").exists()
 
@@ -126,10 +126,10 @@ def test_published_figures_are_of_frames_alone(tmp_path, monkeypatch, capsys):
     assert "another level; leave --metric out or give --metric=frame_auc" in capsys.readouterr().err
     rows = cross_dataset.figures(tmp_path)
     with pytest.raises(ValueError, match="published figures are frame_auc, the table is of video_auc"):
-        cross_dataset.make_table(rows, "video_auc", published.figures())
+        cross_dataset.make_table(rows, "video_auc", paper_figures.figures())
     _run(tmp_path / "toy", "a", 0, 0.70, sets=("toy",), frame_auc=0.5)
     with pytest.raises(ValueError, match=r"none of \['toy'\] has published figures"):
-        cross_dataset.make_table(cross_dataset.figures(tmp_path / "toy"), "frame_auc", published.figures())
+        cross_dataset.make_table(cross_dataset.figures(tmp_path / "toy"), "frame_auc", paper_figures.figures())
 
 
 def test_a_table_of_another_metric_has_its_own_name(tmp_path, monkeypatch):

@@ -32,14 +32,23 @@ PARAMETERS = {
     "B5": 30_389_784,
     "B6": 43_040_704,
     "B7": 66_347_960,
+    "Lite0": 4_652_008,
+    "Lite1": 5_416_680,
+    "Lite2": 6_092_072,
+    "Lite3": 8_197_096,
+    "Lite4": 13_006_568,
 }
+LITES = [name for name in PARAMETERS if name.startswith("Lite")]
 FEATURES = {"B0": 1280, "B1": 1280, "B2": 1408, "B3": 1536, "B4": 1792, "B5": 2048, "B6": 2304, "B7": 2560, "Mu": 320}
+FEATURES |= dict.fromkeys(LITES, 1280)
 MEANS = {
     "lukemelas": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "deepfakebench": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "sbi": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "timm": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "timm_tf": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "timm_lite": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "timm_tf_lite": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 # source -> prefix of the backbone, name of the classifier.
 NAMES = {
@@ -52,7 +61,7 @@ NAMES = {
 def _timm(source, variant):
     """timm's model; Mu by its own generator, as it makes B0 to B7."""
     if variant != "Mu":
-        prefix = {"timm": "efficientnet_", "timm_tf": "tf_efficientnet_"}[source]
+        prefix = {"timm": "efficientnet_", "timm_tf": "tf_efficientnet_"}[source.removesuffix("_lite")]
         return timm.create_model(prefix + variant.lower())
     build = functools.partial(timm.models.efficientnet._gen_efficientnet, "efficientnet_b0", 0.25, 0.3)
     return build() if source == "timm" else build(bn_eps=1e-3, pad_type="same")
@@ -96,6 +105,40 @@ def test_small_one_equals_the_reference(source, side):
     assert _compare(source, "Mu", side) <= 1e-4
 
 
+@pytest.mark.parametrize(
+    ("source", "variant"),
+    [("timm_tf_lite", "Lite0")]
+    + [
+        pytest.param(source, variant, marks=pytest.mark.parity)  # each compiles for seconds
+        for source in ("timm_lite", "timm_tf_lite")
+        for variant in LITES
+        if (source, variant) != ("timm_tf_lite", "Lite0")
+    ],
+)
+def test_lite_equals_timm(source, variant):
+    assert _compare(source, variant, 49) <= 1e-4
+
+
+def test_timm_states_the_pixels_of_its_lites():
+    for source, name in (("timm_lite", "efficientnet_lite0"), ("timm_tf_lite", "tf_efficientnet_lite0")):
+        stated = timm.get_pretrained_cfg(name)
+        assert MEANS[source] == (stated.mean, stated.std)
+        fields = cnn_names.SOURCES[f"efficientnet/{source}"].fields
+        assert MEANS[source] == (fields["pixel_mean"], fields["pixel_std"])
+
+
+def test_lite_by_the_names_of_efficientnet_pytorch_is_the_same_network():
+    _, _, state = _reference("timm_tf_lite", "Lite0")
+    ours = {name: entry.ours for name, entry in cnn_names.efficientnet_table("Lite0").items()}
+    theirs = {entry.ours: name for name, entry in cnn_names.timm_efficientnet_table("Lite0").items()}
+    renamed = {name: state[theirs[place]] for name, place in ours.items()}
+    assert not any("_se_" in name for name in renamed)
+    _, _, expected = parity.convert(state, "efficientnet/timm_tf_lite", "Lite0", 64)
+    model, _, flat = parity.convert(renamed, "efficientnet/lukemelas_lite", "Lite0", 64)
+    assert set(flat) == set(expected) and all(np.array_equal(flat[name], expected[name]) for name in flat)
+    assert (model.padding, model.pixel_mean) == ("static", (127 / 255,) * 3)
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ("source", "variant", "side"),
@@ -122,11 +165,13 @@ def test_parameter_count(variant):
 @pytest.mark.parametrize("variant", PARAMETERS)
 def test_names_of_every_size(variant):
     with torch.device("meta"):
-        shapes = {name: tuple(value.shape) for name, value in _timm("timm", variant).state_dict().items()}
+        source = "timm_tf" if variant in LITES else "timm"
+        shapes = {name: tuple(value.shape) for name, value in _timm(source, variant).state_dict().items()}
     matches = cnn_names.find(shapes)
+    lite = "_lite" if variant in LITES else ""
     assert [(m.source, m.variant) for m in matches] == [
-        ("efficientnet/timm", variant),
-        ("efficientnet/timm_tf", variant),
+        (f"efficientnet/timm{lite}", variant),
+        (f"efficientnet/timm_tf{lite}", variant),
     ]
     left = set(shapes) - set(matches[0].table)
     assert {name for name in left if not name.endswith("num_batches_tracked")} == {

@@ -213,14 +213,40 @@ def test_pickled_arrays_are_refused_by_their_header(tmp_path):
 def test_what_is_no_weight_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weight file at .*missing\.npz"):
         files.open_tensors(tmp_path / "missing.npz")
-    (tmp_path / "m.h5").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"weight files are .*\.safetensors.*got '\.h5'"):
-        files.open_tensors(tmp_path / "m.h5")
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"weight files are .*\.h5.*\.safetensors.*got '\.onnx'"):
+        files.open_tensors(tmp_path / "m.onnx")
     (tmp_path / "m.npz").write_bytes(b"text")
     with pytest.raises(ValueError, match=r"cannot be read as \.npz"):
         files.open_tensors(tmp_path / "m.npz")
     (tmp_path / "m.safetensors").write_bytes(b"this is text")
     with pytest.raises(ValueError, match="cannot be read as safetensors"):
+        files.open_tensors(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("names", "bare"),
+    [
+        (("_orig_mod.a", "_orig_mod.b"), {"a", "b"}),
+        (("module._orig_mod.a", "module._orig_mod.b"), {"a", "b"}),
+        (("_orig_mod.module.a", "_orig_mod.module.b"), {"a", "b"}),
+        # A part of the model was compiled.
+        (("backbone._orig_mod.a", "head.b"), {"backbone.a", "head.b"}),
+        # A model's own part may have that name.
+        (("module.a", "b"), {"module.a", "b"}),
+    ],
+)
+def test_what_torchs_wrappers_put_into_names_is_left_out(tmp_path, names, bare):
+    save_file({name: np.full(2, i, np.float32) for i, name in enumerate(names)}, tmp_path / "m.safetensors")
+    tensors = files.open_tensors(tmp_path / "m.safetensors")
+    assert set(tensors) == bare
+    assert {name[-1]: tensor.read()[0] for name, tensor in tensors.items()} == {"a": 0, "b": 1}
+
+
+def test_two_names_that_differ_by_a_wrapper_are_an_error(tmp_path):
+    arrays = {"_orig_mod.a": np.ones(2, np.float32), "a": np.zeros(2, np.float32)}
+    save_file(arrays, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=r"holds (a and _orig_mod\.a|_orig_mod\.a and a), which are one tensor"):
         files.open_tensors(tmp_path / "m.safetensors")
 
 

@@ -61,6 +61,37 @@ def test_there_and_back_is_the_same_bits():
         assert back[name].shape == value.shape and back[name].tobytes() == value.tobytes(), name
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_none_is_an_error_that_names_the_tensor(value):
+    arrays = dict(ARRAYS, **{"fc.bias": np.array([1, value], np.float32)})
+    with pytest.raises(ValueError, match=r"^m\.pth holds numbers that are NaN or Inf in float32: fc\.bias \(1 of 2\)$"):
+        table.to_ours(_tensors(arrays), TABLE, "m.pth")
+
+
+def test_a_number_that_float32_cannot_hold_is_named_too():
+    arrays = dict(ARRAYS, **{"fc.bias": np.array([1, 1e300])})
+    with pytest.raises(ValueError, match=r"fc\.bias \(1 of 2\)"):
+        table.to_ours(_tensors(arrays), TABLE)
+
+
+def test_outputs_of_a_classifier_find_their_class():
+    # Linear 3 -> 2 as (fake, real), and layers of one output under a sigmoid, [in, out] as Keras has them.
+    arrays = {"fc.weight": ARRAYS["fc.weight"], "fc.bias": np.array([1, 2], np.float32)}
+    entries = {"fc.weight": Entry("kernel", "linear_reversed"), "fc.bias": Entry("bias", "reversed")}
+    ours = table.to_ours(_tensors(arrays), entries)
+    np.testing.assert_array_equal(ours["kernel"], [[3, 0], [4, 1], [5, 2]])
+    np.testing.assert_array_equal(ours["bias"], [2, 1])
+    back = table.to_theirs(ours, entries)
+    assert all(back[name].tobytes() == arrays[name].tobytes() for name in arrays)
+    for kind, columns in (("first_logit", [[5, 0], [-7, 0]]), ("second_logit", [[0, 5], [0, -7]])):
+        arrays = {"dense/kernel": np.array([[5], [-7]], np.float32), "dense/bias": np.array([-0.0], np.float32)}
+        entries = {"dense/kernel": Entry("kernel", kind), "dense/bias": Entry("bias", kind)}
+        ours = table.to_ours(_tensors(arrays), entries)
+        np.testing.assert_array_equal(ours["kernel"], columns)
+        back = table.to_theirs(ours, entries)
+        assert all(back[name].tobytes() == arrays[name].tobytes() for name in arrays)
+
+
 def _expected():
     return table.to_ours(_tensors(ARRAYS), TABLE)
 

@@ -355,6 +355,17 @@ def test_a_frozen_network_is_a_workdirs_weights_and_fits_to_the_name(tmp_path):
         load_initial.load_whole("random", flat, "teacher")
 
 
+def test_a_nan_in_weights_of_our_own_is_named(tmp_path):
+    flat = _saved_by_training(tmp_path / "run")
+    arrays = load_file(tmp_path / "run/best/weights.safetensors")
+    arrays["params/backbone/out/kernel"][1, 1] = np.nan
+    save_file(arrays, tmp_path / "own.safetensors")
+    with pytest.raises(ValueError, match=r"own\.safetensors holds .* NaN .*: params/backbone/out/kernel \(1 of 6\)"):
+        load_initial.load(_config(tmp_path / "own.safetensors"), flat)
+    with pytest.raises(ValueError, match=r"params/backbone/out/kernel \(1 of 6\)"):
+        load_initial.load_whole(str(tmp_path / "own.safetensors"), flat, "teacher")
+
+
 def test_a_frozen_network_from_a_published_file(weight_file, tmp_path):
     path, _ = weight_file
     shapes = load_initial.backbone_shapes("clip", "Mu/8", 32, {})

@@ -62,7 +62,8 @@ def make_demo(config, *, lr=1e-3):
     return config
 
 
-def check_arg(arg, where):
-    """Raise ValueError where the argument behind a config's colon is neither nothing nor "demo"."""
-    if arg not in (None, "", "demo"):
-        raise ValueError(f"{where} takes no argument or 'demo', got {arg!r}")
+def check_arg(arg, where, others=()):
+    """Raise ValueError where the argument behind a config's colon is neither nothing nor "demo" nor one of `others`."""
+    if arg not in (None, "", "demo", *others):
+        more = f"; it also takes {', '.join(others)}" if others else ""
+        raise ValueError(f"{where} takes no argument or 'demo', got {arg!r}{more}")

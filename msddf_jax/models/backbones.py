@@ -5,7 +5,7 @@ import types
 
 from flax import linen as nn
 
-from msddf_jax.models import clip, dinov3, efficientnet, meso, pe, resnet, xception
+from msddf_jax.models import clip, dinov3, efficientnet, meso, pe, resnet, vgg, xception
 
 # family -> (its module, with VARIANTS and `stages(variant)`; the linen module, with fields variant, image_size, dtype,
 # pixel_mean, pixel_std, in_channels).
@@ -17,6 +17,7 @@ FAMILIES = {
     "efficientnet": (efficientnet, efficientnet.EfficientNet),
     "resnet": (resnet, resnet.ResNet),
     "meso": (meso, meso.Meso),
+    "vgg": (vgg, vgg.VGG),
 }
 
 

@@ -31,15 +31,17 @@ def symmetric(pad) -> tuple[tuple[int, int], tuple[int, int]]:
     return ((pad, pad), (pad, pad))
 
 
-def conv(features, size, dtype, name, *, stride=1, padding=0, dilation=1, kernel_init=HE_NORMAL) -> nn.Conv:
-    """Convolution of side `size` without bias; `padding`: pixels on each side, or ((top, bottom), (left, right))."""
+def conv(
+    features, size, dtype, name, *, stride=1, padding=0, dilation=1, kernel_init=HE_NORMAL, use_bias=False
+) -> nn.Conv:
+    """Convolution of side `size`; `padding`: pixels on each side, or ((top, bottom), (left, right))."""
     return nn.Conv(
         features,
         (size, size),
         strides=stride,
         padding=symmetric(padding) if isinstance(padding, int) else padding,
         kernel_dilation=dilation,
-        use_bias=False,
+        use_bias=use_bias,
         dtype=dtype,
         kernel_init=kernel_init,
         name=name,

@@ -1,6 +1,11 @@
-"""EfficientNet B0 to B7 (Tan and Le, 2019) from one table, in the three paddings that published weights ask for."""
+"""EfficientNet B0 to B7 (Tan and Le, 2019) and Lite0 to Lite4, in the three paddings that published weights ask for.
+
+Lite (2020, for phones): ReLU6 in place of SiLU, no squeeze and excitation, and neither the widths of stem and head nor
+the depths of the first and last stage are scaled.
+"""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +16,8 @@ from msddf_jax.models import conv, layers
 from msddf_jax.models.layers import Linear
 from msddf_jax.models.tap import Tap
 
-# Of the ImageNet weights; those trained with AdvProp and DeepfakeBench's take 0.5, SBI's official ones 0 and 1.
+# Of the ImageNet weights; those trained with AdvProp, TensorFlow's Lite and DeepfakeBench's take 0.5 or near it, SBI's
+# official ones 0 and 1.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 # Of the widths: every number of channels is a multiple.
@@ -24,12 +30,13 @@ DROP_CONNECT = 0.2
 
 
 class Variant(NamedTuple):
-    """Factors of B0's widths and depths, published image side, and dropout before the classifier."""
+    """Factors of B0's widths and depths, published image side, dropout before the classifier, whether it is a Lite."""
 
     width: float
     depth: float
     resolution: int
     dropout: float
+    lite: bool = False
 
 
 # Mu is for tests.
@@ -42,6 +49,11 @@ VARIANTS = {
     "B5": Variant(1.6, 2.2, 456, 0.4),
     "B6": Variant(1.8, 2.6, 528, 0.5),
     "B7": Variant(2.0, 3.1, 600, 0.5),
+    "Lite0": Variant(1.0, 1.0, 224, 0.2, lite=True),
+    "Lite1": Variant(1.0, 1.1, 240, 0.2, lite=True),
+    "Lite2": Variant(1.1, 1.2, 260, 0.3, lite=True),
+    "Lite3": Variant(1.2, 1.4, 280, 0.3, lite=True),
+    "Lite4": Variant(1.4, 1.8, 300, 0.3, lite=True),
     "Mu": Variant(0.25, 0.3, 64, 0.0),
 }
 
@@ -76,14 +88,21 @@ def scale_width(channels, factor) -> int:
     return rounded + WIDTH_STEP if rounded < 0.9 * wanted else rounded
 
 
+def end_widths(variant) -> tuple[int, int]:
+    """(channels of the stem, of the head). Raises ValueError for an unknown variant."""
+    width, *_, lite = layers.get_variant(VARIANTS, variant, "EfficientNet")
+    return tuple(scale_width(channels, 1.0 if lite else width) for channels in (STEM_WIDTH, HEAD_WIDTH))
+
+
 def stage_plans(variant) -> list[list[BlockPlan]]:
     """For each of the seven stages the list of its `BlockPlan`s. Raises ValueError for an unknown variant."""
-    width, depth, _, _ = layers.get_variant(VARIANTS, variant, "EfficientNet")
-    before, stages = scale_width(STEM_WIDTH, width), []
-    for blocks, expand, kernel, stride, channels in STAGES:
+    width, depth, _, _, lite = layers.get_variant(VARIANTS, variant, "EfficientNet")
+    before, stages = end_widths(variant)[0], []
+    for number, (blocks, expand, kernel, stride, channels) in enumerate(STAGES):
         after = scale_width(channels, width)
+        fixed = lite and number in (0, len(STAGES) - 1)
         stage = [BlockPlan(expand, kernel, stride, before, after)]
-        stage += [BlockPlan(expand, kernel, 1, after, after)] * (math.ceil(blocks * depth) - 1)
+        stage += [BlockPlan(expand, kernel, 1, after, after)] * (math.ceil(blocks * (1.0 if fixed else depth)) - 1)
         stages.append(stage)
         before = after
     return stages
@@ -101,19 +120,19 @@ def stages(variant) -> dict[str, tuple[int, int]]:
     "stem", every block from "block_0" on, "head" after the last activation. B4's last block of each width is 1, 5, 9,
     15, 21, 29 and 31.
     """
-    width = layers.get_variant(VARIANTS, variant, "EfficientNet").width
-    out, stride = {"stem": (scale_width(STEM_WIDTH, width), 2)}, 2
+    stem, head = end_widths(variant)
+    out, stride = {"stem": (stem, 2)}, 2
     for index, plan in enumerate(plan for stage in stage_plans(variant) for plan in stage):
         stride *= plan.stride
         out[f"block_{index}"] = (plan.after, stride)
-    return out | {"head": (scale_width(HEAD_WIDTH, width), stride)}
+    return out | {"head": (head, stride)}
 
 
 class Block(nn.Module):
     """Inverted bottleneck: widen, depthwise convolution, squeeze and excitation, narrow; skip where shapes allow.
 
     padding: ((top, bottom), (left, right)) of the depthwise convolution. drop: probability in training that an
-    image takes the skip connection only.
+    image takes the skip connection only. lite: ReLU6, and no squeeze and excitation.
     """
 
     plan: BlockPlan
@@ -122,20 +141,23 @@ class Block(nn.Module):
     momentum: float
     drop: float
     dtype: Any
+    lite: bool = False
 
     @nn.compact
     def __call__(self, x, train) -> jax.Array:
         expand, kernel, stride, before, after = self.plan
         norm = lambda name: layers.batch_norm(train, self.dtype, name, epsilon=self.epsilon, momentum=self.momentum)
         linear = lambda features, name, **kw: Linear(features, self.dtype, conv.HE_NORMAL, name=name, **kw)
+        activate = jax.nn.relu6 if self.lite else jax.nn.silu
         y = x
         if expand != 1:
-            y = jax.nn.silu(norm("norm_0")(linear(expand * before, "expand", use_bias=False)(y)))
+            y = activate(norm("norm_0")(linear(expand * before, "expand", use_bias=False)(y)))
         y = conv.Depthwise(kernel, stride, self.padding, self.dtype, name="depthwise")(y)
-        y = jax.nn.silu(norm("norm_1")(y))
-        # Squeezed channels are counted from the block's input, before it is widened.
-        squeezed = jax.nn.silu(linear(max(1, before // SQUEEZE), "se_reduce")(conv.global_mean(y)))
-        y = y * jax.nn.sigmoid(linear(expand * before, "se_expand")(squeezed))[:, None, None]
+        y = activate(norm("norm_1")(y))
+        if not self.lite:
+            # Squeezed channels are counted from the block's input, before it is widened.
+            squeezed = jax.nn.silu(linear(max(1, before // SQUEEZE), "se_reduce")(conv.global_mean(y)))
+            y = y * jax.nn.sigmoid(linear(expand * before, "se_expand")(squeezed))[:, None, None]
         y = norm("norm_2")(linear(after, "project", use_bias=False)(y))
         if stride != 1 or before != after:
             return y
@@ -163,6 +185,9 @@ class EfficientNet(nn.Module):
       drop_connect: probability that the last block is skipped in training, growing linearly from 0 in the first;
         published, and in efficientnet_pytorch, SBI and DeepfakeBench: `DROP_CONNECT`. Both draw from the stream
         "dropout".
+      after: {stage of a block: function of its map}, what the next block sees in the map's place, as in `xception`;
+        `stages` keep the map as it was.
+      end_activation: whether stem and head have their activation; DeepfakeBench's multi_attention leaves both out.
     """
 
     variant: str
@@ -177,6 +202,8 @@ class EfficientNet(nn.Module):
     dropout: float = 0.0
     drop_connect: float = 0.0
     in_channels: int = 3
+    after: Mapping | None = None
+    end_activation: bool = True
 
     @nn.compact
     def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
@@ -189,34 +216,41 @@ class EfficientNet(nn.Module):
 
         Returns:
           dict: feature [B, d] float32, the mean of spatial (after dropout in training); spatial [B, h, w, d] in
-          `dtype`, after the last activation; stages, the maps that `stages` lists, in `dtype`. d is 1280 for B0, 1792
-          for B4.
+          `dtype`, after the last activation; stages, the maps that `stages` lists, in `dtype`. d is 1280 for B0 and
+          every Lite, 1792 for B4.
 
         Raises:
-          ValueError: unknown variant or padding; images of another size or rank.
+          ValueError: unknown variant or padding; images of another size or rank; `after` of a block that there is not.
           TypeError: images that are not floating point.
         """
         plans = [plan for stage in stage_plans(self.variant) for plan in stage]
         if self.padding not in PADDINGS:
             raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {self.padding!r}")
-        width, _, static, _ = VARIANTS[self.variant]
+        after, names = self.after or {}, [f"block_{index}" for index in range(len(plans))]
+        if not set(after) <= set(names):
+            raise ValueError(f"after is of {sorted(after)}; EfficientNet {self.variant} has block_0 to {names[-1]}")
+        _, _, static, _, lite = VARIANTS[self.variant]
+        activate, (stem, head) = jax.nn.relu6 if lite else jax.nn.silu, end_widths(self.variant)
+        at_ends = activate if self.end_activation else lambda x: x
         statistics = {"epsilon": self.norm_eps, "momentum": self.norm_momentum}
         norm = lambda name: layers.batch_norm(train, self.dtype, name, **statistics)
         pixels = (self.pixel_mean, self.pixel_std, self.dtype)
         x = conv.normalized(images, self.image_size, *pixels, "EfficientNet", in_channels=self.in_channels)
         pads = self._pads(x, static, 3, 2) if self.stem_padding is None else self.stem_padding
-        x = conv.conv(scale_width(STEM_WIDTH, width), 3, self.dtype, "stem", stride=2, padding=pads)(x)
-        x = jax.nn.silu(norm("stem_norm")(x))
+        x = conv.conv(stem, 3, self.dtype, "stem", stride=2, padding=pads)(x)
+        x = at_ends(norm("stem_norm")(x))
         stages = {"stem": x}
         static = math.ceil(static / 2)
         for index, plan in enumerate(plans):
             pads = self._pads(x, static, plan.kernel, plan.stride)
             drop = self.drop_connect * index / len(plans)
-            block = Block(plan, pads, self.norm_eps, self.norm_momentum, drop, self.dtype, name=f"block_{index}")
-            x = stages[f"block_{index}"] = block(x, train)
+            settings = (self.norm_eps, self.norm_momentum, drop, self.dtype, lite)
+            block = Block(plan, pads, *settings, name=names[index])
+            x = stages[names[index]] = block(x, train)
+            x = after[names[index]](x) if names[index] in after else x
             static = math.ceil(static / plan.stride)
-        x = Linear(scale_width(HEAD_WIDTH, width), self.dtype, conv.HE_NORMAL, use_bias=False, name="head")(x)
-        x = stages["head"] = Tap(name="tap")(jax.nn.silu(norm("head_norm")(x)))
+        x = Linear(head, self.dtype, conv.HE_NORMAL, use_bias=False, name="head")(x)
+        x = stages["head"] = Tap(name="tap")(at_ends(norm("head_norm")(x)))
         feature = nn.Dropout(self.dropout, deterministic=not train)(conv.global_mean(x))
         return {"feature": feature, "spatial": x, "stages": stages}
 

@@ -111,6 +111,50 @@ def area_pool(x, grid) -> jax.Array:
     return jnp.einsum("qw,bpwc->bpqc", columns, pooled, precision=high).astype(x.dtype)
 
 
+def windows(size, cells) -> tuple[np.ndarray, np.ndarray]:
+    """(first pixel, pixel after the last) of each of `cells` windows on `size`, as PyTorch's adaptive pooling has them.
+
+    Where they do not divide the side they overlap. Both int [cells].
+    """
+    number = np.arange(cells)
+    return number * size // cells, -(-(number + 1) * size // cells)
+
+
+def window_mean(x, size) -> jax.Array:
+    """Means of [B, H, W, C] over `windows`: [B, rows, columns, C] for size (rows, columns), the dtype of `x`."""
+    for axis, cells in zip("hw", size, strict=True):
+        side = x.shape[1 if axis == "h" else 2]
+        first, end = (edge[:, None] for edge in windows(side, cells))
+        share = ((np.arange(side) >= first) & (np.arange(side) < end)) / (end - first)
+        product = {"h": "ph,bhwc->bpwc", "w": "pw,bhwc->bhpc"}[axis]
+        high = jax.lax.Precision.HIGHEST
+        x = jnp.einsum(product, np.float32(share), x.astype(jnp.float32), precision=high).astype(x.dtype)
+    return x
+
+
+def _corner_matrix(size, cells):
+    """[cells, size]: linear interpolation at `cells` places from the first of `size` pixels to the last."""
+    places = np.linspace(0, size - 1, cells)
+    return np.maximum(1 - np.abs(places[:, None] - np.arange(size)), 0).astype(np.float32)
+
+
+def resize_corners(x, size) -> jax.Array:
+    """Linear resizing that puts corner pixels on corner pixels (PyTorch's align_corners=True), without smoothing.
+
+    Args:
+      x: [B, H, W, C] float. size: (rows, columns) of the result.
+
+    Returns:
+      [B, rows, columns, C], the dtype of `x`; `x` itself where it has that size.
+    """
+    if x.shape[1:3] == tuple(size):
+        return x
+    rows, columns = (_corner_matrix(side, cells) for side, cells in zip(x.shape[1:3], size, strict=True))
+    high = jax.lax.Precision.HIGHEST
+    out = jnp.einsum("ph,bhwc->bpwc", rows, x.astype(jnp.float32), precision=high)
+    return jnp.einsum("qw,bpwc->bpqc", columns, out, precision=high).astype(x.dtype)
+
+
 class DepthwiseConv(nn.Module):
     """3x3 depthwise convolution [B, H, W, C] -> [B, H, W, C] with bias, zero padding, in float32.
 

@@ -1,10 +1,11 @@
-"""Meso-4 and MesoInception-4 (Afchar et al., 2018), as DeepfakeBench's PyTorch port defines them.
+"""Meso-4 and MesoInception-4 (Afchar et al., 2018), in the two forms that have published weights.
 
-What the port changed and its weights therefore need: convolutions of one width share one BatchNorm, convolutions have
-no bias, the classifier has two outputs, and the inception branches have no ReLU (the authors' Keras code has one after
-each convolution). The paper's 27,977 and 28,615 parameters are those without these changes.
+By default as the PyTorch port defines them, whose names DeepfakeBench has too. What it changed: convolutions of one
+width share one BatchNorm, convolutions have no bias, the classifier has two outputs, and the inception branches have no
+ReLU. `KERAS` undoes all but the classifier: the authors' own code, with the paper's 27,977 and 28,615 parameters.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,13 +22,22 @@ PIXEL_STD = (0.5, 0.5, 0.5)
 DROPOUT = 0.5
 LEAKY_SLOPE = 0.1
 FEATURES = 16
+# Fields of `Meso` that make the authors' form.
+KERAS = {
+    "shared_norm": False,
+    "use_bias": True,
+    "branch_relu": True,
+    "channels_last": True,
+    "norm_eps": 1e-3,
+    "norm_momentum": 0.99,
+}
 # PyTorch's default, with which both are trained from nothing: uniform within 1 / sqrt(inputs).
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Variant(NamedTuple):
-    """Widths of the four branches of each inception block; width, kernel side, BatchNorm and pooling window of each
-    convolution after them."""
+    """Widths of the four branches of each inception block; width, kernel side, BatchNorm where they share them, and
+    pooling window of each convolution after them."""
 
     inception: tuple
     convs: tuple
@@ -57,21 +67,27 @@ def stages(variant) -> dict[str, tuple[int, int]]:
 
 class Inception(nn.Module):
     """Four branches side by side, BatchNorm, max-pool 2: a 1x1 convolution, and three of 1x1 then 3x3, whose 3x3 is
-    dilated by 1, 2 and 3. [B, H, W, C] -> [B, H // 2, W // 2, sum of `widths`]."""
+    dilated by 1, 2 and 3. [B, H, W, C] -> [B, H // 2, W // 2, sum of `widths`].
+
+    relu: after each convolution. norm: of `layers.batch_norm`.
+    """
 
     widths: tuple
     dtype: Any
+    use_bias: bool
+    relu: bool
+    norm: Mapping
 
     @nn.compact
     def __call__(self, x, train) -> jax.Array:
-        linear = lambda width, name: Linear(width, self.dtype, UNIFORM, use_bias=False, name=name)
-        branches = [linear(self.widths[0], "branch_1")(x)]
+        activate = jax.nn.relu if self.relu else lambda y: y
+        linear = lambda width, name: Linear(width, self.dtype, UNIFORM, use_bias=self.use_bias, name=name)
+        branches = [activate(linear(self.widths[0], "branch_1")(x))]
         for dilation, width in enumerate(self.widths[1:], 1):
-            y = linear(width, f"branch_{dilation + 1}_reduce")(x)
-            name = f"branch_{dilation + 1}"
-            y = conv.conv(width, 3, self.dtype, name, padding=dilation, dilation=dilation, kernel_init=UNIFORM)(y)
-            branches.append(y)
-        x = layers.batch_norm(train, self.dtype, "norm")(jnp.concatenate(branches, axis=-1))
+            y = activate(linear(width, f"branch_{dilation + 1}_reduce")(x))
+            settings = {"padding": dilation, "dilation": dilation, "kernel_init": UNIFORM, "use_bias": self.use_bias}
+            branches.append(activate(conv.conv(width, 3, self.dtype, f"branch_{dilation + 1}", **settings)(y)))
+        x = layers.batch_norm(train, self.dtype, "norm", **self.norm)(jnp.concatenate(branches, axis=-1))
         return conv.max_pool(x, 2, 2)
 
 
@@ -85,6 +101,10 @@ class Meso(nn.Module):
       dtype: compute dtype; parameters and BatchNorm statistics stay float32.
       pixel_mean, pixel_std: of each channel, what the weights were trained with.
       in_channels: of the input; other than 3, see `layers.normalized`.
+      shared_norm: convolutions of one width share one BatchNorm; else each has its own.
+      use_bias: of the convolutions. branch_relu: after each convolution of the inception blocks.
+      channels_last: order in which the first linear layer numbers its inputs; channels first where False.
+      norm_eps, norm_momentum: of BatchNorm.
     """
 
     variant: str
@@ -93,6 +113,12 @@ class Meso(nn.Module):
     pixel_mean: tuple = PIXEL_MEAN
     pixel_std: tuple = PIXEL_STD
     in_channels: int = 3
+    shared_norm: bool = True
+    use_bias: bool = False
+    branch_relu: bool = False
+    channels_last: bool = False
+    norm_eps: float = 1e-5
+    norm_momentum: float = 0.9
 
     @nn.compact
     def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
@@ -113,19 +139,22 @@ class Meso(nn.Module):
         inception, convs = layers.get_variant(VARIANTS, self.variant, "Meso")
         pixels = (self.pixel_mean, self.pixel_std, self.dtype)
         x = conv.normalized(images, self.image_size, *pixels, "Meso", in_channels=self.in_channels)
-        stages = {}
+        stages, statistics = {}, {"epsilon": self.norm_eps, "momentum": self.norm_momentum}
         for number, widths in enumerate(inception, 1):
-            x = stages[f"inception_{number}"] = Inception(widths, self.dtype, name=f"inception_{number}")(x, train)
+            name = f"inception_{number}"
+            block = Inception(widths, self.dtype, self.use_bias, self.branch_relu, statistics, name=name)
+            x = stages[name] = block(x, train)
         norms = {}
-        for number, (width, kernel, norm, window) in enumerate(convs, 1):
+        for number, (width, kernel, shared, window) in enumerate(convs, 1):
+            norm = shared if self.shared_norm else number
             if norm not in norms:
-                norms[norm] = layers.batch_norm(train, self.dtype, f"norm_{norm}")
+                norms[norm] = layers.batch_norm(train, self.dtype, f"norm_{norm}", **statistics)
             name = f"conv_{number}"
-            x = conv.conv(width, kernel, self.dtype, name, padding=kernel // 2, kernel_init=UNIFORM)(x)
+            settings = {"padding": kernel // 2, "kernel_init": UNIFORM, "use_bias": self.use_bias}
+            x = conv.conv(width, kernel, self.dtype, name, **settings)(x)
             x = stages[name] = conv.max_pool(norms[norm](jax.nn.relu(x)), window, window)
         x = Tap(name="tap")(x)
-        # Channels first, the order in which the published weights number their inputs.
-        flat = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+        flat = (x if self.channels_last else x.transpose(0, 3, 1, 2)).reshape(x.shape[0], -1)
         drop = lambda y: nn.Dropout(DROPOUT, deterministic=not train)(y)
         feature = Linear(FEATURES, self.dtype, UNIFORM, name="fc_1")(drop(flat))
         feature = drop(jax.nn.leaky_relu(feature.astype(jnp.float32), LEAKY_SLOPE))

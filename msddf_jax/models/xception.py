@@ -1,5 +1,6 @@
 """Xception (Chollet, 2017) as its PyTorch port defines it: no padding in the first two convolutions, 2048 features."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -98,6 +99,44 @@ class Block(nn.Module):
         return layers.batch_norm(train, self.dtype, "skip_norm")(skip) + y
 
 
+def units(variant) -> tuple[str, ...]:
+    """What `run` goes through, in order: "conv_1", the first convolution alone, and then `stages`."""
+    return ("conv_1", *stages(variant))
+
+
+def run(x, variant, names, train, dtype, *, stride=2, last_relu=True, after=None) -> dict[str, jax.Array]:
+    """The map after each of `names`, from the map before the first of them.
+
+    For use in a compact module, whose children the layers become under their own names.
+
+    Args:
+      x: [B, H, W, C]. variant: of `VARIANTS`. names: some of `units`, in their order. train: of the BatchNorms.
+      stride: of the first convolution; with 1 it is padded and keeps the side of a map that is as small already.
+      last_relu: whether "sep_4" ends with its ReLU. after: as of `Xception`.
+
+    Returns:
+      {name: [B, h, w, c] in `dtype`}.
+    """
+    stem, _, _, exit_widths = layers.get_variant(VARIANTS, variant, "Xception")
+    plans, maps, after = block_plans(variant), {}, after or {}
+    for name in names:
+        kind, _, number = name.rpartition("_")
+        if kind == "block":
+            x = Block(plans[int(number) - 1], dtype, name=name)(x, train)
+        elif kind == "sep":
+            x = SeparableConv(exit_widths[int(number) - 2], dtype, name=name)(x)
+        elif kind == "conv":
+            x = conv.conv(stem[0], 3, dtype, name, stride=stride, padding=int(stride == 1))(x)
+        else:
+            x = conv.conv(stem[1], 3, dtype, "conv_2")(x)
+        if kind != "block":
+            x = layers.batch_norm(train, dtype, f"norm_{number if kind else 2}")(x)
+            x = jax.nn.relu(x) if last_relu or name != "sep_4" else x
+        maps[name] = x
+        x = after[name](x) if name in after else x
+    return maps
+
+
 class Xception(nn.Module):
     """Xception without its classifier.
 
@@ -107,6 +146,9 @@ class Xception(nn.Module):
       dtype: compute dtype; parameters and BatchNorm statistics stay float32.
       pixel_mean, pixel_std: of each channel, what the weights were trained with.
       in_channels: of the input; other than 3, see `layers.normalized`.
+      without: numbers of blocks that are left out; the others keep their names (SPSL's shallow network).
+      after: {stage of a block: function of its map}, what the next layer sees in the map's place (FFD's attention);
+        `stages` keep the map as it was.
 
     There is no dropout: neither the ImageNet port nor DeepfakeBench's configuration has one.
     """
@@ -117,6 +159,8 @@ class Xception(nn.Module):
     pixel_mean: tuple = PIXEL_MEAN
     pixel_std: tuple = PIXEL_STD
     in_channels: int = 3
+    without: tuple = ()
+    after: Mapping | None = None
 
     @nn.compact
     def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
@@ -131,20 +175,17 @@ class Xception(nn.Module):
           ReLU, 8 x 8 at 256 and 10 x 10 at 299; stages, the maps that `stages` lists, in `dtype`.
 
         Raises:
-          ValueError: unknown variant; images of another size or rank. TypeError: images that are not floating point.
+          ValueError: unknown variant; images of another size or rank; `after` of a block that there is not. TypeError:
+          images that are not floating point.
         """
-        (first, second), _, _, exit_widths = layers.get_variant(VARIANTS, self.variant, "Xception")
+        gone = {f"block_{number}" for number in self.without}
+        names = [name for name in units(self.variant) if name not in gone]
+        after, blocks = self.after or {}, [name for name in names if name.startswith("block")]
+        if not set(after) <= set(blocks):
+            raise ValueError(f"after is of {sorted(after)}; Xception {self.variant} has {', '.join(blocks)} here")
         pixels = (self.pixel_mean, self.pixel_std, self.dtype)
         x = conv.normalized(images, self.image_size, *pixels, "Xception", in_channels=self.in_channels)
-        x = conv.conv(first, 3, self.dtype, "conv_1", stride=2)(x)
-        x = jax.nn.relu(layers.batch_norm(train, self.dtype, "norm_1")(x))
-        x = conv.conv(second, 3, self.dtype, "conv_2")(x)
-        x = jax.nn.relu(layers.batch_norm(train, self.dtype, "norm_2")(x))
-        stages = {"stem": x}
-        for number, plan in enumerate(block_plans(self.variant), 1):
-            x = stages[f"block_{number}"] = Block(plan, self.dtype, name=f"block_{number}")(x, train)
-        for number, width in zip((3, 4), exit_widths[1:], strict=True):
-            x = SeparableConv(width, self.dtype, name=f"sep_{number}")(x)
-            x = stages[f"sep_{number}"] = jax.nn.relu(layers.batch_norm(train, self.dtype, f"norm_{number}")(x))
-        x = Tap(name="tap")(x)
-        return {"feature": conv.global_mean(x), "spatial": x, "stages": stages}
+        maps = run(x, self.variant, names, train, self.dtype, after=after)
+        maps.pop("conv_1")
+        x = Tap(name="tap")(maps["sep_4"])
+        return {"feature": conv.global_mean(x), "spatial": x, "stages": maps}

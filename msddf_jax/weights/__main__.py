@@ -2,6 +2,7 @@
 
 python -m msddf_jax.weights hf://openai/clip-vit-base-patch16                     # says what it is
 python -m msddf_jax.weights hf://yermandy/GenD_CLIP_L_14 --to runs/gend           # ready for msddf_jax.predict
+python -m msddf_jax.weights mesonet/meso4_df --to runs/meso4                      # MesoNet's own files have short names
 python -m msddf_jax.weights clip.safetensors --to weights/clip.safetensors        # a backbone under our own names
 python -m msddf_jax.weights --fetch xception resnet34                             # what configs start from; or all
 """
@@ -17,18 +18,26 @@ from safetensors.numpy import save_file
 
 from msddf_jax import checkpoint, command, detector, experiments, trees
 from msddf_jax.models import backbones
-from msddf_jax.weights import hub, identify, load_initial, published, table
+from msddf_jax.weights import hub, identify, load_initial, meso_names, published, table
 
 # The experiment that a published detector becomes, by its format where that does not start with its name; its model is
 # what the file says.
 CONFIGS = {
-    "meso/deepfakebench": "meso4",
+    **dict.fromkeys(("meso/deepfakebench", *meso_names.ABOUT), "meso4"),
     "xception/deepfakebench": "xception",
+    "spsl/deepfakebench": "spsl.py:port",
+    "ffd/deepfakebench": "ffd.py:port",
+    "capsule/deepfakebench": "capsule.py:port",
+    "f3net/deepfakebench": "f3net.py:port",
+    "srm/deepfakebench": "srm.py:port",
     "efficientnet/deepfakebench": "efficientnetb4",
     "efficientnet/sbi": "sbi",
     "resnet/deepfakebench": "resnet34",
     "clip/deepfakebench": "clip",
     "sjedd/ffsc": "sjedd.py:ffsc",
+    "sia/deepfakebench": "sia.py:port",
+    "recce/deepfakebench": "recce.py:port",
+    "multi_attention/deepfakebench": "multi_attention.py:port",
 }
 
 
@@ -36,8 +45,8 @@ def convert(source, to=None) -> list[str]:
     """Say what a weight file is and, with `to`, write it: a detector as a workdir, a backbone as .safetensors.
 
     Args:
-      source: reference of `hub.parse`. to: a folder that is not there yet, or for a backbone a path ending in
-        .safetensors.
+      source: reference of `hub.parse`, or a short name of `published.DETECTORS`. to: a folder that is not there yet, or
+        for a backbone a path ending in .safetensors.
 
     Returns:
       the lines of the description.
@@ -46,11 +55,12 @@ def convert(source, to=None) -> list[str]:
       FileNotFoundError, ValueError: see `hub.locate`, `identify.identify`, `table.check`; a target of the wrong kind.
       FileExistsError: a target that is there already.
     """
-    reference = hub.parse(source)
+    reference = hub.parse(published.resolve(source))
     path, digest, tensors = load_initial.open_reference(reference)
     if identify.is_own(tensors):
         raise ValueError(f"{path} has this project's own names already: name it in config.init as it is")
-    found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=reference.format)
+    stated = identify.read_configs(path)
+    found = identify.identify(tensors, path, stated=stated, wanted=reference.format, digest=digest)
     lines = describe(path, tensors, found, digest)
     if found.family not in backbones.FAMILIES:
         raise ValueError(
@@ -86,6 +96,10 @@ def describe(path, tensors, found, digest) -> list[str]:
         f"sha-256 {digest}",
         f"options: {options}",
     ]
+    if found.by_digest:
+        lines.append(f"its sha-256 says that it is {found.format}; its names and shapes leave others")
+    if found.format in meso_names.ABOUT:
+        lines.append(f"{found.format} is {meso_names.ABOUT[found.format]}; scores here are always of a fake")
     if found.assumed:
         lines.append(f"assumed, since neither the tensors nor a config beside them tell: {', '.join(found.assumed)}")
     return lines
@@ -128,7 +142,7 @@ def _drawn(config, names):
 def _fitted(path, tensors, entries, expected, skip, read):
     tensors = load_initial.fit_positions(tensors, entries, expected)
     table.check(tensors, entries, expected, path, skip)
-    return table.to_ours(tensors, entries) if read else {}
+    return table.to_ours(tensors, entries, path) if read else {}
 
 
 def detector_config(found) -> ConfigDict:

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from msddf_jax.models import efficientnet, meso, resnet, xception
+from msddf_jax.models import efficientnet, meso, resnet, vgg, xception
+from msddf_jax.weights import meso_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
 
 BACKBONE = "backbone"
@@ -24,6 +25,8 @@ ABSENT = ()
 HALF = {"pixel_mean": (0.5, 0.5, 0.5), "pixel_std": (0.5, 0.5, 0.5)}
 IMAGENET = {"pixel_mean": (0.485, 0.456, 0.406), "pixel_std": (0.229, 0.224, 0.225)}
 ZERO_ONE = {"pixel_mean": (0.0, 0.0, 0.0), "pixel_std": (1.0, 1.0, 1.0)}
+# TensorFlow's EfficientNet-Lite subtracts 127 and divides by 128.
+LITE = {"pixel_mean": (127 / 255,) * 3, "pixel_std": (128 / 255,) * 3}
 
 
 class Source(NamedTuple):
@@ -53,8 +56,8 @@ class Match(NamedTuple):
 def find(shapes) -> list[Match]:
     """Every source that a file's names and shapes fit, as `Match`es in the order of `SOURCES`.
 
-    None fits: an empty list. Two fit for timm's EfficientNets only, whose names and shapes do not tell "timm_tf" from
-    "timm" (they differ in padding and epsilon): the model's name has to.
+    None fits: an empty list. Two fit for timm's EfficientNets, whose names and shapes do not tell "timm_tf" from "timm"
+    (they differ in padding and epsilon), and for Meso's (`meso_names.ABOUT`): the model's name has to.
 
     Args:
       shapes: {their name: shape}. All names may have `PARALLEL` in front.
@@ -148,7 +151,7 @@ def _xception_shapes(variant, prefix="", flat_pointwise=False):
 
 
 def efficientnet_table(variant, prefix="", classifier="_fc", head=None) -> dict[str, Entry]:
-    """Names of efficientnet_pytorch, which SBI and DeepfakeBench use too.
+    """Names of efficientnet_pytorch and its Lite form, which SBI and DeepfakeBench use too.
 
     Args:
       variant: of `models.efficientnet.VARIANTS`. prefix: in front of their names, the classifier's excepted.
@@ -163,7 +166,8 @@ def efficientnet_table(variant, prefix="", classifier="_fc", head=None) -> dict[
             out |= batch_norm(f"{theirs}_bn0", f"{ours}/norm_0")
         out |= _conv(f"{theirs}_depthwise_conv", f"{ours}/depthwise")
         out |= batch_norm(f"{theirs}_bn1", f"{ours}/norm_1")
-        out |= _squeeze(f"{theirs}_se_reduce", f"{theirs}_se_expand", ours)
+        if not efficientnet.VARIANTS[variant].lite:
+            out |= _squeeze(f"{theirs}_se_reduce", f"{theirs}_se_expand", ours)
         out |= _pointwise(f"{theirs}_project_conv", f"{ours}/project")
         out |= batch_norm(f"{theirs}_bn2", f"{ours}/norm_2")
     out |= _pointwise(f"{prefix}_conv_head", f"{BACKBONE}/head")
@@ -172,7 +176,7 @@ def efficientnet_table(variant, prefix="", classifier="_fc", head=None) -> dict[
 
 
 def timm_efficientnet_table(variant, head=None) -> dict[str, Entry]:
-    """Names of timm's efficientnet_b* and tf_efficientnet_b*. head: our name of the classifier, None without."""
+    """Names of timm's (tf_)efficientnet_b* and _lite*. head: our name of the classifier, None without."""
     out = _conv("conv_stem", f"{BACKBONE}/stem") | batch_norm("bn1", f"{BACKBONE}/stem_norm")
     number = 0
     for stage, plans in enumerate(efficientnet.stage_plans(variant)):
@@ -185,7 +189,8 @@ def timm_efficientnet_table(variant, head=None) -> dict[str, Entry]:
             out |= _conv(f"{theirs}conv_dw", f"{ours}/depthwise") | _pointwise(theirs + names[-1], f"{ours}/project")
             out |= batch_norm(f"{theirs}bn{len(names) - 1}", f"{ours}/norm_1")
             out |= batch_norm(f"{theirs}bn{len(names)}", f"{ours}/norm_2")
-            out |= _squeeze(f"{theirs}se.conv_reduce", f"{theirs}se.conv_expand", ours)
+            if not efficientnet.VARIANTS[variant].lite:
+                out |= _squeeze(f"{theirs}se.conv_reduce", f"{theirs}se.conv_expand", ours)
             number += 1
     out |= _pointwise("conv_head", f"{BACKBONE}/head") | batch_norm("bn2", f"{BACKBONE}/head_norm")
     return out | _head("classifier", head)
@@ -199,23 +204,32 @@ def _squeeze(reduce, expand, ours):
     return out
 
 
+def _squeezed(variant):
+    """Shape of the first block's squeezing weights, by which a file of B0 is none of Lite0."""
+    if efficientnet.VARIANTS[variant].lite:
+        return ABSENT
+    stem = efficientnet.end_widths(variant)[0]
+    return (max(1, stem // efficientnet.SQUEEZE), stem, 1, 1)
+
+
 def _efficientnet_shapes(variant, prefix=""):
-    width, stages = efficientnet.VARIANTS[variant].width, efficientnet.stage_plans(variant)
+    (stem, head), stages = efficientnet.end_widths(variant), efficientnet.stage_plans(variant)
     last, blocks = stages[-1][-1].after, sum(map(len, stages))
     return {
-        f"{prefix}_conv_stem.weight": (efficientnet.scale_width(efficientnet.STEM_WIDTH, width), 3, 3, 3),
+        f"{prefix}_conv_stem.weight": (stem, 3, 3, 3),
+        f"{prefix}_blocks.0._se_reduce.weight": _squeezed(variant),
         f"{prefix}_blocks.{blocks - 1}._bn2.weight": (last,),
         f"{prefix}_blocks.{blocks}._bn2.weight": ABSENT,
-        f"{prefix}_conv_head.weight": (efficientnet.scale_width(efficientnet.HEAD_WIDTH, width), last, 1, 1),
+        f"{prefix}_conv_head.weight": (head, last, 1, 1),
     }
 
 
 def _timm_efficientnet_shapes(variant):
-    width, stages = efficientnet.VARIANTS[variant].width, efficientnet.stage_plans(variant)
-    last = stages[-1][-1].after
+    (stem, head), stages = efficientnet.end_widths(variant), efficientnet.stage_plans(variant)
     out = {
-        "conv_stem.weight": (efficientnet.scale_width(efficientnet.STEM_WIDTH, width), 3, 3, 3),
-        "conv_head.weight": (efficientnet.scale_width(efficientnet.HEAD_WIDTH, width), last, 1, 1),
+        "conv_stem.weight": (stem, 3, 3, 3),
+        "blocks.0.0.se.conv_reduce.weight": _squeezed(variant),
+        "conv_head.weight": (head, stages[-1][-1].after, 1, 1),
     }
     for number, stage in enumerate(stages):
         wide = stage[-1].expand * stage[-1].before
@@ -266,36 +280,25 @@ def _resnet_shapes(variant, prefix="", sequential=False):
     return out
 
 
-# Meso
+# VGG
 
 
-def meso_table(variant, prefix="", head=None) -> dict[str, Entry]:
-    """Names of DeepfakeBench's Meso4 and MesoInception4 (their spelling of "Incption").
-
-    Args:
-      variant: of `models.meso.VARIANTS`. prefix: in front of their names. head: our name of `fc2`, None without.
-    """
-    inception, convs = meso.VARIANTS[variant]
-    out = {}
-    for number in range(1, len(inception) + 1):
-        theirs, ours = f"{prefix}Incption{number}_", f"{BACKBONE}/inception_{number}"
-        out |= _pointwise(f"{theirs}conv1", f"{ours}/branch_1")
-        for branch in (2, 3, 4):
-            out |= _pointwise(f"{theirs}conv{branch}_1", f"{ours}/branch_{branch}_reduce")
-            out |= _conv(f"{theirs}conv{branch}_2", f"{ours}/branch_{branch}")
-        out |= batch_norm(f"{theirs}bn", f"{ours}/norm")
-    for number, (_, _, norm, _) in enumerate(convs, 1):
-        out |= _conv(f"{prefix}conv{number}", f"{BACKBONE}/conv_{number}")
-        out |= batch_norm(f"{prefix}bn{norm}", f"{BACKBONE}/norm_{norm}")
-    return out | linear(f"{prefix}fc1", f"params/{BACKBONE}/fc_1") | _head(f"{prefix}fc2", head)
+def vgg_table(variant, prefix="features.") -> dict[str, Entry]:
+    """Names of torchvision's VGG, which numbers convolutions, ReLUs and pools alike. variant: of `vgg.VARIANTS`."""
+    out, place = {}, 0
+    for stage, depth in enumerate(vgg.VARIANTS[variant].depths, 1):
+        for index in range(depth):
+            out |= conv(f"{prefix}{place}", f"params/{BACKBONE}/conv_{stage}_{index}")
+            place += 2
+        place += 1
+    return out
 
 
-def _meso_shapes(variant, prefix=""):
-    inception, convs = meso.VARIANTS[variant]
-    width, kernel, _, _ = convs[0]
-    before = sum(inception[-1]) if inception else 3
-    # The published side, 256: 8 x 8 positions of 16 channels.
-    return {f"{prefix}conv1.weight": (width, before, kernel, kernel), f"{prefix}fc1.weight": (meso.FEATURES, 1024)}
+def vgg_shapes(variant, prefix="features.") -> dict[str, tuple]:
+    """Telling shapes: first and last convolution that are read, and no norm between, as vgg19_bn has it."""
+    widths, places = vgg.VARIANTS[variant].widths, list(vgg_table(variant, prefix))
+    last = (widths[-1], widths[-1], 3, 3)
+    return {f"{prefix}0.weight": (widths[0], 3, 3, 3), f"{prefix}1.weight": ABSENT, places[-2]: last}
 
 
 def _source(family, variants, table, shapes, fields, skip=(), **arguments):
@@ -306,10 +309,18 @@ def _source(family, variants, table, shapes, fields, skip=(), **arguments):
 
 
 _XCEPTION = ("xception", xception.VARIANTS, xception_table, _xception_shapes)
-_EFFICIENTNET = ("efficientnet", efficientnet.VARIANTS, efficientnet_table, _efficientnet_shapes)
-_TIMM_EFFICIENTNET = ("efficientnet", efficientnet.VARIANTS, timm_efficientnet_table, _timm_efficientnet_shapes)
+_LITES = tuple(name for name, variant in efficientnet.VARIANTS.items() if variant.lite)
+_OTHERS = tuple(name for name in efficientnet.VARIANTS if name not in _LITES)
+_EFFICIENTNET = ("efficientnet", _OTHERS, efficientnet_table, _efficientnet_shapes)
+_EFFICIENTNET_LITE = ("efficientnet", _LITES, efficientnet_table, _efficientnet_shapes)
+_TIMM_EFFICIENTNET = ("efficientnet", _OTHERS, timm_efficientnet_table, _timm_efficientnet_shapes)
+_TIMM_LITE = ("efficientnet", _LITES, timm_efficientnet_table, _timm_efficientnet_shapes)
 _RESNET = ("resnet", resnet.VARIANTS, resnet_table, _resnet_shapes)
-_MESO = ("meso", meso.VARIANTS, meso_table, _meso_shapes)
+_VGG = ("vgg", vgg.VARIANTS, vgg_table, vgg_shapes)
+_MESO = ("meso", meso.VARIANTS, meso_names.port_table, meso_names.port_shapes)
+_KERAS_MESO = ("meso", meso.VARIANTS, meso_names.keras_table, meso_names.keras_shapes)
+_TIMM = {"padding": "symmetric", "norm_eps": 1e-5, "norm_momentum": 0.9}
+_TIMM_TF = {"padding": "same", "norm_eps": 1e-3, "norm_momentum": 0.9}
 _CLASSIFIER = (r"(fc|last_linear|_fc|classifier)\.(weight|bias)",)
 # In DeepfakeBench's backbones for detectors that compress the features; the plain ones do not run it.
 _ADJUST = (r"backbone\.adjust_channel\..*",)
@@ -338,17 +349,22 @@ SOURCES = {
         classifier="backbone.last_layer",
         head=HEAD,
     ),
-    "efficientnet/timm": _source(
-        *_TIMM_EFFICIENTNET,
-        dict(IMAGENET, padding="symmetric", norm_eps=1e-5, norm_momentum=0.9),
-        _CLASSIFIER,
-    ),
-    "efficientnet/timm_tf": _source(
-        *_TIMM_EFFICIENTNET, dict(IMAGENET, padding="same", norm_eps=1e-3, norm_momentum=0.9), _CLASSIFIER
-    ),
+    "efficientnet/timm": _source(*_TIMM_EFFICIENTNET, IMAGENET | _TIMM, _CLASSIFIER),
+    "efficientnet/timm_tf": _source(*_TIMM_EFFICIENTNET, IMAGENET | _TIMM_TF, _CLASSIFIER),
+    # EfficientNet-Lite-PyTorch's packages of weights, from TensorFlow's.
+    "efficientnet/lukemelas_lite": _source(*_EFFICIENTNET_LITE, dict(LITE, padding="static"), _CLASSIFIER),
+    # Trained in timm, and there from TensorFlow's, with timm's own pixels for each.
+    "efficientnet/timm_lite": _source(*_TIMM_LITE, IMAGENET | _TIMM, _CLASSIFIER),
+    "efficientnet/timm_tf_lite": _source(*_TIMM_LITE, HALF | _TIMM_TF, _CLASSIFIER),
     "resnet/torchvision": _source(*_RESNET, IMAGENET, _CLASSIFIER),
     "resnet/deepfakebench": _source(
         *_RESNET, HALF, _ADJUST, prefix="backbone.resnet.", sequential=True, classifier="backbone.fc", head=HEAD
     ),
+    # Of torchvision's VGG-19 what comes before the fourth stage.
+    "vgg/torchvision": _source(*_VGG, IMAGENET, (r"(features\.(19|2\d|3\d)|classifier\.\d)\.(weight|bias)",)),
     "meso/deepfakebench": _source(*_MESO, HALF, prefix="backbone.", head=HEAD),
+    meso_names.TORCH: _source(*_MESO, HALF, head=HEAD),
+    meso_names.TORCH_FAKE_FIRST: _source(*_MESO, HALF, head=HEAD, fake_first=True),
+    meso_names.KERAS: _source(*_KERAS_MESO, meso.KERAS | ZERO_ONE, head=HEAD, high="real"),
+    meso_names.KERAS_FFPP: _source(*_KERAS_MESO, meso.KERAS | HALF, head=HEAD, high="fake"),
 }  # fmt: skip

@@ -4,6 +4,7 @@ Whatever the format, `open_tensors` gives {name: Tensor}, so that names, shapes 
 before anything is allocated.
 """
 
+import functools
 import pathlib
 import zipfile
 
@@ -11,7 +12,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import safe_open
 
-from msddf_jax.weights import torch_file
+from msddf_jax.weights import keras_file, scenic_files, sharded_file, torch_file
 from msddf_jax.weights.table import Tensor
 
 _SAFETENSORS_DTYPES = {
@@ -26,34 +27,44 @@ _SAFETENSORS_DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-SUFFIXES = {
-    ".safetensors": "safetensors",
-    ".npz": "npz",
-    ".pt": "torch",
-    ".pth": "torch",
-    ".bin": "torch",
-    ".ckpt": "torch",
-    ".tar": "torch",
-}
+# In front of every name of a model that was saved inside torch's DataParallel; anywhere in a name below a part that
+# torch.compile has wrapped.
+PARALLEL, COMPILED = "module.", "_orig_mod."
 
 
 def open_tensors(path) -> dict[str, Tensor]:
     """{name: Tensor} of a weight file.
 
     Args:
-      path: .safetensors, .npz, or a PyTorch file (.pt, .pth, .bin, .ckpt, .tar).
+      path: .safetensors or the index of several (`sharded_file`), .npz, a PyTorch file (.pt, .pth, .pkl, .bin, .ckpt,
+        .tar), Keras' .h5 or .hdf5 (`keras_file`), or a state of Flax or Orbax (`scenic_files`: .msgpack,
+        checkpoint_<step>, a folder). What torch's wrappers put into names (`PARALLEL`, `COMPILED`) is left out.
 
     Raises:
-      FileNotFoundError: no such file. ValueError: a suffix that is none of these, a file that is not what its
-        suffix says, or one that would have to run code to be read.
+      FileNotFoundError: no such file, or a missing shard. ValueError: a suffix that is none of these, a file that is
+        not what its suffix says, one that would have to run code to be read, or two names that differ by a wrapper.
     """
     path = pathlib.Path(path)
+    if scenic_files.is_state(path):
+        return scenic_files.open_state(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weight file at {path}")
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: weight files are {', '.join(sorted(SUFFIXES))}, got {path.suffix!r}")
-    opener = {"safetensors": _open_safetensors, "npz": _open_npz, "torch": torch_file.open_torch}
-    return opener[SUFFIXES[path.suffix]](path)
+    if path.suffix not in OPENERS:
+        raise ValueError(f"{path}: weight files are {', '.join(sorted(OPENERS))}, got {path.suffix!r}")
+    return _without_wrappers(OPENERS[path.suffix](path), path)
+
+
+def _without_wrappers(tensors, path):
+    """The tensors under the names of the model that torch.compile or DataParallel wrapped, in either order."""
+    bare = {name: name.replace(COMPILED, "") for name in tensors}
+    while bare and all(name.startswith(PARALLEL) for name in bare.values()):
+        bare = {name: short.removeprefix(PARALLEL) for name, short in bare.items()}
+    first = {}
+    for name, short in bare.items():
+        if short in first:
+            raise ValueError(f"{path} holds {first[short]} and {name}, which are one tensor without torch's wrappers")
+        first[short] = name
+    return {short: tensors[name] for name, short in bare.items()}
 
 
 def _open_safetensors(path):
@@ -107,3 +118,13 @@ def _npy_header(file):
 def _read_npz(path, name):
     with np.load(path, allow_pickle=False) as arrays:
         return arrays[name]
+
+
+OPENERS = {
+    ".safetensors": _open_safetensors,
+    ".json": functools.partial(sharded_file.open_sharded, open_file=_open_safetensors),
+    ".npz": _open_npz,
+    **dict.fromkeys((".pt", ".pth", ".pkl", ".bin", ".ckpt", ".tar"), torch_file.open_torch),
+    **dict.fromkeys((".h5", ".hdf5"), keras_file.open_keras),
+    ".msgpack": scenic_files.open_flax,
+}

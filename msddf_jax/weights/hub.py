@@ -21,12 +21,14 @@ from huggingface_hub.errors import (
 )
 
 from msddf_jax import paths
+from msddf_jax.weights import scenic_files, sharded_file
 
 # In place of a file: start from random weights.
 RANDOM = "random"
 # The names under which repositories and folders keep a model, in the order of preference: data formats first.
 FILE_NAMES = (
     "model.safetensors",
+    f"model{sharded_file.INDEX}",
     "open_clip_model.safetensors",
     "backbone.safetensors",
     "open_clip_pytorch_model.bin",
@@ -34,6 +36,8 @@ FILE_NAMES = (
 )
 # Where a workdir of training keeps the weights that validation chose (`checkpoint.save_best`).
 WORKDIR_FILE = "best/weights.safetensors"
+# What `msddf_jax.export --delta` writes.
+DELTA_FILE = "delta.safetensors"
 # Where published files lie that were fetched, unless $MSDDF_WEIGHTS names a folder.
 CACHE = "~/.cache/msddf_jax/weights"
 _HUB = re.compile(r"(?:hf://|hf-hub:)([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w./-]+))?")
@@ -120,9 +124,9 @@ def locate(reference) -> pathlib.Path:
     """The local file of a reference, fetched where it has to be; its digest is not looked at (`verify`).
 
     A path may start with "~". One that does not exist is looked for below `$MSDDF_WEIGHTS` as well, and so is
-    owner/name of a repository. A folder is looked in for `FILE_NAMES`, a workdir of training for its chosen weights.
-    The file of an address is looked for in `$MSDDF_WEIGHTS`, in weights/ and in `CACHE`, and fetched into the first or,
-    where that is not set, the last.
+    owner/name of a repository. A folder is looked in for `FILE_NAMES`, a workdir of training for its chosen weights;
+    one that Orbax wrote stands for itself. The file of an address is looked for in `$MSDDF_WEIGHTS`, in weights/ and in
+    `CACHE`, and fetched into the first or, where that is not set, the last.
 
     Args:
       reference: text of `parse`, or a `Reference`.
@@ -143,11 +147,13 @@ def locate(reference) -> pathlib.Path:
     tried = [pathlib.Path(paths.expand(source))]
     if own := _own_folder():
         tried.append(own / source.removeprefix("weights/"))
-    names = (*FILE_NAMES, WORKDIR_FILE)
+    names = (*FILE_NAMES, WORKDIR_FILE, DELTA_FILE)
     for candidate in tried:
         found = _in_folder(candidate, names) if candidate.is_dir() else candidate
         if found is not None and found.is_file():
             return found
+        if candidate.is_dir() and scenic_files.is_state(candidate):
+            return candidate
     raise FileNotFoundError(
         f"no weights at {source} (looked for {', '.join(map(str, tried))}; in a folder for {', '.join(names)}). "
         "Name a file, a folder or hf://owner/name, set $MSDDF_WEIGHTS to a folder that holds it, or start from random "
@@ -156,8 +162,15 @@ def locate(reference) -> pathlib.Path:
 
 
 def verify(path, reference) -> str:
-    """SHA-256 of a file. Raises ValueError where it is not the one that a `Reference` asks for, with both."""
-    digest = sha256(path)
+    """SHA-256 of a file, of an index with its shards (`sharded_file.digest`), or of the files in Orbax's folder.
+
+    Raises:
+      ValueError: it is not the one that a `Reference` asks for, with both. FileNotFoundError: names missing shards.
+    """
+    if path.is_dir():
+        digest = _folder_digest(path)
+    else:
+        digest = sharded_file.digest(path, sha256) if sharded_file.is_index(path) else sha256(path)
     if not digest.startswith(reference.sha256):
         raise ValueError(
             f"{path} has sha-256 {digest}; {reference.source} is to have {reference.sha256}: another or a damaged file"
@@ -171,6 +184,14 @@ def sha256(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _folder_digest(folder):
+    """SHA-256 over names and digests of the files below a folder, in the order of their names."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        total.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
 def _from_hub(source):
     repository, revision, file = _HUB.fullmatch(source).groups()
     names = (file,) if file else FILE_NAMES
@@ -180,7 +201,7 @@ def _from_hub(source):
             return found
     for name in names:
         try:
-            return pathlib.Path(hf_hub_download(repository, name, revision=revision))
+            path = pathlib.Path(hf_hub_download(repository, name, revision=revision))
         except LocalEntryNotFoundError:
             # Without a network: the next name may be in the cache. It is a subclass of EntryNotFoundError.
             continue
@@ -190,7 +211,20 @@ def _from_hub(source):
             continue
         except (OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
             raise FileNotFoundError(_offline(repository, revision, names, error)) from error
+        if sharded_file.is_index(path):
+            _fetch_shards(path, repository, revision, pathlib.PurePosixPath(name).parent)
+        return path
     raise FileNotFoundError(_offline(repository, revision, names, "none of them is there or in the cache"))
+
+
+def _fetch_shards(index, repository, revision, folder):
+    """Put the shards of an index of the hub beside it. folder: of the index in its repository."""
+    for shard in sorted(set(sharded_file.read_index(index).values())):
+        name = str(folder / shard)
+        try:
+            hf_hub_download(repository, name, revision=revision)
+        except (EntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+            raise FileNotFoundError(_offline(repository, revision, (name,), error)) from error
 
 
 def _offline(repository, revision, names, error):

@@ -9,11 +9,14 @@ from typing import NamedTuple
 from msddf_jax.weights import (
     clip_names,
     cnn_names,
+    dfb_names,
     dinov3_names,
     effort_names,
     gend_names,
     ir_names,
+    meso_names,
     pe_names,
+    scenic_names,
     sjedd_names,
     sladd_names,
 )
@@ -35,7 +38,7 @@ class Found(NamedTuple):
     embeddings are for, None where any will do. table, skip: of `weights.table`. detector: the detector whose head is in
     the file ("baseline", "effort", "sjedd", "sladd"), None for a backbone alone. normalize: of the baseline's head.
     assumed: the options that neither the tensors nor a config beside them tell. towers: of a CLIP with its text tower,
-    the table of `clip_text.ClipModel`.
+    the table of `clip_text.ClipModel`. by_digest: that names and shapes leave other formats, and the file is known.
     """
 
     format: str
@@ -49,22 +52,29 @@ class Found(NamedTuple):
     normalize: bool = False
     assumed: tuple = ()
     towers: Mapping | None = None
+    by_digest: bool = False
 
 
-def identify(tensors, where, *, stated=None, wanted=None) -> Found:
+def identify(tensors, where, *, stated=None, wanted=None, digest="") -> Found:
     """What a file is.
 
     Args:
       tensors: {their name: Tensor}. where: the file, for the message.
       stated: what the JSON files beside it say (`read_configs`), or None.
       wanted: its format, where names and shapes leave more than one; None to find it.
+      digest: its SHA-256, by which published files are known that names and shapes leave open.
 
     Returns:
       Found.
 
     Raises:
-      ValueError: no format fits, or several do; with those that are known.
+      ValueError: no format fits, or several do; with those that are known. A wanted one that a published file has not.
     """
+    known = meso_names.known_format(digest)
+    if known and wanted not in (None, known):
+        raise ValueError(
+            f"{where} is published as {known} (by its sha-256), which computes something else than {wanted}"
+        )
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted in sjedd_names.FORMATS:
         fields = sjedd_names.find(shapes, wanted)
@@ -73,6 +83,8 @@ def identify(tensors, where, *, stated=None, wanted=None) -> Found:
         found = [candidate for candidate in _candidates(shapes, stated) if wanted in (None, candidate.format)]
     if len(found) == 1:
         return found[0]
+    if known and len(found) > 1:
+        return next(f for f in found if f.format == known)._replace(by_digest=True, assumed=())
     names = sorted(shapes)
     if not found:
         asked = f" as {wanted}" if wanted else ""
@@ -80,9 +92,10 @@ def identify(tensors, where, *, stated=None, wanted=None) -> Found:
             f"{where} is not recognised{asked}: {len(names)} tensors, {', '.join(names[:4])}, ... Known formats: "
             f"{', '.join(known_formats())}"
         )
+    choices = [f.format + (f" ({meso_names.ABOUT[f.format]})" if f.format in meso_names.ABOUT else "") for f in found]
     raise ValueError(
-        f"{where} may be {' or '.join(f.format for f in found)}, which have the same names and shapes and differ in "
-        "what they compute. Say which in the reference: #format=..."
+        f"{where} may be {' or '.join(choices)}, which have the same names and shapes and differ in what they compute. "
+        "Say which in the reference: #format=..."
     )
 
 
@@ -97,15 +110,18 @@ def known_formats() -> list[str]:
         ir_names.FORMAT,
         *gend_names.FORMATS,
         *effort_names.FORMATS,
+        *scenic_names.FORMATS,
         DEEPFAKEBENCH_CLIP,
         *sjedd_names.FORMATS,
         *sladd_names.FORMATS,
+        *dfb_names.FORMATS,
     ]
 
 
 def _candidates(shapes, stated):
     """Every `Found` that fits; the most specific alone where one contains another."""
-    for special in (gend_names.find, effort_names.find, sladd_names.find, _deepfakebench_clip):
+    modules = (gend_names, effort_names, sladd_names, scenic_names, dfb_names)
+    for special in (*(module.find for module in modules), _deepfakebench_clip):
         found = special(shapes)
         if found:
             return [Found(**found)]

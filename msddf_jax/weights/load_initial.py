@@ -97,7 +97,7 @@ def load_whole(reference, shapes, where) -> tuple[dict[str, np.ndarray], dict]:
     if identify.is_own(tensors):
         entries, kind, skip = identify.own_table(tensors), "msddf_jax", ()
     else:
-        found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=parsed.format)
+        found = _identify(tensors, path, parsed, digest)
         whole = any(_tree_of(name) != "backbone" for name in shapes)
         entries, skip = (found.table, found.skip) if whole else identify.backbone_only(found)
         kind = found.format
@@ -115,7 +115,7 @@ def _load_tree(reference, tree, settings, belongs, adapt):
             # As this detector keeps them already.
             adapt = None
     else:
-        found = identify.identify(tensors, path, stated=identify.read_configs(path), wanted=reference.format)
+        found = _identify(tensors, path, reference, digest)
         if settings:
             family, variant, _, options, flag = settings
             check_settings(found, family, variant, options, flag, reference.source)
@@ -147,8 +147,13 @@ def open_reference(reference) -> tuple[pathlib.Path, str, dict[str, table.Tensor
     return path, digest, {name: tensor for name, tensor in tensors.items() if not unwanted(name)}
 
 
+def _identify(tensors, path, reference, digest):
+    stated = identify.read_configs(path)
+    return identify.identify(tensors, path, stated=stated, wanted=reference.format, digest=digest)
+
+
 def _read(tensors, entries, reference, where, path, digest, kind):
-    out = table.to_ours(tensors, entries)
+    out = table.to_ours(tensors, entries, path)
     count = sum(value.size for name, value in out.items() if name.startswith("params/"))
     tqdm.write(f"{where}: {count:,} parameters from {path} ({kind}), sha-256 {digest}")
     return out, {"file": reference.source, "sha256": digest, "format": kind, "parameters": count}

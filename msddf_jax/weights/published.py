@@ -1,10 +1,14 @@
-"""Published files that the plain experiments start from, and fetching them before a run."""
+"""Published files that the plain experiments start from, fetching them before a run, and detectors by a short name."""
 
+import pathlib
 from typing import NamedTuple
 
-from msddf_jax.weights import hub, identify, load_initial
+from msddf_jax.weights import hub, identify, load_initial, meso_names
 
 _EFFICIENTNET = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0"
+_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"
+# The commit at which all four files have got their names.
+_MESONET = "https://raw.githubusercontent.com/DariusAf/MesoNet/f3aa786e8f87e0894dcf36f6dba2f77a25293566/weights"
 
 
 class Published(NamedTuple):
@@ -50,7 +54,12 @@ PUBLISHED = {
         "http://data.lip6.fr/cadene/pretrainedmodels/xception-b5690688.pth#sha256=b5690688&format=xception/cadene",
         "Xception, Keras' ImageNet weights ported to PyTorch (pretrained-models.pytorch)",
         "BSD-3-Clause",
-        ("configs/detectors/xception.py", "configs/detectors/sladd.py"),
+        (
+            "configs/detectors/xception.py",
+            "configs/detectors/sladd.py",
+            "configs/detectors/ffd.py",
+            "configs/detectors/rfm.py",
+        ),
     ),
     "efficientnet-b4": Published(
         f"{_EFFICIENTNET}/efficientnet-b4-6ed6700e.pth#sha256=6ed6700e&format=efficientnet/lukemelas",
@@ -64,6 +73,18 @@ PUBLISHED = {
         "Apache-2.0",
         ("configs/detectors/sbi.py", "configs/detectors/fpg.py"),
     ),
+    "efficientnet-lite0": Published(
+        f"{_TIMM}/tf_efficientnet_lite0-0aa007d2.pth#sha256=0aa007d2&format=efficientnet/timm_tf_lite",
+        "EfficientNet-Lite0, TensorFlow's ImageNet weights ported to PyTorch (timm's tf_efficientnet_lite0)",
+        "Apache-2.0",
+        ("configs/detectors/efficientnet_lite0.py",),
+    ),
+    "vgg19": Published(
+        "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth#sha256=dcbb9e9d&format=vgg/torchvision",
+        "VGG-19, torchvision's ImageNet weights",
+        "BSD-3-Clause",
+        ("configs/detectors/capsule.py",),
+    ),
     "resnet34": Published(
         "https://download.pytorch.org/models/resnet34-b627a593.pth#sha256=b627a593&format=resnet/torchvision",
         "ResNet-34, torchvision's ImageNet weights",
@@ -71,6 +92,31 @@ PUBLISHED = {
         ("configs/detectors/resnet34.py",),
     ),
 }
+
+
+def _mesonet(file):
+    digest, kind = meso_names.FILES[file]
+    return f"{_MESONET}/{file}#sha256={digest}&format={kind}"
+
+
+# Short name of a whole detector -> its reference. MesoNet's own files (Apache-2.0).
+DETECTORS = {
+    "mesonet/meso4_df": _mesonet("Meso4_DF.h5"),
+    "mesonet/meso4_f2f": _mesonet("Meso4_F2F.h5"),
+    "mesonet/mesoinception_df": _mesonet("MesoInception_DF.h5"),
+    "mesonet/mesoinception_f2f": _mesonet("MesoInception_F2F.h5"),
+}
+
+
+def resolve(text) -> str:
+    """The reference of a short name in `DETECTORS`; any other text as it is.
+
+    Raises:
+      ValueError: a short name that is a path here as well.
+    """
+    if text in DETECTORS and pathlib.Path(text).exists():
+        raise ValueError(f"{text} is a path here and the short name of {DETECTORS[text]}: write ./{text} for the path")
+    return DETECTORS.get(text, text)
 
 
 def fetch(names) -> list[str]:
@@ -98,7 +144,8 @@ def fetch(names) -> list[str]:
         except FileNotFoundError as error:
             missing.append(f"{name}: {error}")
             continue
-        identify.identify(tensors, path, stated=identify.read_configs(path), wanted=reference.format)
+        stated = identify.read_configs(path)
+        identify.identify(tensors, path, stated=stated, wanted=reference.format, digest=digest)
         lines += [f"{name}: {path}", f"  sha-256 {digest}", f"  {published.what}; {published.licence}"]
         lines.append(f"  for {', '.join(published.configs)}")
     if missing:

@@ -39,6 +39,8 @@ KINDS = {
     "same": (lambda a: a, lambda a: a),
     "linear": (lambda a: a.T, lambda a: a.T),
     "conv": (lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)),
+    # Along one axis: [out, in, size] there and [size, in, out] here.
+    "conv_1d": (lambda a: a.transpose(2, 1, 0), lambda a: a.transpose(2, 1, 0)),
     # A linear layer that is a convolution of one pixel in one of the two.
     "conv_to_linear": (lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]),
     # Query, key and value in one matrix [3 d, d], or one bias [3 d].
@@ -55,6 +57,18 @@ KINDS = {
     # or [heads, d / heads, out]. `Entry.shape` takes them apart again.
     "heads_last": (lambda a: a.reshape(*a.shape[:-2], -1), lambda a: a),
     "heads_first": (lambda a: a.reshape(-1, a.shape[-1]), lambda a: a),
+    # A linear layer whose outputs, (fake, real) there, are (real, fake) here; its bias.
+    "linear_reversed": (lambda a: a.T[:, ::-1], lambda a: a[:, ::-1].T),
+    "reversed": (lambda a: a[::-1], lambda a: a[::-1]),
+    # A layer [..., 1] under a sigmoid that becomes one of two logits, beside a 0: their softmax is the sigmoid.
+    "first_logit": (
+        lambda a: np.concatenate([a, np.zeros_like(a)], axis=-1),
+        lambda a: a[..., :1] - a[..., 1:],
+    ),
+    "second_logit": (
+        lambda a: np.concatenate([np.zeros_like(a), a], axis=-1),
+        lambda a: a[..., 1:] - a[..., :1],
+    ),
     # One-element parameters that are vectors there and scalars here.
     "scalar": (lambda a: a.reshape(()), lambda a: a.reshape(1)),
 }
@@ -147,16 +161,29 @@ def check(tensors, table, expected, where, skip=()) -> None:
         raise ValueError(f"{where} does not fit the model: " + "; ".join(problems[:8]) + more)
 
 
-def to_ours(tensors, table) -> dict[str, np.ndarray]:
-    """{our flat name: float32 array} of what `check` let through."""
-    out = {}
+def to_ours(tensors, table, where="the file") -> dict[str, np.ndarray]:
+    """{our flat name: float32 array} of what `check` let through.
+
+    Args:
+      where: the file, for the message.
+
+    Raises:
+      ValueError: names the tensors with a NaN or an Inf in float32; every score would be one.
+    """
+    out, bad = {}, []
     for name, entry in table.items():
-        value = np.asarray(tensors[name].read(), np.float32)
+        with np.errstate(over="ignore"):  # told below, by name
+            value = np.asarray(tensors[name].read(), np.float32)
+        if count := value.size - np.count_nonzero(np.isfinite(value)):
+            bad.append(f"{name} ({count} of {value.size})")
         value = value.reshape(value.shape[entry.lead :])
         value = KINDS[entry.kind][0](value)
         for our_name, part in zip(_names(entry), value if isinstance(entry.ours, tuple) else [value], strict=True):
             # ascontiguousarray makes a scalar a vector of one.
             out[our_name] = np.ascontiguousarray(part).reshape(part.shape)
+    if bad:
+        more = f" (+{len(bad) - 8} more)" if len(bad) > 8 else ""
+        raise ValueError(f"{where} holds numbers that are NaN or Inf in float32: {', '.join(bad[:8])}{more}")
     return out
 
 
