@@ -118,35 +118,17 @@ def evaluate_workdir(
         eval_sets, asked = asked_sets.open_asked(workdir, config, sets, data_dir, allow_leakage)
     elif eval_sets is None:
         eval_sets = {name: source.open_configured(config, s, data_dir) for name, s in config.evals.items()}
-    mesh = sharding.make_mesh(config.mesh.to_dict())
-    results, ends = {}, {}
-    calibration = in_range = None
+    calibration = None
     if chosen is not None and chosen not in eval_sets:
         calibration, why_none = verdict.calibration_of(
             workdir, step=model.step, weights=model.origin, aggregate=aggregate
         )
         why_none = f"{chosen} was not evaluated, and {why_none}"
-    with jax.set_mesh(mesh):
-        weights = jax.device_put(model.params, sharding.replicated(mesh))
-        for name in sorted(eval_sets, key=lambda name: name != chosen):
-            sums, found = localization.init_sums(), features.init_features(len(eval_sets[name]))
-            scores = score_set(
-                config, model.predict_fn, weights, name, eval_sets[name], mesh, any_size=name in asked["sets"],
-                on_maps=functools.partial(localization.add_batch, sums),
-                on_features=functools.partial(features.add_batch, found) if name == chosen else None,
-            )  # fmt: skip
-            if jax.process_index() == 0:
-                detection.write_scores(workdir / "scores" / f"{name}.csv", scores)
-            if name == chosen:
-                calibration = _calibrate(workdir, model, scores, aggregate)
-                why_none = f"{chosen} has one class only"
-                in_range = _fit_range(workdir, model, found)
-                if forgeries.can_forge(config):
-                    results |= forgeries.forgery_metrics(config, weights, name, eval_sets[name])
-            settings = {"aggregate": aggregate, "calibration": calibration}
-            results |= detection.set_metrics(name, scores, dfb_compat=dfb_compat, **settings)
-            results |= localization.localization_metrics(name, localization.gather_sums(sums))
-            ends |= detection.set_intervals(name, scores, resamples=resamples, **settings)
+    elif chosen is not None:
+        why_none = f"{chosen} has one class only"
+    settings = {"aggregate": aggregate, "dfb_compat": dfb_compat, "resamples": resamples}
+    scored = _score_all(workdir, model, eval_sets, chosen, calibration, settings, any_size=asked["sets"])
+    results, ends, calibration, in_range = scored
     results["_intervals"] = ends
     results["_about"] = {
         **_about_model(model),
@@ -160,10 +142,37 @@ def evaluate_workdir(
     }
     results = asked_sets.join_results(kept, compare.none_for_nan(results))
     if jax.process_index() == 0:
-        settings = {"aggregate": aggregate, "calibration": calibration, "resamples": resamples}
-        results |= compare.none_for_nan(_lead(workdir, results, chosen, settings))
+        ways = {"aggregate": aggregate, "calibration": calibration, "resamples": resamples}
+        results |= compare.none_for_nan(_lead(workdir, results, chosen, ways))
         _report(workdir, results)
     return results
+
+
+def _score_all(workdir, model, eval_sets, chosen, calibration, settings, any_size):
+    """(figures, intervals, calibration, range) of every set, the one that fits the last two first; writes scores."""
+    config, results, ends, in_range = model.config, {}, {}, None
+    aggregate, mesh = settings["aggregate"], sharding.make_mesh(model.config.mesh.to_dict())
+    with jax.set_mesh(mesh):
+        weights = jax.device_put(model.params, sharding.replicated(mesh))
+        for name in sorted(eval_sets, key=lambda name: name != chosen):
+            sums, found = localization.init_sums(), features.init_features(len(eval_sets[name]))
+            scores = score_set(
+                config, model.predict_fn, weights, name, eval_sets[name], mesh, any_size=name in any_size,
+                on_maps=functools.partial(localization.add_batch, sums),
+                on_features=functools.partial(features.add_batch, found) if name == chosen else None,
+            )  # fmt: skip
+            if jax.process_index() == 0:
+                detection.write_scores(workdir / "scores" / f"{name}.csv", scores)
+            if name == chosen:
+                calibration = _calibrate(workdir, model, scores, aggregate)
+                in_range = _fit_range(workdir, model, found)
+                if forgeries.can_forge(config):
+                    results |= forgeries.forgery_metrics(config, weights, name, eval_sets[name])
+            ways = {"aggregate": aggregate, "calibration": calibration}
+            results |= detection.set_metrics(name, scores, dfb_compat=settings["dfb_compat"], **ways)
+            results |= localization.localization_metrics(name, localization.gather_sums(sums))
+            ends |= detection.set_intervals(name, scores, resamples=settings["resamples"], **ways)
+    return results, ends, calibration, in_range
 
 
 def _lead(workdir, results, chosen, settings):
