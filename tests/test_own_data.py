@@ -50,7 +50,8 @@ def _commands(title):
 
 @pytest.mark.long  # nine commands, of which one trains: minutes
 def test_from_a_folder_to_a_verdict_by_the_page_s_commands(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    # One device, as a user has, and not the eight of the tests.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     for words in _commands("Try it on drawn faces"):
         assert words[0] == "python"
         done = subprocess.run(
