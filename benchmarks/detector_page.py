@@ -21,10 +21,18 @@ PAGE, COSTS = ROOT / "docs/reference/detectors.md", ROOT / "docs/reference/detec
 
 
 def measure() -> dict[str, dict]:
-    """{row: parameters, those that are trained, GFLOP of an image} of every experiment at full size."""
+    """{row: parameters, those that are trained, GFLOP of an image} of every experiment at full size.
+
+    A row that needs a file of the user's which is not there (a vocabulary) is {}, and told.
+    """
     found = {}
     for name, spec in zoo.row_specs().items():
-        size = zoo.measure_size(experiments.load(spec))
+        try:
+            size = zoo.measure_size(experiments.load(spec))
+        except FileNotFoundError as error:
+            found[name] = {}
+            print(f"{name}: not measured ({error})", flush=True)
+            continue
         found[name] = {"parameters": size["parameters"], "trained": size["trained"], "gflop": round(size["gflop"], 2)}
         print(name, found[name], flush=True)
     return found
@@ -47,7 +55,7 @@ def make_page(costs) -> str:
     rows = {name: (spec, experiments.load(spec).detector) for name, spec in zoo.row_specs().items()}
     for name, (_, detector) in rows.items():
         cost = costs[name]
-        numbers = f"{cost['parameters']:,} | {cost['trained']:,} | {cost['gflop']:.4g}"
+        numbers = f"{cost['parameters']:,} | {cost['trained']:,} | {cost['gflop']:.4g}" if cost else "- | - | -"
         lines.append(f"| [{name}](#{name}) | [{detector}](#module-{detector}) | {numbers} |")
     lines += ["", "## Experiments"]
     for name, (spec, detector) in rows.items():

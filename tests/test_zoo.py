@@ -22,6 +22,9 @@ NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__",
 # EfficientNet and ResNet: timm's and torchvision's counts with 1000 classes (22,855,952; 19,341,616; 21,797,672) less
 # 1000 (d + 1); Meso: DeepfakeBench's layers by hand; CLIP: OpenAI's towers (85,799,424; 303,179,776).
 PARAMETERS = {
+    # VGG-19's first eight convolutions (test_vgg). A capsule: 147,520 + 9232 (convolutions), 128 + 32 (norms), 88 + 25
+    # (along the maps), 16 + 2. Routing 2 x 10 x 4 x 8. The paper's own figure.
+    "capsule": 2_325_568 + 10 * (147_520 + 9232 + 128 + 32 + 88 + 25 + 16 + 2) + 640,
     "clip": 85_799_424 + 2 * 769,
     # CLIP and the head. Freq-Adapter: FFT branch 80,945 (convolutions 304 + 4640 + 18496 + 55392, cutoff 1, profile
     # 2112), wavelets 89,472 (2624 + 23680 + 63168), 224 -> 96 21,600, norm 192, depthwise 3 x 3 960, injection
@@ -33,22 +36,67 @@ PARAMETERS = {
     + (880 + 4640 + 9248 + 33)
     + (1 + 2048 + 1024 * 1025 + 1281 * 1024)
     + (262_400 + 512 + 720 * 256),
+    "core": 22_855_952 - 1000 * 2049 + 2 * 2049,
+    "efficientnet_lite0": 4_652_008 - 1000 * 1281 + 2 * 1281,
     "efficientnetb4": 19_341_616 - 1000 * 1793 + 2 * 1793,
     # Each of the 4 x 24 projections of 1024 x 1024 is kept whole beside a u, s and v of rank 1.
     "effort": 303_179_776 + 4 * 24 * (1024 + 1 + 1024) + 2 * 1025,
+    # Xception; map 3 x 3 on 728 channels and 728 -> 1, no bias.
+    "ffd": 22_855_952 - 1000 * 2049 + 2 * 2049 + (9 + 1) * 728,
     # EfficientNet-B4 and two more heads, each of one hidden layer of 64.
     "fpg": 19_341_616 - 1000 * 1793 + 2 * 1793 + 2 * (64 * 1793 + 65),
+    # Two Xceptions whose first layers have 6 and 3 channels more; bands of 256 x 256 and of 10 x 10; after a block of c
+    # channels four layers c -> c, two norms and two gains; a classifier on both features.
+    "f3net": 2 * (22_855_952 - 1000 * 2049)
+    + (6 + 3) * 9 * 32
+    + (3 * 256**2 + 6 * 10**2)
+    + sum(4 * c * (c + 1) + 4 * c + 2 for c in (728, 1024))
+    + 2 * 4097,
     "gend": 303_179_776 + 2 * 1025,
     # 216 + 1600 + 3200 + 6400 (convolutions) + 16 + 32 (two norms, each used twice) + 16400 + 34.
+    "linear_probe": 303_179_776 + 2 * 1025,
     "meso4": 27_898,
     # Blocks of 379 and 480, convolutions 4800 + 6400, one norm 32, 16400 + 34.
     "mesoinception": 28_525,
     "resnet34": 21_797_672 - 1000 * 513 + 2 * 513,
+    # Plain Xception.
+    "rfm": 22_855_952 - 1000 * 2049 + 2 * 2049,
     "sbi": 19_341_616 - 1000 * 1793 + 2 * 1793,
+    # EfficientNet-B4 and its plain head; attention on 160 channels; texture on 32: convolutions 1, 3, 3, 3 and 1 with
+    # bias, norms of two; two layers of 256 behind 4 x 128, one behind 1792, one behind both, the head.
+    "multi_attention": 19_341_616
+    - 1000 * 1793
+    + 2 * 1793
+    + (160 * 160 * 9 + 160 + 2 * 160 + 160 * 4 + 2 * 4)
+    + (32 * 33 + 32 * (9 * (32 + 64 + 96) + 3) + 128 * 129 + 2 * (32 + 64 + 96 + 128 + 128))
+    + (513 * 256 + 257 * 256 + 1793 * 256 + 513 * 256 + 2 * 257),
+    # Xception; decoder: three separable convolutions with a norm of two, between them blocks of three, an image; graph:
+    # three embeddings of two layers each, two weights, two gates, the way back; attention.
+    "recce": 22_855_952
+    - 1000 * 2049
+    + 2 * 2049
+    + (728 * (9 + 256) + 256 * (9 + 128) + 128 * (9 + 64) + 2 * (256 + 128 + 64) + 64 * 3)
+    + (3 * (256 * (9 + 256 + 2) + 128 * (9 + 128 + 2)))
+    + (256 * (728 + 256 + 256 + 256 + 128 + 256) + 2 * 512 + 2 * 728 * 256 + (768 + 728) * 728)
+    + (27 * 3 + 3 + 728 * 728 + 2 * 728),
+    # EfficientNet-B4; links 32 to 56, 32 to 160 and 56 to 160 channels, each with a bias and a norm of two.
+    "sia": 19_341_616 - 1000 * 1793 + 2 * 1793 + 35 * 56 + 35 * 160 + 59 * 160,
     # CLIP ViT-B/32, both towers and projections (test_clip_text), without its temperature.
     "sjedd": 151_277_313 - 1,
     # Xception; label, type and magnitude 2 + 5 + 1 outputs of 2048, map 3 x 3 and 1 x 1 on 728 channels without bias.
     "sladd": 22_855_952 - 1000 * 2049 + (2 + 5 + 1) * 2049 + (9 + 1) * 728,
+    # Two Xceptions, two directions. Residuals 96 -> 32 and 192 -> 64 with norms; where to look: 864 + 18432, norms 64 +
+    # 128, 7 x 7 x 2, and a norm of 64; twice keys of 91, their common layer, 256 places in both directions, values,
+    # gains; fusion 4096 -> 2048 and norm, 2048 -> 128 -> 2048.
+    "srm": 2 * (22_855_952 - 1000 * 2049)
+    + 2 * 2048
+    + (96 * 32 + 64 + 192 * 64 + 128)
+    + (864 + 18432 + 64 + 128 + 98 + 128)
+    + 2 * (2 * 91 * 729 + 91 * 92 + 2 * 256 * 257 + 2 * 728 * 729 + 2)
+    + (4096 * 2048 + 2 * 2048 + 2 * 2048 * 128),
+    # Xception without its eight middle blocks, each of three separable convolutions of 728 (9 and 728 inputs) and
+    # norms, and with a first kernel of four channels.
+    "spsl": 22_855_952 - 1000 * 2049 + 2 * 2049 - 8 * 3 * (9 * 728 + 728 * 728 + 2 * 728) + 9 * 32,
     "xception": 22_855_952 - 1000 * 2049 + 2 * 2049,
 }
 
@@ -87,6 +135,8 @@ def _small(name, data_dir):
     config.augment = {"image_size": 64, **STILL} if "perturb" not in config.loss_args else {"image_size": 64}
     if "perturb" in config.loss_args:
         config.loss_args.perturb.prob = 0.0
+    if "views" in config.loss_args:
+        config.loss_args.views = {"erase": 0.0, "crop": 0.0}
     config.synth.flip = 0.0
     config.optim.warmup_steps, config.steps = 0, 20
     return config.lock()

@@ -64,15 +64,19 @@ def stages(variant) -> dict[str, tuple[int, int]]:
 
 
 class SeparableConv(nn.Module):
-    """3x3 depthwise convolution, then a linear map of the channels: [B, H, W, C] -> [B, H, W, features]."""
+    """3x3 depthwise convolution, then a linear map of the channels: [B, H, W, C] -> [B, H, W, features].
+
+    kernel_init: of the linear map; the default counts its outputs, so that few of them would start large.
+    """
 
     features: int
     dtype: Any
+    kernel_init: Any = conv.HE_NORMAL
 
     @nn.compact
     def __call__(self, x) -> jax.Array:
         x = conv.Depthwise(3, dtype=self.dtype, name="depthwise")(x)
-        return Linear(self.features, self.dtype, conv.HE_NORMAL, use_bias=False, name="pointwise")(x)
+        return Linear(self.features, self.dtype, self.kernel_init, use_bias=False, name="pointwise")(x)
 
 
 class Block(nn.Module):

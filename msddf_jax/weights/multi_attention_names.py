@@ -1,4 +1,4 @@
-"""The multi-attentional detector as DeepfakeBench saves it: EfficientNet-B4 with its plain head, and what is beside it."""
+"""The multi-attentional detector as DeepfakeBench saves it: EfficientNet-B4, its plain head, and what is beside it."""
 
 from msddf_jax.weights import cnn_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
