@@ -187,6 +187,7 @@ def test_a_reward_that_is_no_term_is_refused():
         adversary.judge({"label": None}, rows, context("reinforce", {"params": {}}, reward={"labl": 1.0}))
 
 
+@pytest.mark.long
 def test_a_clip_has_one_choice():
     params, others = init("reinforce")
     batch = make_batch(GROUP, GROUPS, SIZE, frames=2)

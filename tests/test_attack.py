@@ -107,6 +107,7 @@ def test_a_sure_detector_is_attacked_all_the_same(images, weights):
     assert (np.asarray(ours) != images)[:, 1:].all()
 
 
+@pytest.mark.long
 def test_a_detector_is_moved_the_wrong_way():
     config = tiny_config("nowhere", bare=True)
     state = jax.jit(lambda: init_state(config))()

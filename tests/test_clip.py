@@ -147,6 +147,7 @@ def test_forward_equals_numpy(mu):
     np.testing.assert_allclose(out["mid_tokens"], mid, atol=2e-4)
 
 
+@pytest.mark.long
 def test_the_class_token_alone_costs_less_and_is_the_same():
     model, images = VisionTransformer("Mu/8", 16), jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
     params = jax.jit(model.init)(jax.random.key(0), images)

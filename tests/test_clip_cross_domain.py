@@ -144,6 +144,7 @@ def test_what_does_not_fit_is_named(change, message):
         clip_cross_domain.players(config)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adversary", ["domain", "identity"])
 def test_an_adversary_trains_itself_and_reverses_into_the_backbone(adversary, gradient):
     term = f"{adversary}_ce"
@@ -234,6 +235,7 @@ def test_arc_margin_where_the_head_gives_cosines():
     assert shapes[0]["cosine"].shape == (2, 2) and "directions" in shapes[1]["params"]["binary_head"]
 
 
+@pytest.mark.long
 def test_slerp_moves_features_in_training_alone(looked, out):
     config, _, params, rows = looked
     model = clip_cross_domain.Model(**{**config.model.to_dict(), "slerp_probability": 1.0})

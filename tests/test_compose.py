@@ -95,6 +95,7 @@ def test_a_place_does_not_make_a_label():
     assert run(batch, "none")["label"].tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["msddf", "self_blend", "sladd"])
 def test_all_frames_of_a_clip_are_drawn_alike(recipe):
     frames = 3
@@ -113,6 +114,7 @@ def test_all_frames_of_a_clip_are_drawn_alike(recipe):
     assert (rows["label"][rows["role"] == compose.ROLES.index("forgery")] == 1).any()
 
 
+@pytest.mark.long
 def test_all_frames_of_a_clip_take_the_same_face():
     # Whose landmarks are nearest differs from frame to frame: the second frame's are those of the next row.
     batch = make_batch((1, 0), groups=4, frames=2)
@@ -166,6 +168,7 @@ def test_augmentation_of_a_clip_is_drawn_once():
     assert np.abs(np.asarray(out[:, 0]) - np.asarray(compose.resize(jnp.asarray(images[:, 0]), 32))).max() > 0.01
 
 
+@pytest.mark.long
 def test_shares_of_rows_are_the_configs():
     batch = make_batch((3, 2))
     rows = run(batch, "msddf", group=(3, 2), forged=2, second_views=1)
@@ -191,6 +194,7 @@ def test_shares_that_do_not_fit_are_refused(recipe, shares, message):
         compose.make_layout(schema.Group(2, 1), {"name": recipe}, **shares)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["msddf", "self_blend"])
 def test_what_is_done_to_reals_is_done_to_fakes(recipe):
     """The transform that half of the reals pass through marks no class, forged or not, unless as published."""

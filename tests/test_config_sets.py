@@ -1,7 +1,6 @@
 """Sets of the command line: behind a config's name, and those that `evaluate --sets` scores beside a config's own."""
 
 import csv
-import importlib
 import json
 
 import built_index
@@ -30,13 +29,6 @@ OWN = "faceforensics/toy"
 )
 def test_a_set_stands_last_behind_the_config(spec, expected):
     assert experiments.split_set(spec) == expected
-
-
-def test_the_command_line_tells_set_and_config_apart():
-    main = importlib.import_module("msddf_jax.main")
-    words = main.find_config(["main", "--config=configs/msddf.py:demo:folder/mine", "--config.seed=1"])
-    assert words[2].endswith("configs/msddf.py:demo") and words[3:] == ["--own=folder/mine", "--config.seed=1"]
-    assert main.default_workdir("configs/msddf.py:demo:folder/mine") == "runs/msddf-demo_folder_mine"
 
 
 @pytest.mark.parametrize(

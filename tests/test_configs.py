@@ -199,6 +199,13 @@ def test_the_workdir_is_the_configs_name():
     assert len({main.default_workdir(name) for name in experiments.names()}) == len(experiments.names())
 
 
+def test_the_command_line_tells_set_and_config_apart():
+    main = importlib.import_module("msddf_jax.main")
+    words = main.find_config(["main", "--config=configs/msddf.py:demo:folder/mine", "--config.seed=1"])
+    assert words[2].endswith("configs/msddf.py:demo") and words[3:] == ["--own=folder/mine", "--config.seed=1"]
+    assert main.default_workdir("configs/msddf.py:demo:folder/mine") == "runs/msddf-demo_folder_mine"
+
+
 def test_sets_on_the_command_line_fill_the_config():
     config = experiments.load("configs/detectors/xception.py")
     sets = {"train": ["faceforensics/c23", "dfdc/full:train"], "test": ["celebdf/v2", "dfdc/full:validation"]}

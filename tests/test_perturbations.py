@@ -80,6 +80,7 @@ def test_noise_has_the_published_variance(draw, variance):
     np.testing.assert_allclose(noise[..., 1].std(), green, rtol=0.03)
 
 
+@pytest.mark.long
 def test_each_is_drawn_equally_often_and_a_row_depends_on_its_number():
     x = jnp.asarray(photo(5, 1, 32, 32)[0], jnp.float32) / 255
     x = jnp.broadcast_to(x, (400, 32, 32, 3))

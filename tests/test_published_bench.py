@@ -20,6 +20,7 @@ def _run(monkeypatch, capsys, *arguments):
     return capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_figures_are_those_of_the_detectors_scores(toy_data, tmp_path, monkeypatch, capsys):
     _, built = toy_data
     reference = f"{keras_meso.write(tmp_path / 'm.h5', keras_meso.drawn('meso4'))}#format=meso/keras"

@@ -112,6 +112,7 @@ def test_the_learning_rate_is_the_published_one():
     np.testing.assert_allclose(rate(config.steps), 0.0, atol=1e-9)
 
 
+@pytest.mark.long
 def test_a_step_is_sgd_with_the_gradient_at_the_perturbed_point():
     """SAM by hand on a whole step of the config: p - lr g(p + rho g(p) / |g(p)|), no decay, no clipping."""
     config = experiment.get_config().copy_and_resolve_references().unlock()

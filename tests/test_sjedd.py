@@ -71,6 +71,7 @@ class _Shapes:
         self.init = functools.partial(module.init, train=False)
 
 
+@pytest.mark.long
 def test_energies_are_a_tenth_of_the_products_of_clips_features(model):
     variables, rows, out = model
     params, ids = variables["params"], variables["prompts"]["ids"]

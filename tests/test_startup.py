@@ -62,6 +62,7 @@ def test_a_user_without_a_home_gets_no_folder_of_that_name(no_cache, tmp_path, m
     assert "HOME" in caplog.text and not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_programs_that_cannot_be_kept_are_used_all_the_same(workdir, caplog):
     cache = f"{os.devnull}/cache"
     np.testing.assert_allclose(_scores(workdir, cache), _scores(workdir), rtol=0, atol=1e-6)

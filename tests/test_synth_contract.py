@@ -150,6 +150,7 @@ def test_the_floor_of_strength_falls_as_training_goes_on():
         np.testing.assert_allclose(out["map"].max((1, 2, 3)), expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_full_transfer_of_colour_undoes_what_twins_differ_by():
     """Twins that differ in colour alone: pasted with a full transfer the face keeps its colour, without one it takes
     the other's."""

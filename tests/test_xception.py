@@ -104,6 +104,7 @@ def test_training_statistics(reference):
     assert parity.check_train_statistics(reference_copy, model, variables, table, images) <= 1e-4
 
 
+@pytest.mark.long
 def test_gradients_and_dtypes():
     images = twins.draw_images(4, 32)
     parity.check_gradients(xception.Xception("Mu", 32), images)

@@ -99,6 +99,7 @@ def test_a_loop_is_marked(monkeypatch):
     assert facts["loop"] and zoo._size_cells({"size": facts})[-1].endswith("+")
 
 
+@pytest.mark.long
 def test_speed_of_a_small_detector():
     config = _small()
     facts = zoo.measure_speed(config, runs=2)
