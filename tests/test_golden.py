@@ -18,6 +18,8 @@ from msddf_jax.weights import dfb_names, identify, table
 
 TOLERANCE = 1e-4
 NAMES = sorted(path.stem for path in golden.FOLDER.glob("*.json"))
+# More than five seconds each to compile.
+LARGE = ("multi_attention", "recce", "sia", "srm")
 # {detector: {depth of the golden file: what of the Model's output it is}}; "stages/<name>" of the backbone.
 DEPTHS = {
     "capsule": {
@@ -112,7 +114,7 @@ def _check(name, side):
     return content, config, flat
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in LARGE else n for n in NAMES])
 def test_figures_are_those_of_the_public_implementation(name):
     _check(name, min(map(int, json.loads((golden.FOLDER / f"{name}.json").read_text())["sides"])))
 

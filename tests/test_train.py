@@ -32,6 +32,7 @@ def one_batch(toy_data):
     return schema.device_batch(next(batches))
 
 
+@pytest.mark.long
 def test_a_run_writes_all_it_promises(workdir):
     results = json.loads((workdir / "results.json").read_text())
     for name in ("val", "toy_swap", "toy_texture", "toy_reenact", "toy_neural"):
@@ -47,6 +48,7 @@ def test_a_run_writes_all_it_promises(workdir):
     assert len(scores) == 1 + 12
 
 
+@pytest.mark.long
 def test_evaluating_again_gives_the_same_figures(workdir):
     before = json.loads((workdir / "results.json").read_text())
     after = evaluate.evaluate_workdir(workdir)
@@ -139,6 +141,7 @@ def test_select_may_not_name_a_test_split(toy_data):
         train.check_config(config)
 
 
+@pytest.mark.long
 def test_another_config_in_the_workdir_is_refused(workdir, toy_data):
     config = tiny_config(toy_data[1], bare=True).copy_and_resolve_references().unlock()
     config.model.rank = 16
@@ -146,6 +149,7 @@ def test_another_config_in_the_workdir_is_refused(workdir, toy_data):
         train.train_and_evaluate(config, workdir)
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_config_is_one_message(workdir, tmp_path):
     import shutil
 

@@ -1,6 +1,6 @@
 """SBI (Shiohara and Yamasaki, CVPR 2022 oral): EfficientNet-B4 on self-blended images of reals, and on nothing else.
 
-    python -m data_prep.prepare ... --size 380 --preset sbi
+    python -m data_prep.prepare --layout=faceforensics --root FaceForensics++ --out prepared --size 380 --preset sbi
     python -m msddf_jax.main --config configs/detectors/sbi.py --workdir runs/sbi
 
 Published: video AUC 92.87 on Celeb-DF, 98.16 on DFD and 71.96 on DFDC, trained on c23. As published are backbone, size,

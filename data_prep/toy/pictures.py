@@ -47,8 +47,12 @@ def write_pictures(out, people=60, size=128, seed=0, workers=2, split=""):
     for label in ("real", "fake"):
         (root / split / label).mkdir(parents=True)
     pairs = [(f"{i:03d}", f"{i + 1:03d}") for i in range(0, people, 2)]
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(_write_pair, [root / split] * len(pairs), [seed] * len(pairs), pairs, [size] * len(pairs)))
+    arguments = ([root / split] * len(pairs), [seed] * len(pairs), pairs, [size] * len(pairs))
+    if workers == 1:
+        list(map(_write_pair, *arguments))
+    else:
+        with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(_write_pair, *arguments))
     return 2 * people
 
 
