@@ -90,11 +90,13 @@ class Model(nn.Module):
         if port:
             texture = drop(self.dropout)(texture)
         else:
-            kept = drop(self.dropout)(jnp.ones((len(images), self.maps)))
+            kept = drop(self.dropout)(jnp.ones((images.shape[0], self.maps)))
             texture, shown = texture * kept[..., None], attention * kept[:, None, None]
         last = multi_attention.mean_under(features["spatial"], shown.sum(-1, keepdims=True))
         active = lambda width, name: lambda x: jax.nn.hard_swish(layers.Linear(width, name=name)(x))
-        local_hidden = active(self.hidden, "local_1")(active(self.hidden, "local_0")(texture.reshape(len(images), -1)))
+        local_hidden = active(self.hidden, "local_1")(
+            active(self.hidden, "local_0")(texture.reshape(images.shape[0], -1))
+        )
         last = active(self.hidden, "last")(last if port else drop(self.drop_final)(last))
         last = jax.nn.hard_swish(last) if port else last
         joined = active(self.hidden, "joined")(jnp.concatenate([local_hidden, last], axis=-1))
