@@ -73,7 +73,9 @@ def tensorflow(tmp_path_factory):
 
 def run_tfds(python, where, *arguments):
     """Runs `tfds` in a folder, as the command of that name does."""
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "HOME": str(where)}
+    # Libraries write caches into the home folder, which must not be one of the project's.
+    home = str(pathlib.Path(python).parents[1])
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "HOME": home}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [python, "-m", "tensorflow_datasets.scripts.cli.main", *map(str, arguments)]
     return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=300)

@@ -26,5 +26,5 @@ def get_config(arg=None):
         common.make_demo(config, lr=4e-3)
         config.model.variant, config.steps = "Mu", 540
         # The published rectangles hide the small forgeries of a 96 px face whole: what is left of such a fake is real.
-        config.loss_args.erase.share = 0.2
+        config.loss_args.erase.share = 0.1
     return config.lock()
