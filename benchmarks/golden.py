@@ -29,9 +29,8 @@ import torch_reference  # noqa: E402
 from msddf_jax import paths  # noqa: E402
 
 REPOSITORY = "https://github.com/SCLBD/DeepfakeBench"
-# {detector: (its file below training/detectors, its yaml, sides, {depth: module whose output it is,
-# or with "< " its input})}; "logits" is
-# what the detector returns as "cls", "feature" as "feat".
+# {detector: (its file below training/detectors, its yaml, sides, {depth: module whose output it is, or with "< " its
+# input})}; "logits" is what the detector returns as "cls", "feature" as "feat".
 DETECTORS = {
     "capsule": (
         "capsule_net_detector",
@@ -75,7 +74,6 @@ DETECTORS = {
 CHANGES = {"multi_attention": {"backbone_nEpochs": 0}}
 # These let the images of a batch change each other: each is given by itself.
 ALONE = ("sia",)
-# {detector: (class of its file, argument with a default, {side: value})}: what is built for one side of the input.
 # {detector: {name: factor on what is drawn}}: a softmax or sigmoid of large sums would show their rounding alone.
 SCALED = {
     # And answers of capsules would all be near one half.
@@ -96,6 +94,7 @@ SCALED = {
         "fusion.ca.sharedMLP.0.weight": 1e-5,
     },
 }
+# {detector: (class of its file, argument with a default, {side: value})}: what is built for one side of the input.
 SIZED = {"srm": ("DualCrossModalAttention", "size", {96: 6, 256: 16})}
 
 

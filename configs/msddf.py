@@ -138,7 +138,7 @@ def get_config(arg=None):
     # is the better one (docs/results/real_faces.md, "On drawn faces").
     published = arg in ("published", "demo")
     _set_synthesis(config, published)
-    # Off: it has been worth nothing so far (README, docs/results/real_faces.md). "reinforce" is the published one.
+    # Off: it has been worth nothing so far (docs/results). "reinforce" is the published one.
     config.policy.mode = "reinforce" if published else "none"
     # Reward of a forgery: its own cross-entropy + 0.1 x its map loss (MSDDF 6).
     config.policy.reward = {"label": 1.0, "map_bce": 0.1}
@@ -188,7 +188,7 @@ def _make_demo(config):
         {"image_size": 96, "downscale_prob": 0.0, "jpeg_prob": 0.2, "jpeg_quality": (80, 100), "blur_prob": 0.0}
     )
     # Nor are twins re-sampled or sharpened: at 96 px that is what the manipulations themselves leave behind, and a twin
-    # is a real (README, "What each part is worth").
+    # is a real (docs/results/drawn_faces.md).
     config.synth.recipe.twin.update({"factors": (2,), "frequency_prob": 0.0})
     # From random weights, terms that ask features to agree are met first by making all of them equal: with them, a
     # trial learned nothing in its first 150 steps. They wait for a pretrained backbone.

@@ -7,7 +7,7 @@ but for the layer, it is a linear probe; with the LayerNorms trained and the fea
 Which parameters are trained, on what, is in the config (`optim.groups`, `synth.recipe`).
 
 Differs from GenD: forgeries and augmentation come from the train step; the rest of the recipe is the config's. Expected
-result: GenD's own figures need its data and weights and stand in its paper; the README's tables are this project's.
+result: GenD's own figures need its data and weights and stand in its paper; the tables here are this project's.
 """
 
 import functools

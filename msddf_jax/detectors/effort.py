@@ -9,7 +9,7 @@ are 0 by default. Its first version measured u u' of one column against the iden
 u' u. Both take the main part for the singular vectors and the norm that are not in the checkpoints (`models.low_rank`).
 The term on the singular values of the summed kernels, off too, is left out: it needs an SVD of 1024 x 1024 at every
 step. Images are resized with a cubic kernel on the device, there bilinearly on the host. Expected result: the paper's
-figures need its data and weights; the README's tables are this project's own.
+figures need its data and weights; the tables here are this project's own.
 """
 
 import functools

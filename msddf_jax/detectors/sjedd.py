@@ -9,7 +9,7 @@ Differs from the public code: the images are looked at once a step and not once 
 level weights stay >= 0, and one key names a data set's graph, levels, prompts and labels (there, FFSC is trained with
 the graph of FaceForensics++). A row of which no attribute of a level is known is not asked of that level. Forgeries
 made in the step have no attributes, so the recipe is "none". Images are resized on the device. Expected result: the
-public repository has no table; the README's tables are this project's own.
+public repository has no table; the tables here are this project's own.
 """
 
 import functools

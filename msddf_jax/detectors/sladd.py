@@ -19,7 +19,7 @@ Differs from the public code, on purpose:
 - Images are augmented before they are mirrored (`config.augment`); the checkpoint is chosen on the validation split,
   there on the test set.
 
-Expected result: the public code gives none, and its AUC is a mean over batches; the README's tables are this project's.
+Expected result: the public code gives none, and its AUC is a mean over batches; the tables here are this project's.
 """
 
 import functools
