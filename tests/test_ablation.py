@@ -29,6 +29,7 @@ def test_every_config_is_a_row():
     assert rows == set(clip_cross_domain.ROWS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ablation.ROWS)
 def test_a_row_composes_its_batch(name):
     config = _config(name)

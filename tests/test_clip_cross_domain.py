@@ -173,6 +173,7 @@ def test_the_domain_of_a_row_is_its_target(looked):
     np.testing.assert_allclose(top, 3 / 5)
 
 
+@pytest.mark.long
 def test_identity_is_taught_beside_the_backbone_and_decorrelated_from_the_feature(gradient, looked, out):
     assert _moved(gradient("own_identity_ce")) == {"identity_feature", "identity_classes"}
     moved = _moved(gradient("identity_correlation"))
@@ -248,6 +249,7 @@ def test_slerp_moves_features_in_training_alone(looked, out):
     np.testing.assert_allclose(still["embedding"], out["embedding"], atol=1e-5)
 
 
+@pytest.mark.long
 def test_thin_edges_are_another_map(looked, out):
     config, _, params, rows = looked
     thin = clip_cross_domain.Model(**{**config.model.to_dict(), "edges": "canny"})

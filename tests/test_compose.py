@@ -19,6 +19,7 @@ def run(batch, recipe, group=(1, 1), **settings):
     return jax.device_get(jax.jit(lambda b: compose.compose(jax.random.key(0), b, **settings))(batch))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["self_blend", "face_xray", "sladd"])
 def test_every_recipe_gives_a_real_a_forgery_and_the_fake(recipe):
     rows = run(make_batch(), recipe)
@@ -67,6 +68,7 @@ def test_reals_alone_without_a_recipe_are_refused():
         run(make_batch((1, 0)), "none", group=(1, 0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", [(1, 0), (1, 1), (2, 1), (1, 4)])
 @pytest.mark.parametrize("recipe", ["self_blend", "none"])
 def test_every_row_keeps_its_records_label_method_and_group(group, recipe):

@@ -25,6 +25,7 @@ def test_depthwise_by_hand():
     np.testing.assert_array_equal(out[0, :, :, 0], [[0, 210], [603, 875]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("size", "stride", "padding"), [(3, 1, ((1, 1), (1, 1))), (5, 2, ((1, 2), (2, 2))), (3, 2, ((0, 1), (0, 1)))]
 )

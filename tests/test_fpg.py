@@ -108,6 +108,7 @@ def _chosen(made, step):
     return np.asarray(index), np.asarray(inside), scores[index, np.arange(REALS)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", STEPS)
 def test_rows_are_of_the_chosen_candidates(made, step):
     _, rows, candidates = made

@@ -108,6 +108,7 @@ def test_deeperforensics_blur(level):
     assert_levels(run("GB", images, level), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("level", "size"), [*((f, (256, 256)) for f in TABLES["JPEG"].levels), (3, (100, 131))])
 def test_pixelation_with_sides_cut_down(level, size):
     # 256 / 6 = 42.67 is 42 in the original, not 43.

@@ -157,6 +157,7 @@ def test_rollout_passes_the_pooling_query_of_the_perception_encoder():
     np.testing.assert_allclose(heat, (row - row.min()) / (row.max() - row.min()), atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("family", "variant", "methods"),
     [

@@ -36,6 +36,7 @@ def rows():
     return make(_small()), make(_small(**still))
 
 
+@pytest.mark.long
 def test_the_batch_holds_reals_and_their_own_blends_alone(rows):
     seen, plain = rows
     for made in (seen, plain):

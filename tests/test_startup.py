@@ -119,6 +119,7 @@ def _scores(workdir, cache=None):
     return np.asarray(model.predict_fn(model.params, {"image": IMAGES[:, :size, :size]})["score"])
 
 
+@pytest.mark.long
 def test_a_second_start_does_not_trace_the_model(workdir, tmp_path, monkeypatch):
     expected = _scores(workdir)
     np.testing.assert_allclose(_scores(workdir, tmp_path), expected, rtol=0, atol=1e-6)

@@ -54,6 +54,7 @@ def _run(name, image, landmarks, seed=0):
     return jax.device_get(_jitted(name)(jax.random.key(seed), image, landmarks))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RECIPES)
 def test_targets_agree_with_the_pixels(name):
     image, landmarks = _faces()
@@ -130,6 +131,7 @@ def test_some_twins_are_blended_by_the_hull_and_the_others_as_without():
     assert min(rows.values()) >= 3, rows
 
 
+@pytest.mark.long
 def test_the_floor_of_strength_falls_as_training_goes_on():
     """Dynamic mixes of strength r x magnitude, at most 0.9 x 0.5 here, with a floor from 1 to 0.2."""
     image, landmarks = _faces()

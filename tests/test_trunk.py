@@ -21,6 +21,7 @@ def images():
     return jnp.asarray(np.random.default_rng(0).uniform(size=(4, SIZE, SIZE, 3)), jnp.float32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "use_frequency", "use_boundary"),
     [(msddf, True, True), (msddf, True, False), (msddf, False, True), (clip_cross_domain, True, True)],
