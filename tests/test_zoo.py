@@ -1,4 +1,4 @@
-"""Every experiment of configs/detectors: its size as published, and that it trains, exports and predicts."""
+"""Every experiment of configs/detectors: its published size; that it trains, resumes, explains, exports, predicts."""
 
 import importlib
 import pathlib
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from few_steps import STILL
 
-from msddf_jax import checkpoint, export, inference, steps, train, trees
+from msddf_jax import checkpoint, detector, export, inference, saliency, steps, train, trees
 from msddf_jax.data import pipeline, schema, source
 from msddf_jax.train_step import ema_weights, init_state, make_train_step
 
@@ -158,6 +158,28 @@ def _toy_batch(config):
     return {name: batch[name] for name in schema.DEVICE_FIELDS}
 
 
+def _resumes(config, workdir, state, step, batches):
+    """A step after a checkpoint is the step that would have been, bit for bit."""
+    with checkpoint.make_manager(workdir) as manager:
+        checkpoint.save(manager, int(state.step), state, "{}")
+        manager.wait_until_finished()
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), state)
+        _, restored, _ = checkpoint.restore_last(manager, shapes)
+    (left, _), (resumed, _) = step(state, batches), step(restored, batches)
+    raw = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(raw(a), raw(b)), left, resumed)
+
+
+def _explains(config, weights, images):
+    """Maps in [0, 1] of every method that the detector has, its own among them where it gives one."""
+    maps = saliency.make_explain_fn(config)(weights, {"image": images})
+    gives = jax.eval_shape(detector.make_apply(config), weights, {"image": jnp.asarray(images, jnp.float32)})
+    assert ("map" in maps) == ("map_logits" in gives) and len(maps) > 1
+    for method, heat in maps.items():
+        assert np.isfinite(heat).all() and heat.min() >= 0 and heat.max() <= 1, method
+
+
 def _trains_exports_predicts(name, toy_data, tmp_path):
     config = _small(name, toy_data[1])
     batch = _toy_batch(config)
@@ -172,6 +194,8 @@ def _trains_exports_predicts(name, toy_data, tmp_path):
         losses.append(float(scalars["loss"]))
     assert np.isfinite(losses).all() and np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3]), losses
 
+    _resumes(config, tmp_path / "resumed", state, step, (batch,) * steps.STEPS[config.step.name].batches)
+    _explains(config, ema_weights(state), batch["image"][:2])
     checkpoint.save_config(tmp_path / "workdir", config)
     checkpoint.save_best(tmp_path / "workdir", 20, ema_weights(state), {"val/frame_auc": 50.0})
     export.export_workdir(tmp_path / "workdir", tmp_path / "exported")
@@ -183,11 +207,11 @@ def _trains_exports_predicts(name, toy_data, tmp_path):
 
 
 @pytest.mark.long
-def test_the_smallest_detector_trains_exports_and_predicts(toy_data, tmp_path):
+def test_the_smallest_detector_trains_resumes_explains_exports_and_predicts(toy_data, tmp_path):
     _trains_exports_predicts("meso4", toy_data, tmp_path)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "meso4"])
-def test_every_detector_trains_exports_and_predicts(name, toy_data, tmp_path):
+def test_every_detector_trains_resumes_explains_exports_and_predicts(name, toy_data, tmp_path):
     _trains_exports_predicts(name, toy_data, tmp_path)
