@@ -390,7 +390,7 @@ def is_loopback(host) -> bool:
 def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     keys, limits = {"flag_values": values}, uploads.Limits()
-    command.define_path("workdir", None, "Folder of a training run.", required=True, **keys)
+    command.define_path("workdir", None, "Folder of a training run.", workdir=True, required=True, **keys)
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; the default is this machine only.", **keys)
     flags.DEFINE_integer("port", 7860, "Port to listen on; 0 for a free one.", lower_bound=0, upper_bound=65535, **keys)
     flags.DEFINE_integer("num_frames", 32, "Frames sampled evenly from a video.", lower_bound=1, **keys)

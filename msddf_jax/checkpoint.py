@@ -18,7 +18,7 @@ import safetensors.numpy
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from msddf_jax import __version__, frozen
+from msddf_jax import __version__, frozen, remote
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -179,10 +179,21 @@ def _differences(old, new):
 
 
 def make_manager(workdir, *, keep=2) -> "ocp.CheckpointManager":
-    """The manager of the whole-state checkpoints in `<workdir>/checkpoints`, saving in the background."""
+    """The manager of the whole-state checkpoints in `<workdir>/checkpoints`, saving in the background.
+
+    Several processes write one checkpoint together where they share the folder. Of a workdir in a store every host has
+    a copy: the first process writes all of it, and each reads alone.
+    """
     import orbax.checkpoint as ocp  # here and below: half a second, which reading `best` does not need
 
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+    if _is_copied(workdir):
+        own = jax.process_index()
+        options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+        )
+        options.create = False
+        (pathlib.Path(workdir).absolute() / LAST).mkdir(parents=True, exist_ok=True)
     return ocp.CheckpointManager(pathlib.Path(workdir).absolute() / LAST, options=options)
 
 
@@ -197,8 +208,17 @@ def save(manager, step, state, iterator_state, base=None) -> None:
     about = {"state": iterator_state, "base": None if base is None else base._asdict()}
     if base is not None:
         state = frozen.without(state, base)
+    if _is_copied(manager.directory.parent):
+        state = jax.tree.map(lambda x: x if x.is_fully_replicated else _on_host(x), state)
+        if jax.process_index() != 0:
+            return
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), iterator=ocp.args.JsonSave(about))
     manager.save(step, args=args)
+
+
+def _is_copied(workdir):
+    """Whether several processes work in copies of a workdir that is in a store."""
+    return jax.process_count() > 1 and remote.store_of(workdir) is not None
 
 
 def last_base(manager) -> frozen.Base | None:

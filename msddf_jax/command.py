@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from absl import app, flags, logging
 
-from msddf_jax import paths
+from msddf_jax import paths, remote
 
 ERRORS = (FileNotFoundError, ValueError, OSError)
 # The flags defined here are those of the command that asks for them, also to --help.
@@ -22,14 +22,31 @@ class _PathParser(flags.ArgumentParser):
         return paths.expand(argument)
 
 
-def define_path(name, default, help, **keys) -> flags.FlagHolder:
-    """`flags.DEFINE_string` of a path, which may start with "~". keys: as of DEFINE_string."""
-    return flags.DEFINE(_PathParser(), name, default, help, serializer=flags.ArgumentSerializer(), **keys)
+class _WorkdirParser(flags.ArgumentParser):
+    """Text of a path; that of a workdir in an object store is that of its local copy."""
+
+    syntactic_help = "a path, or the address of a folder in an object store"
+
+    def parse(self, argument):
+        try:
+            return str(remote.open_workdir(argument))
+        except OSError as error:
+            raise ValueError(str(error)) from error
 
 
-def define_paths(name, default, help, **keys) -> flags.FlagHolder:
+def define_path(name, default, help, *, workdir=False, **keys) -> flags.FlagHolder:
+    """`flags.DEFINE_string` of a path, which may start with "~".
+
+    workdir: whether it is one of training, which may be in an object store (`remote`). keys: as of DEFINE_string.
+    """
+    parser = _WorkdirParser() if workdir else _PathParser()
+    return flags.DEFINE(parser, name, default, help, serializer=flags.ArgumentSerializer(), **keys)
+
+
+def define_paths(name, default, help, *, workdir=False, **keys) -> flags.FlagHolder:
     """`define_path` of a flag that may be given several times; its value is a list. A path may hold commas."""
-    return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, default, help, **keys)
+    parser = _WorkdirParser() if workdir else _PathParser()
+    return flags.DEFINE_multi(parser, flags.ArgumentSerializer(), name, default, help, **keys)
 
 
 def check_devices() -> None:
@@ -70,6 +87,7 @@ def errors_in_one_line(argv, errors=ERRORS) -> Iterator[None]:
         logging.set_verbosity(logging.WARNING)
     try:
         yield
+        remote.push_opened()
     except errors as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise

@@ -153,7 +153,7 @@ def _score_all(workdir, model, eval_sets, chosen, calibration, settings, any_siz
     config, results, ends, in_range = model.config, {}, {}, None
     aggregate, mesh = settings["aggregate"], sharding.make_mesh(model.config.mesh.to_dict())
     with jax.set_mesh(mesh):
-        weights = jax.device_put(model.params, sharding.replicated(mesh))
+        weights = sharding.put_whole(model.params, mesh)
         for name in sorted(eval_sets, key=lambda name: name != chosen):
             sums, found = localization.init_sums(), features.init_features(len(eval_sets[name]))
             scores = score_set(
@@ -288,12 +288,12 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    command.define_path("workdir", None, "Folder of a training run.", required=True)
+    command.define_path("workdir", None, "Folder of a training run.", workdir=True, required=True)
     command.define_path("data_dir", None, "Where built data sets are, if not where the config says.")
     flags.DEFINE_list("sets", None, "Sets in place of the config's, <set>/<config>[:split]; test where none is named.")
     flags.DEFINE_bool("allow_leakage", False, "Score --sets that training or selection met; results.json says so.")
     flags.DEFINE_string("aggregate", None, f"Score of a video from its frames': {', '.join(AGGREGATES)} (top3).")
     flags.DEFINE_bool("dfb_compat", False, "Also DeepfakeBench's figures, its defects included, for comparison.")
     flags.DEFINE_integer("resamples", intervals.RESAMPLES, "Draws of the bootstrap.", lower_bound=1)
-    command.define_path("against", None, "Another workdir: compare --workdir with it on the same videos.")
+    command.define_path("against", None, "Another workdir: compare --workdir with it on the same videos.", workdir=True)
     app.run(main)

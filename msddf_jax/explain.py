@@ -134,7 +134,7 @@ def _draw(path, item, maps, judged, out, folder):
 def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     keys = {"flag_values": values}
-    command.define_path("workdir", None, "Folder of a training run.", required=True, **keys)
+    command.define_path("workdir", None, "Folder of a training run.", workdir=True, required=True, **keys)
     command.define_path("out", None, "Folder for explanations.jsonl and the pictures.", required=True, **keys)
     names = ", ".join(saliency.METHODS)
     flags.DEFINE_list("methods", None, f"Which of {names}; all that the detector has by default.", **keys)

@@ -286,7 +286,7 @@ def _move(folder, to):
 
 def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
-    command.define_path("workdir", None, "Folder of a training run.", required=True, flag_values=values)
+    command.define_path("workdir", None, "Folder of a training run.", workdir=True, required=True, flag_values=values)
     command.define_path("to", None, "Folder for the exported files.", required=True, flag_values=values)
     flags.DEFINE_bool(
         "delta", False, "What was trained alone, for those who have the base that it says.", flag_values=values

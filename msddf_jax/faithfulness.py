@@ -306,7 +306,7 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    command.define_path("workdir", None, "Folder of a training run.", required=True)
+    command.define_path("workdir", None, "Folder of a training run.", workdir=True, required=True)
     flags.DEFINE_string("eval", None, "Which of the config's evals.", required=True)
     flags.DEFINE_list("methods", None, f"Which of {', '.join(saliency.METHODS)}; all that the detector has by default.")
     flags.DEFINE_integer("max_images", 64, "Fakes, evenly spread over those of the eval.", lower_bound=1)

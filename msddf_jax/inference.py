@@ -254,6 +254,6 @@ def _program_key(config):
 
 
 def _on_device(shapes):
-    """The same tree, to be restored onto the first device."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    """The same tree, to be restored onto the first device of this process."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)

@@ -10,13 +10,16 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from msddf_jax import command, config_sets, experiments
+from msddf_jax import cluster, command, config_sets, experiments, remote
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, for example configs/msddf.py or configs/msddf.py:demo.", lock_config=True
 )
 _WORKDIR = command.define_path(
-    "workdir", None, "Folder for checkpoints, logs and results; runs/<name of the config> by default."
+    "workdir",
+    None,
+    "Folder for checkpoints, logs and results, here or in an object store; runs/<name of the config> by default.",
+    workdir=True,
 )
 _TRAIN = flags.DEFINE_list("train", None, "Data sets to train on, <set>/<config>[:split], in place of the config's.")
 _OWN = flags.DEFINE_string(
@@ -28,14 +31,15 @@ _OWN = flags.DEFINE_string(
 _TEST = flags.DEFINE_list("test", None, "Data sets to test on, <set>/<config>[:split], in place of the config's.")
 _METHODS = flags.DEFINE_list("methods", None, "Manipulations to train on, names of msddf_jax/data/methods.py.")
 _FRAMES = flags.DEFINE_integer("frames_per_video", None, "Frames of each video, at most.", lower_bound=1)
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Call jax.distributed.initialize() first: one process a host, started by the launch scripts."
-)
 _ALLOW_LEAKAGE = flags.DEFINE_bool(
     "allow_leakage",
     False,
     "Run although training or selection meets a test split; the workdir's versions.json says so.",
 )
+_PROFILE = command.define_path(
+    "profile", None, "Folder for a profile of steps 10 to 15 of this start; TensorBoard's profile plugin opens it."
+)
+cluster.define_flags()
 
 
 def default_workdir(spec) -> str:
@@ -76,23 +80,21 @@ def main(argv) -> None:
     # The checkpoint library reports every save over twenty lines; --verbosity=0 shows them.
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    if _DISTRIBUTED.value:
-        jax.distributed.initialize()
     spec = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = _WORKDIR.value or default_workdir(":".join([spec, *([_OWN.value] if _OWN.value else [])]))
     try:
-        command.check_devices()
-        print(
-            f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; processes: {jax.process_count()}; "
-            f"workdir: {workdir}",
-            flush=True,
-        )
-        sets = {"train": _TRAIN.value, "test": _TEST.value, "methods": _METHODS.value}
-        config, asked = _CONFIG.value, any(word.startswith("--config.steps") for word in sys.argv)
-        if _OWN.value is not None:
-            config = config_sets.fill_own(config, _OWN.value, keep_steps=asked)
-        config = config_sets.fill_sets(config, **sets, frames_per_video=_FRAMES.value)
-        train.train_and_evaluate(config, workdir, _ALLOW_LEAKAGE.value)
+        with cluster.joined():
+            print(
+                f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; processes: {jax.process_count()}; "
+                f"workdir: {remote.store_of(workdir) or workdir}",
+                flush=True,
+            )
+            sets = {"train": _TRAIN.value, "test": _TEST.value, "methods": _METHODS.value}
+            config, asked = _CONFIG.value, any(word.startswith("--config.steps") for word in sys.argv)
+            if _OWN.value is not None:
+                config = config_sets.fill_own(config, _OWN.value, keep_steps=asked)
+            config = config_sets.fill_sets(config, **sets, frames_per_video=_FRAMES.value)
+            train.train_and_evaluate(config, workdir, _ALLOW_LEAKAGE.value, profile=_PROFILE.value)
     except (FileNotFoundError, ValueError, OSError, FloatingPointError) as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise

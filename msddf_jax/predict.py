@@ -235,7 +235,7 @@ def _writing(path):
 def define_flags(values=flags.FLAGS) -> None:
     """Defines the flags of the command; not at import, where they clash with those of other commands."""
     keys = {"flag_values": values}
-    command.define_path("workdir", None, "Folder of a training run.", **keys)
+    command.define_path("workdir", None, "Folder of a training run.", workdir=True, **keys)
     command.define_path("out", None, "Folder for predictions.jsonl and the pictures.", required=True, **keys)
     flags.DEFINE_enum(
         "landmarks",

@@ -356,7 +356,11 @@ def main(argv) -> None:
 
 if __name__ == "__main__":
     command.define_paths(
-        "workdir", None, "An evaluated workdir; given again, others, compared with the first.", required=True
+        "workdir",
+        None,
+        "An evaluated workdir; given again, others, compared with the first.",
+        workdir=True,
+        required=True,
     )
     command.define_path("out", "report.html", "The page.")
     flags.DEFINE_integer("mistakes", 6, "Worst mistakes drawn for each test set; 0 for none.", lower_bound=0)

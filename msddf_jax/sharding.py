@@ -93,6 +93,16 @@ def shard_state(shapes: trees.State, rules, mesh: Mesh) -> trees.State:
     )
 
 
+def put_whole(tree, mesh: Mesh) -> trees.State:
+    """A tree of arrays of this process, the same on every one, onto every device of the mesh whole."""
+    whole = replicated(mesh)
+    if whole.is_fully_addressable:
+        return jax.device_put(tree, whole)
+    # No device of another process can be copied to: each process fills its own.
+    put = lambda x: jax.make_array_from_callback(x.shape, whole, np.asarray(x).__getitem__)
+    return jax.tree.map(put, tree)
+
+
 def put_batch(batch, mesh: Mesh) -> dict[str, jax.Array]:
     """Host arrays of this process -> global arrays, split over the mesh by their first axis.
 

@@ -48,7 +48,7 @@ def stress_workdir(
     mesh = sharding.make_mesh(config.mesh.to_dict())
     rows = []
     with jax.set_mesh(mesh):
-        put = lambda weights: jax.device_put(weights, sharding.replicated(mesh))
+        put = lambda weights: sharding.put_whole(weights, mesh)
         weights, attacks = put(model.params), ()
         if "attack" in grids:
             attacks = attack.attacks(attack.make_logit_fn(config), weights)
@@ -91,7 +91,7 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    command.define_path("workdir", None, "Folder of a training run.", required=True)
+    command.define_path("workdir", None, "Folder of a training run.", workdir=True, required=True)
     flags.DEFINE_list("grids", list(robustness.GRIDS), f"Which of {', '.join(robustness.GRIDS)}.")
     flags.DEFINE_list("evals", None, "Which of the config's evals; all by default.")
     flags.DEFINE_integer("max_videos", None, "Videos of each eval, half of them real; all by default.", lower_bound=2)

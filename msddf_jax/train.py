@@ -11,10 +11,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from msddf_jax import (
     checkpoint,
+    cluster,
     cpu,
     delta,
     detector,
@@ -24,6 +26,7 @@ from msddf_jax import (
     inference,
     logs,
     optim,
+    remote,
     sharding,
     steps,
     trees,
@@ -32,11 +35,15 @@ from msddf_jax.data import needs, overlap, pipeline, schema, source
 from msddf_jax.train_step import TrainState, ema_weights, init_players, init_state, make_cast, make_train_step
 from msddf_jax.weights import load_initial
 
+# Steps since the start that a profile covers: compiling and filling the pipeline are over by then.
+PROFILED = (10, 15)
 
-def train_and_evaluate(config, workdir, allow_leakage=False) -> dict[str, float | dict | None]:
+
+def train_and_evaluate(config, workdir, allow_leakage=False, profile=None) -> dict[str, float | dict | None]:
     """Train to `config.steps`, resuming what the workdir holds, then evaluate every set of `config.evals`.
 
     allow_leakage: go on where training or selection meets a test split; the log and `versions.json` say so.
+    profile: folder for a trace of `PROFILED` steps, or None.
 
     Returns:
       the results as a dict, also written to `<workdir>/results.json`.
@@ -51,10 +58,19 @@ def train_and_evaluate(config, workdir, allow_leakage=False) -> dict[str, float 
     needs.check(config.detector, detector.needs(config.detector), config.loss_weights, train_set)
     leakage = check_leakage(config, train_set, eval_sets, allow_leakage)
     checkpoint.save_config(workdir, config, allowed_leakage=leakage)
-    state = fit(config, workdir, train_set, eval_sets)
+    for name, opened in {"data.train": train_set, **{f"evals.{k}": v for k, v in eval_sets.items()}}.items():
+        cluster.agree(f"config.{name}, {opened.name},", pipeline.fingerprint(opened))
+    state = fit(config, workdir, train_set, eval_sets, profile)
     if state is None:
         sys.exit(0)
-    return evaluate.evaluate_workdir(workdir, eval_sets=eval_sets)
+    if jax.process_count() > 1:
+        # Of a workdir in a store each host has a copy.
+        multihost_utils.sync_global_devices("pushed")
+        remote.pull(workdir)
+    results = evaluate.evaluate_workdir(workdir, eval_sets=eval_sets)
+    if jax.process_index() == 0:
+        remote.push(workdir)
+    return results
 
 
 def check_config(config, allow_leakage=False) -> None:
@@ -156,7 +172,7 @@ def check_leakage(config, train_set, eval_sets, allow=False) -> list[str]:
     return errors
 
 
-def fit(config, workdir, train_set, eval_sets) -> TrainState | None:
+def fit(config, workdir, train_set, eval_sets, profile=None) -> TrainState | None:
     """Train until `config.steps`. Returns the final state, or None where SIGTERM ended it with a checkpoint saved."""
     mesh = sharding.make_mesh(config.mesh.to_dict())
     identities = source.identity_table(train_set)
@@ -186,12 +202,14 @@ def fit(config, workdir, train_set, eval_sets) -> TrainState | None:
         checkpoint.keep_origin(workdir, origin.weights, fixed, resumed=restored is not None)
         stop = StopSignal()
         with stop:
-            writer = logs.MetricWriter(workdir, first)
+            # One process writes, or each would cut away what the others have written.
+            writer = logs.MetricWriter(workdir, first) if jax.process_index() == 0 else None
             try:
-                loop = Loop(config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed, base)
+                loop = Loop(config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed, base, profile)
                 state, finished = loop.run(state, shardings, first)
             finally:
-                writer.close()
+                if writer is not None:
+                    writer.close()
     if not finished:
         tqdm.write(f"stopped by signal at step {int(state.step)}; checkpoint saved. Run the same command to resume.")
         return None
@@ -265,7 +283,7 @@ def load_frozen(config, shapes, mesh) -> tuple[dict[str, dict], dict[str, dict]]
     for name, tree in shapes.items():
         flat, about[name] = delta.load_whole(config.init[name], trees.flatten(tree), f"config.init.{name}")
         fixed[name] = trees.unflatten(flat)
-    return jax.device_put(fixed, sharding.replicated(mesh)), about
+    return sharding.put_whole(fixed, mesh), about
 
 
 def abstract(state, shardings) -> TrainState:
@@ -283,32 +301,46 @@ def check_identities(config, identities) -> None:
 
 
 class StopSignal:
-    """Turns SIGTERM and the first Ctrl-C into a flag, so that a step ends and a checkpoint is written."""
+    """Turns SIGTERM and the first Ctrl-C into a flag, so that a step ends and a checkpoint is written.
+
+    Of several processes, whichever is told, all stop after the same step: SIGTERM is then left with JAX, which agrees
+    on it, and Ctrl-C becomes one.
+    """
 
     def __init__(self):
-        self.raised = False
+        self._raised = False
         self._before = {}
+        self._shared = jax.process_count() > 1
 
     def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGINT,) if self._shared else (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_):
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._shared:
+            # After training nothing waits for a step: evaluation is done again.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def reached(self, step) -> bool:
+        """Whether training ends after this step; to be asked after every one."""
+        return multihost_utils.reached_preemption_sync_point(step) if self._shared else self._raised
 
     def _handle(self, number, _):
-        if self.raised and number == signal.SIGINT:
+        if self._raised and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.raised = True
+        self._raised = True
+        if self._shared:
+            signal.raise_signal(signal.SIGTERM)
 
 
 class Loop:
     """What the loop needs beside the state; `run` is the order of operations."""
 
-    def __init__(self, config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed, base):
-        self.config, self.workdir, self.mesh = config, workdir, mesh
+    def __init__(self, config, workdir, mesh, manager, writer, batches, eval_sets, stop, fixed, base, profile=None):
+        self.config, self.workdir, self.mesh, self.profile = config, workdir, mesh, profile
         self.manager, self.writer, self.batches = manager, writer, batches
         self.eval_sets, self.stop, self.fixed, self.base = eval_sets, stop, fixed, base
         self.score = inference.make_score_fn(config)
@@ -329,6 +361,8 @@ class Loop:
             range(first, config.steps), initial=first, total=config.steps, desc="train", unit="step", mininterval=1.0
         )
         for step in bar:
+            if self.profile is not None:
+                self.trace(step - first, config.steps - 1 - first, state)
             batch = tuple(sharding.put_batch(schema.device_batch(b), self.mesh) for b in next(self.batches))
             with jax.transfer_guard("disallow"):
                 state, scalars = step_fn(state, batch, self.fixed)
@@ -350,15 +384,38 @@ class Loop:
             if config.select is not None and (done % config.select.every == 0 or done == config.steps):
                 self.select(done, state)
                 window_start, window_step = time.monotonic(), done
-            if done % config.checkpoint_every == 0 or done == config.steps or self.stop.raised:
+            stop = self.stop.reached(done)
+            if done % config.checkpoint_every == 0 or done == config.steps or stop:
                 check_finite(done, jax.device_get(scalars))
                 place = pipeline.encode_state(self.batches.get_state())
                 checkpoint.save(self.manager, done, state, place, self.base)
-            if self.stop.raised and done < config.steps:
-                self.manager.wait_until_finished()
+                if jax.process_index() == 0:
+                    # The checkpoint before this one, which is whole by now, and what was logged.
+                    remote.push_soon(self.workdir)
+            if stop and done < config.steps:
+                self.finish()
                 return state, False
-        self.manager.wait_until_finished()
+        self.finish()
         return state, True
+
+    def finish(self) -> None:
+        """Returns once the last checkpoint is where it belongs."""
+        self.manager.wait_until_finished()
+        if jax.process_index() == 0:
+            remote.push(self.workdir)
+
+    def trace(self, number, last, state) -> None:
+        """Starts and ends the profile. number: of steps since this start, before a step; last: what it will come to."""
+        begin, end = PROFILED[0], min(PROFILED[1], last)
+        if number == 0 and end <= begin:
+            logging.warning("nothing is profiled: %d steps are left, the profile begins after %d", last + 1, begin)
+        elif number == begin < end:
+            jax.profiler.start_trace(self.profile)
+        elif number == end > begin:
+            # What was only sent off would be missing.
+            jax.block_until_ready(state.step)
+            jax.profiler.stop_trace()
+            tqdm.write(f"profile of steps {begin} to {end}: {self.profile}")
 
     def select(self, step, state) -> None:
         """Evaluate on the validation set of `config.select`; keep the weights if they are the best so far."""
@@ -378,6 +435,8 @@ class Loop:
         best = checkpoint.best_value(self.workdir, name)
         if best is None or value > best:
             checkpoint.save_best(self.workdir, step, weights, {name: float(value)}, self.base)
+            if jax.process_index() == 0:
+                remote.push_soon(self.workdir)
 
 
 def check_finite(step, scalars) -> dict[str, float]:

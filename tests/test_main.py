@@ -42,9 +42,10 @@ def _final_params(workdir):
 
 @pytest.mark.long
 def test_killed_and_started_again_gives_the_same_bits(tiny_config_file, tmp_path):
-    alone = _main(tiny_config_file, tmp_path / "alone")
+    alone = _main(tiny_config_file, tmp_path / "alone", f"--profile={tmp_path / 'profile'}")
     _, err = alone.communicate(timeout=400)
     assert alone.returncode == 0, err[-2000:]
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     kill_at = random.SystemRandom().randint(3, 11)
     killed = _main(tiny_config_file, tmp_path / "killed")
     metrics = tmp_path / "killed" / "metrics.jsonl"

@@ -35,7 +35,7 @@ def collect_scores(
       on_features: the same with `feature`, float32 [B, d]; the host batch then has a group_id.
 
     Returns:
-      dict of arrays [N], in the order of processes, then batches: score float32, label int32, method int32
+      dict of arrays [N], in the order of batches, within them of processes: score float32, label int32, method int32
       (index into `methods.METHODS`), frame_index int32, video_key (strings, `<data
       set>/<compression>/<method>/<video>`), compression (strings), file (str objects, the record's source_path).
 
@@ -43,7 +43,7 @@ def collect_scores(
       ValueError: no example at all; a score that is not finite (naming the video and frame); predict_fn gave
         another number of scores than the batch has rows. KeyError: a batch lacks a field.
     """
-    rows = {name: [] for name in ("score", "label", "method", "frame_index", "video", "folder", "file")}
+    rows = {name: [] for name in ("score", "label", "method", "frame_index", "video", "folder", "file", "batch")}
     numbers, waiting = {"video": {}, "folder": {}, "file": {}}, collections.deque()
 
     def fetch():
@@ -52,6 +52,7 @@ def collect_scores(
         keep = host.pop("_mask")
         if score.shape != keep.shape:
             raise ValueError(f"predict_fn gave scores {score.shape} for a batch with {keep.shape} rows")
+        host["batch"] = np.full(len(keep), len(rows["batch"]), np.int32)
         for name, values in {"score": score.astype(np.float32), **host}.items():
             rows[name].append(values[keep])
         if "map" in out:
@@ -74,6 +75,9 @@ def collect_scores(
         fetch()
     scores = _joined(rows, numbers)
     scores = _gather(scores) if jax.process_count() > 1 else scores
+    # A process has a part of every batch: whatever their number, the rows stand in the order of the set.
+    order = np.argsort(scores.pop("batch"), kind="stable")
+    scores = {name: values[order] for name, values in scores.items()}
     scores["compression"] = _compressions(scores["video_key"])
     if scores["score"].size == 0:
         raise ValueError(f"{desc}: the set has no examples; check its split and methods")
@@ -260,7 +264,7 @@ def _local_rows(score, sharding):
 
 def _gather(local):
     """The rows of all processes, on every process."""
-    dtypes = {"score": np.float32, "label": np.int32, "method": np.int32, "frame_index": np.int32}
+    dtypes = {"score": np.float32, "label": np.int32, "method": np.int32, "frame_index": np.int32, "batch": np.int32}
     texts = {name: _as_bytes(local[name]) for name in ("video_key", "file")}
     rows = gather_rows(texts | {name: local[name].astype(dtype) for name, dtype in dtypes.items()})
     for name, kind in (("video_key", None), ("file", object)):

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from msddf_jax import paths
+from msddf_jax import paths, remote
 from msddf_jax.weights import scenic_files, sharded_file
 
 # In place of a file: start from random weights.
@@ -42,8 +42,9 @@ DELTA_FILE = "delta.safetensors"
 CACHE = "~/.cache/msddf_jax/weights"
 _HUB = re.compile(r"(?:hf://|hf-hub:)([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w./-]+))?")
 _SYNTAX = (
-    "A reference is a path, a folder, hf://owner/name[@revision][/file], https://host/path/file, or the word random; "
-    "behind a file may follow #, then sha256=<at least 8 digits>, format=<name>, skip=<regex>, joined by &"
+    "A reference is a path, a folder, hf://owner/name[@revision][/file], https://host/path/file, the address of a file "
+    "or folder in a store (gs://, s3://), or the word random; behind a file may follow #, then sha256=<at least 8 "
+    "digits>, format=<name>, skip=<regex>, joined by &"
 )
 
 
@@ -102,7 +103,7 @@ def _check_source(source, digest, has_fields, text):
     if is_hub(source) and not _HUB.fullmatch(source):
         raise ValueError(f"{source!r} is no hub source; expected hf://owner/name[@revision][/file]")
     scheme = source.partition("://")[0] if "://" in source else ""
-    if scheme not in ("", "hf", "http", "https"):
+    if scheme not in ("", "hf", "http", "https") and not remote.is_known(scheme):
         raise ValueError(f"{text!r} has an unknown scheme {scheme}://. {_SYNTAX}")
     if scheme == "http" and not digest:
         raise ValueError(f"{text!r}: what http:// sends may be changed on the way; add #sha256=<at least 8 digits>")
@@ -144,7 +145,7 @@ def locate(reference) -> pathlib.Path:
         return _from_hub(source)
     if is_address(source):
         return _from_address(reference)
-    tried = [pathlib.Path(paths.expand(source))]
+    tried = [remote.stage(source) if remote.is_url(source) else pathlib.Path(paths.expand(source))]
     if own := _own_folder():
         tried.append(own / source.removeprefix("weights/"))
     names = (*FILE_NAMES, WORKDIR_FILE, DELTA_FILE)
