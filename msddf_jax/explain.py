@@ -16,8 +16,8 @@ import PIL.Image
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from msddf_jax import command, inference, predict, saliency
-from msddf_jax.faces import detect, extract, fetch, find
+from msddf_jax import command, inference, saliency
+from msddf_jax.faces import detect, extract, fetch, find, reading
 from msddf_jax.faces import landmarks as face_landmarks
 from msddf_jax.show import plots
 from msddf_jax.statistics import verdict
@@ -57,7 +57,7 @@ def explain_files(
     names, records = find.picture_names(usable), []
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "explanations.jsonl", "w", encoding="utf-8") as lines:
-        for path, item in tqdm(predict.extract_all(found, settings), total=len(found), desc="explain", unit="file"):
+        for path, item in tqdm(reading.extract_all(found, settings), total=len(found), desc="explain", unit="file"):
             record = {"file": str(path)}
             if item.frames:
                 maps = explain_crops(explain_fn, model.params, [face.image for face in item.frames], batch_size)

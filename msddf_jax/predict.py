@@ -7,7 +7,6 @@ everybody's face is scored, and the verdict says whom it is about. A file that c
 `error` {code, message} and the others go on; the exit code is 1 where no file was scored.
 """
 
-import collections.abc
 import contextlib
 import errno
 import functools
@@ -19,7 +18,6 @@ import pathlib
 import sys
 import threading
 
-import numpy as np
 import PIL.Image
 from absl import app, flags, logging
 from tqdm import tqdm
@@ -27,7 +25,7 @@ from tqdm import tqdm
 # Not `metrics`, which loads scikit-learn, and `plots`, which loads matplotlib, only when it is needed: a quarter of the
 # time that a start takes.
 from msddf_jax import command, inference
-from msddf_jax.faces import detect, extract, fetch, find, image_file, video
+from msddf_jax.faces import detect, extract, fetch, find, reading, video
 from msddf_jax.faces import landmarks as face_landmarks
 from msddf_jax.show import lines as shown_lines
 from msddf_jax.show import records
@@ -88,7 +86,7 @@ def predict_files(
             out.mkdir(parents=True, exist_ok=True)
             lines = stack.enter_context(open(out / "predictions.jsonl", "wb", buffering=0))
         bar = stack.enter_context(tqdm(total=len(found), desc="predict", unit="file"))
-        for chunk in _chunks(extract_all(found, settings), batch_size):
+        for chunk in _chunks(reading.extract_all(found, settings), batch_size):
             crops = [face.image for _, item in chunk for face in item.frames]
             outputs = inference.score_crops(model, crops, batch_size)
             for path, item in chunk:
@@ -118,37 +116,6 @@ def _show(record, *, as_json, width):
 def _config_name(config):
     """ "msddf Ti/16": the detector, and its variant where it has several."""
     return " ".join([config.detector, *([config.model.variant] if "variant" in config.model else [])])
-
-
-def extract_all(found, settings) -> collections.abc.Iterator[tuple[pathlib.Path, extract.Extraction]]:
-    """Yields (path, Extraction); of a file that cannot be used, one without frames and with the reason."""
-    for path, error in found:
-        try:
-            if error is not None:
-                raise error
-            yield path, _extract(path, **settings)
-        except (find.InputError, video.MediaError, extract.LandmarkFileError) as problem:
-            yield path, extract.Extraction([], [extract.Drop(-1, problem.code, problem.detail)], None, 0)
-
-
-def _extract(path, *, num_frames, landmarks, faces="largest", **settings):
-    if find.is_video(path):
-        return extract.extract_faces(path, num_frames=num_frames, landmarks=landmarks, faces=faces, **settings)
-    image, points = image_file.read_image(path), None
-    if landmarks == "sidecar":
-        sidecar = extract.sidecar_path(path)
-        points = extract.read_sidecar(sidecar)
-        if len(points) != 1:
-            detail = f"{sidecar.name} has {len(points)} frames, an image has one"
-            raise extract.LandmarkFileError("landmarks_invalid", sidecar, detail)
-        points = points[0]
-        if not np.isfinite(points).all():
-            raise find.InputError("no_face", path, f"{sidecar.name} has no face")
-    found = extract.extract_faces_image(image, points=points, **settings)
-    if (count := image_file.count_frames(path)) > 1:
-        detail = f"an animation of {count} images, of which the first is scored"
-        found.drops.append(extract.Drop(-1, "animation", detail))
-    return found
 
 
 def _chunks(items, batch_size):
