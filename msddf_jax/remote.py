@@ -76,6 +76,7 @@ def stage(url) -> pathlib.Path:
         raise FileNotFoundError(f"nothing at {url}")
     folder = _folder_of(url, "files")
     with _locked(folder):
+        _sweep(folder)
         known = _about(folder).get("files", {})
         wanted = {
             name: mark for name, mark in there.items() if known.get(name) != mark or not _is_whole(folder, name, mark)
@@ -116,6 +117,7 @@ def open_workdir(path) -> pathlib.Path:
     url = str(path).rstrip("/")
     folder = _folder_of(url, "workdir")
     with _locked(folder):
+        _sweep(folder)
         _write_about(folder, {"url": url, "workdir": True})
         _hold(folder)
         _pull(url, folder)
@@ -329,6 +331,12 @@ def _each(work, names):
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         futures = {name: pool.submit(work, name) for name in names}
         return {name for name, future in futures.items() if future.result()}
+
+
+def _sweep(folder):
+    """Removes what a killed process has half copied; to be called by who has the lock."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink()
 
 
 @contextlib.contextmanager

@@ -157,6 +157,8 @@ def _score_part(job, files, first, path, readers, bar):
 
         def score():
             crops = [face.image for _, item in waiting for face in item.frames]
+            # Whole batches: a program of another size gives other last digits, and where a part was cut decides it.
+            crops += [np.zeros_like(crops[0])] * (-len(crops) % job.batch_size) if crops else []
             outputs = inference.score_crops(job.model, crops, job.batch_size)
             for number, item in waiting:
                 own, outputs = outputs[: len(item.frames)], outputs[len(item.frames) :]

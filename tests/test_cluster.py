@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import time
 import types
@@ -149,3 +150,44 @@ def test_an_error_of_one_process_is_a_line_of_both(toy_data, tmp_path):
     assert first == second == 1
     assert "process 1 on " in said and "FileNotFoundError: this experiment cannot start" in said, said
     assert "Traceback" not in said + own
+
+
+# Seven processes compile the step in each: minutes. The whole method is behind `parity`.
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param("bare", marks=pytest.mark.long),
+        pytest.param("bare-fsdp", marks=pytest.mark.long),
+        pytest.param("whole", marks=pytest.mark.parity),
+        pytest.param("whole-fsdp", marks=pytest.mark.parity),
+    ],
+)
+def test_eight_devices_give_the_same_however_many_processes_hold_them(config, toy_data, tmp_path):
+    found = {}
+    for count in (1, 2, 4):
+        folder = tmp_path / str(count)
+        for code, said in many_processes.finish(
+            many_processes.start(count, 8 // count, folder, toy_data[1], config=config), timeout=1500
+        ):
+            assert code == 0, said
+        found[count] = _losses(folder), _figures(folder)
+    assert len(found[1][0]) == 20
+    for count in (2, 4):
+        np.testing.assert_allclose(found[count][0], found[1][0], rtol=5e-4)
+        assert found[count][1].keys() == found[1][1].keys()
+        for name, value in found[1][1].items():
+            assert found[count][1][name] == pytest.approx(value, abs=0.02, nan_ok=True), name
+
+
+@pytest.mark.long
+def test_a_data_set_that_differs_between_hosts_is_named(toy_data, tmp_path):
+    other = tmp_path / "tfds"
+    shutil.copytree(toy_data[1], other)
+    (index,) = other.rglob("index-train.csv")
+    lines = index.read_text().splitlines()
+    # As an older build would have it: two videos of one split in the other order.
+    lines[1], lines[2] = lines[2], lines[1]
+    index.write_text("\n".join(lines) + "\n")
+    for code, said in many_processes.finish(many_processes.start(2, 1, tmp_path / "run", [toy_data[1], other])):
+        assert code == 1, said
+        assert "config.data.train, faceforensics/toy:train, is not the same everywhere: process 1 on " in said, said

@@ -113,7 +113,10 @@ def test_two_processes_that_stage_at_once_copy_once(store, tmp_path):
     assert [process.returncode for process in both] == [0, 0] and len(said) == 1
     folder = pathlib.Path(said.pop())
     assert sorted(path.name for path in folder.glob("*.txt")) == sorted(f"{number}.txt" for number in range(20))
-    assert not list(folder.glob("*.tmp"))
+    # Of a process that was killed while it copied.
+    (folder / ".0.txt.123.tmp").write_text("half")
+    remote.stage(f"{store.url}/set")
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_what_was_used_longest_ago_makes_room_and_nothing_in_use_does(store, monkeypatch):
