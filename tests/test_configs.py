@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from configs.common import get_common
-from msddf_jax import config_sets, experiments, hooks, steps, train
+from msddf_jax import config_sets, experiments, hooks, remote, steps, train
 from msddf_jax.weights import hub, published
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -113,6 +113,8 @@ def only_parse(monkeypatch, tmp_path):
             self.error(f"unrecognized arguments: {rest}")
         raise _Parsed(found)
 
+    # The addresses of stores in the docs are nobody's.
+    monkeypatch.setattr(remote, "open_workdir", pathlib.Path)
     monkeypatch.setattr(app, "run", run)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
     monkeypatch.chdir(ROOT)
