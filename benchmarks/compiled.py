@@ -1,6 +1,6 @@
 """What XLA makes of the synthesis, and of the L/14 train step, for an accelerator that is not here. Nothing is run.
 
-    pip install -e '.[cuda]' or '.[tpu]'     whichever the device belongs to; no GPU, TPU or driver is needed
+    pip install -e '.[cuda13]' or '.[tpu]'   whichever the device belongs to; no GPU, TPU or driver is needed
     python -m benchmarks.compiled --device=h200 [--batch_size=64] [--rows=self_blend,step] [--top=5] [--out=FILE]
 
 XLA compiles for a described device (`jax.experimental.topologies`). From the compiled program come the kernels that are

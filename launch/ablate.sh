@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-ablation}"
 shift || true
-bash launch/install.sh
+bash launch/install.sh "${EXTRAS:-auto}"
 python=.venv/bin/python
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath -m "$out")/jax_cache}"
 export GRPC_VERBOSITY=ERROR GLOG_minloglevel=2 TF_CPP_MIN_LOG_LEVEL=2

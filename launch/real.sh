@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 material="${1:?folder of the material}" out="${2:-real}"
 shift
 shift || true
-bash launch/install.sh
+bash launch/install.sh "${EXTRAS:-auto}"
 python=.venv/bin/python
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath -m "$out")/jax_cache}"
 export GRPC_VERBOSITY=ERROR GLOG_minloglevel=2 TF_CPP_MIN_LOG_LEVEL=2

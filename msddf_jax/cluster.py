@@ -63,8 +63,8 @@ def find(coordinator=None, num_processes=None, process_id=None, environ=None, gp
         of `visible_gpus`.
 
     Returns:
-      Place. Under SLURM, JAX gives a process the one GPU that its number on the node names; here it is an even share of
-      all that it sees.
+      Place. Under SLURM and Open MPI, JAX gives a process the one GPU that its number on the node names; here it is an
+      even share of all that it sees, and all where SLURM has bound GPUs to tasks.
 
     Raises:
       ValueError: a part of the three only, with what lacks; what is no number; GPUs that the tasks of a node do not
@@ -75,7 +75,8 @@ def find(coordinator=None, num_processes=None, process_id=None, environ=None, gp
     given |= {name: environ.get(VARIABLES[name]) for name, value in given.items() if value is None}
     said = {name: value for name, value in given.items() if value is not None}
     slurm = {"SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"} <= set(environ)
-    managed = slurm or {"OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST", "TPU_WORKER_HOSTNAMES"} & set(environ)
+    mpi = "OMPI_COMM_WORLD_LOCAL_RANK" in environ
+    managed = slurm or mpi or {"KUBERNETES_SERVICE_HOST", "TPU_WORKER_HOSTNAMES"} & set(environ)
     if said and len(said) < len(given) and not managed:
         lacking = " and ".join(f"--{name} (or {VARIABLES[name]})" for name in given if name not in said)
         raise ValueError(f"a run of several processes was told {said}, and not {lacking}")
@@ -84,27 +85,32 @@ def find(coordinator=None, num_processes=None, process_id=None, environ=None, gp
             given[name] = None if given[name] is None else int(given[name])
         except ValueError as error:
             raise ValueError(f"{VARIABLES[name]} is {given[name]!r}, expected an integer") from error
-    share = _slurm_share(environ, visible_gpus(environ) if gpus is None else gpus) if slurm else None
+    share = _share(environ, visible_gpus(environ) if gpus is None else gpus) if slurm or mpi else None
     return Place(given["coordinator"], given["num_processes"], given["process_id"], share)
 
 
-def _slurm_share(environ, gpus):
-    """GPUs of this task of a SLURM node, by number; None without GPUs."""
+def _share(environ, gpus):
+    """GPUs of this task of a node, by number; None without GPUs."""
     if not gpus or "JAX_LOCAL_DEVICE_IDS" in environ:
         return None
-    # "2(x3),1": so many tasks on each node of the step.
-    tasks = [
-        int(count)
-        for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
-        for _ in range(int(times or 1))
-    ]
-    here = tasks[int(environ.get("SLURM_NODEID", 0)) % len(tasks)]
+    if {"SLURM_GPUS_PER_TASK", "SLURM_GPU_BIND"} & set(environ):
+        return list(range(gpus))
+    if "SLURM_LOCALID" in environ:
+        # "2(x3),1": so many tasks on each node of the step.
+        tasks = [
+            int(count)
+            for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+            for _ in range(int(times or 1))
+        ]
+        here, own = tasks[int(environ.get("SLURM_NODEID", 0)) % len(tasks)], int(environ["SLURM_LOCALID"])
+    else:
+        here, own = (int(environ[f"OMPI_COMM_WORLD_LOCAL_{what}"]) for what in ("SIZE", "RANK"))
     if gpus % here:
         raise ValueError(
             f"{here} tasks on this node share {gpus} GPUs, which does not come out even: "
             "set --ntasks-per-node to 1, or to a number that divides the GPUs"
         )
-    first = int(environ["SLURM_LOCALID"]) * (gpus // here)
+    first = own * (gpus // here)
     return list(range(first, first + gpus // here))
 
 
@@ -135,7 +141,11 @@ def joined() -> Iterator[None]:
         yield
         return
     start(place)
-    with Watch():
+    try:
+        watch = Watch()
+    except RuntimeError as error:  # the first time that processes talk to each other
+        raise ValueError(f"{_name()} cannot talk to the others: {' '.join(str(error).split())}") from error
+    with watch:
         command.check_devices()
         check_gpus()
         yield
@@ -166,8 +176,11 @@ def start(place, timeout=START_TIMEOUT) -> None:
     )  # fmt: skip
     late.daemon = True
     late.start()
+    # With all said JAX need not look for a cluster, and would warn of packages that it then wants.
+    said = None not in (place.coordinator_address, place.num_processes, place.process_id)
+    looks = {"cluster_detection_method": "deactivate"} if said else {}
     try:
-        jax.distributed.initialize(**place._asdict(), initialization_timeout=2 * timeout)
+        jax.distributed.initialize(**place._asdict(), **looks, initialization_timeout=2 * timeout)
     except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"no cluster could be joined ({error}): outside of TPU pods, SLURM, Open MPI and Kubernetes give "

@@ -47,6 +47,10 @@ def test_a_slurm_task_gets_its_share_of_the_nodes_gpus():
     with pytest.raises(ValueError, match=r"4 tasks on this node share 6 GPUs.*--ntasks-per-node"):
         cluster.find(environ=four, gpus=6)
     assert cluster.find(environ=SLURM | {"JAX_LOCAL_DEVICE_IDS": "3"}, gpus=8).local_device_ids is None
+    # Bound by SLURM, a task sees its own alone.
+    assert cluster.find(environ=four | {"SLURM_GPUS_PER_TASK": "1"}, gpus=1).local_device_ids == [0]
+    mpi = {"OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+    assert cluster.find(environ=mpi, gpus=4).local_device_ids == [2, 3]
 
 
 def test_gpus_are_counted_by_files_and_by_what_is_hidden(tmp_path):

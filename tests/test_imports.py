@@ -11,7 +11,19 @@ NAMES = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__in
 
 # A module may import from its own level or from one above it in this list.
 LEVELS = (
-    ("command", "paths", "experiments", "opencv", "trees", "losses", "statistics", "data.schema", "data.methods"),
+    (
+        "command",
+        "paths",
+        "remote",
+        "cluster",
+        "experiments",
+        "opencv",
+        "trees",
+        "losses",
+        "statistics",
+        "data.schema",
+        "data.methods",
+    ),
     ("models", "synth", "faces"),
     ("optim", "sharding", "frozen", "checkpoint", "cpu", "logs", "data", "weights", "steps"),
     ("adversary",),
@@ -20,13 +32,37 @@ LEVELS = (
     ("detector",),
     ("evaluators", "compare", "saliency", "delta", "inference", "manifest", "config_sets"),
     ("show", "asked_sets"),
-    ("evaluate", "faithfulness", "embedding", "report", "predict", "app", "export", "model_card", "stress", "explain"),
+    (
+        "evaluate",
+        "faithfulness",
+        "embedding",
+        "report",
+        "predict",
+        "score",
+        "app",
+        "export",
+        "model_card",
+        "stress",
+        "explain",
+    ),
     ("train_step",),
     ("train",),
     ("main", "weights.__main__"),
 )
 # What only scores: it imports no trainer, by whatever way.
-SCORING = ("inference", "evaluate", "predict", "app", "explain", "export", "embedding", "stress", "report", "saliency")
+SCORING = (
+    "inference",
+    "evaluate",
+    "predict",
+    "score",
+    "app",
+    "explain",
+    "export",
+    "embedding",
+    "stress",
+    "report",
+    "saliency",
+)
 SCORING += ("faithfulness", "compare", "evaluators.attack")
 TRAINER = ("train_step", "train", "steps", "optim", "hooks", "adversary")
 REMOVED = re.compile(
