@@ -63,7 +63,9 @@ def shorten(config, steps):
     """Train for so many steps alone, to try a command; the config is unlocked."""
     config.steps = steps
     config.optim.warmup_steps = min(config.optim.warmup_steps, steps // 2)
-    config.checkpoint_every = config.select.every = steps
+    config.checkpoint_every = steps
+    if config.select is not None:
+        config.select.every = steps
 
 
 def built_sets(names, data_dir):
@@ -78,8 +80,11 @@ def run_name(config):
     return pathlib.Path(path).stem + (f"-{argument}" if argument else "")
 
 
-def run_all(args, test_sets):
-    """Train and test what is missing. A config's own evals are kept: validation is among them."""
+def run_all(args, test_sets, load=load_config):
+    """Train and test what is missing. A config's own evals are kept: validation is among them.
+
+    load: (config's name, args, seed, test_sets) -> config.
+    """
     for seed in range(args.seeds):
         for name in args.configs.split(","):
             workdir = pathlib.Path(args.out) / run_name(name) / str(seed)
@@ -88,13 +93,13 @@ def run_all(args, test_sets):
             if all(f"{test}/video_auc" in done for test in test_sets):
                 continue
             print(f"== {name}, seed {seed}: {workdir}", flush=True)
-            train.train_and_evaluate(load_config(name, args, seed, test_sets), workdir)
+            train.train_and_evaluate(load(name, args, seed, test_sets), workdir)
             # Each run compiles its own step; kept, they would fill the memory.
             jax.clear_caches()
 
 
-def figures(out):
-    """Every figure of every finished run: list of dicts with the keys of `COLUMNS`."""
+def figures(out, sets=tuple(datasets.TEST_SETS)):
+    """Every figure on `sets` of every finished run: list of dicts with the keys of `COLUMNS`."""
     rows = []
     for path in sorted(pathlib.Path(out).glob("*/*/results.json")):
         results = json.loads(path.read_text())
@@ -106,7 +111,7 @@ def figures(out):
             "config_sha256": hashlib.sha256((path.parent / "config.json").read_bytes()).hexdigest(),
             "commit": about["versions"].get("commit"),
         }
-        for name in (name for name in datasets.TEST_SETS if f"{name}/video_auc" in results):
+        for name in (name for name in sets if f"{name}/video_auc" in results):
             for metric in METRICS:
                 low, high = results["_intervals"].get(f"{name}/{metric}") or (None, None)
                 level = metric.split("_")[0]
@@ -116,18 +121,19 @@ def figures(out):
     return rows
 
 
-def make_table(rows, metric="video_auc", against=()):
+def make_table(rows, metric="video_auc", against=(), sets=tuple(datasets.TEST_SETS), within=datasets.WITHIN):
     """The table as `page.Table`: a row a config, a column a test set; mean (sd) over seeds, or one seed's interval.
 
     Args:
       rows: of `figures`. metric: of `METRICS`. against: `paper_figures.Figure`s, rows below the others.
+      sets: the columns, in their order. within: those of them that are of what was trained on.
 
     Raises:
       ValueError: published figures beside another metric, or none of a set that is in the table.
     """
-    there = [name for name in datasets.TEST_SETS if any(row["set"] == name for row in rows)]
-    within = [name for name in there if name in datasets.WITHIN]
-    parts = {"within": within, "cross": [name for name in there if name not in within]}
+    there = [name for name in sets if any(row["set"] == name for row in rows)]
+    parts = {"within": [name for name in there if name in within]}
+    parts["cross"] = [name for name in there if name not in within]
     parts = {part: names for part, names in parts.items() if names}
     configs = list(dict.fromkeys(row["config"] for row in rows))
     own = {(config, name): [] for config in configs for name in there}
@@ -149,8 +155,8 @@ def make_table(rows, metric="video_auc", against=()):
     commits = sorted({str(row["commit"]) for row in rows})
     note = (
         f"{metric} in percent; mean (standard deviation) over seeds, for one seed its 95 % interval over videos. "
-        f"{tables.AVERAGE_NOTE} {tables.TOP_NOTE} Within: {', '.join(datasets.WITHIN)}; cross: all others. "
-        f"Commit {', '.join(commits)}; each figure with its config's SHA-256 in table.csv."
+        f"{tables.AVERAGE_NOTE} {tables.TOP_NOTE} Within: {', '.join(within) or 'none'}; cross: all others. "
+        f"Commit {', '.join(commits)}; each figure with its config's SHA-256 in the .csv beside this."
     )
     if against:
         lines += _published_lines(against, metric, parts)
@@ -197,24 +203,27 @@ def _published_lines(against, metric, parts):
     return lines
 
 
-def write_tables(out, metric="video_auc", against=()):
+def write_tables(
+    out, metric="video_auc", against=(), *, name="table", sets=tuple(datasets.TEST_SETS), within=datasets.WITHIN
+):
     """Write table.csv, and table.md and table.tex of the metric, from the runs there are, and print the table.
 
-    Tables of another metric than video_auc, and those with published figures, have names of their own.
+    Tables of another metric than video_auc, and those with published figures, have names of their own. name: of the
+    files, in place of table. sets, within: of `make_table`.
     """
-    out, rows = pathlib.Path(out), figures(out)
+    out, rows = pathlib.Path(out), figures(out, sets)
     if not rows:
         sys.exit(f"no finished run in {out}")
-    table = make_table(rows, metric, against)
-    with open(out / "table.csv", "w", newline="", encoding="utf-8") as file:
+    table = make_table(rows, metric, against, sets, within)
+    with open(out / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    stem = "table_published" if against else "table" if metric == "video_auc" else f"table_{metric}"
+    stem = f"{name}_published" if against else name if metric == "video_auc" else f"{name}_{metric}"
     (out / f"{stem}.tex").write_text(page.latex(table), encoding="utf-8")
     text = page.markdown(table)
     (out / f"{stem}.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\ntable: {out / stem}.md, .tex; every figure: {out / 'table.csv'}")
+    print(f"\n{text}\ntable: {out / stem}.md, .tex; every figure: {out / name}.csv")
 
 
 def main():

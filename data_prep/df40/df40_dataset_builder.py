@@ -8,7 +8,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from data_prep import prepared
-from data_prep.df40 import downloads
+from data_prep.df40 import downloads, names
 from data_prep.prepared import PreparedConfig
 
 
@@ -16,6 +16,8 @@ def _description(config):
     if config.startswith("unknown_"):
         return f"{config.removeprefix('unknown_')} and the reals that came with it."
     method, domain = config.rsplit("_", 1)
+    if method in names.GROUPS:
+        method = f"All of {', '.join(names.GROUPS[method])}"
     return f"{method} and the reals of {'FaceForensics++' if domain == 'ff' else 'Celeb-DF'}."
 
 

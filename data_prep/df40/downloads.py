@@ -12,6 +12,7 @@ from data_prep.dfb import stems
 CONFIGS = (
     *(f"{method}_{domain}" for method in names.KNOWN for domain in ("ff", "cdf")),
     "e4e_ff",
+    *(f"{group}_{domain}" for group in names.GROUPS for domain in ("ff", "cdf")),
     *(f"unknown_{method}" for method in names.UNKNOWN),
 )
 FF_REALS = "FaceForensics++/original_sequences/youtube/c23"
@@ -24,7 +25,7 @@ _PEOPLE = {"ff": stems.ff, "cdf": stems.cdf}
 
 
 def find(root, config, options):
-    """The frames of one method of DF40 (Yan et al. 2024) and the reals that go with it.
+    """The frames of one method of DF40 (Yan et al. 2024), or of all of one kind, and the reals that go with them.
 
     Args:
       root: folder that holds `DF40`, and `DF40_train` where there is one. config: of `CONFIGS`. options:
@@ -50,15 +51,13 @@ def find(root, config, options):
         entries = _folder_entries(root, folder / "fake", "test", method, "", problems)
         entries += _folder_entries(root, folder / "real", "test", "real", "", problems, of=method)
         return listing.finish(entries, options, root), problems
-    method, domain = config.rsplit("_", 1)
-    folder = _method_folder(root / "DF40", method)
-    entries = _folder_entries(root, folder / domain, "test", method, domain, problems)
+    wanted, domain = _wanted(config, options)
+    entries = _fakes(root / "DF40", wanted, domain, "test", options, problems)
     reals_root = pathlib.Path(options.reals_root or root).absolute()
     if domain == "cdf":
         return listing.finish(entries + _cdf_reals(reals_root, options, problems), options, root), problems
     if (root / "DF40_train").is_dir():
-        train = _method_folder(root / "DF40_train", method) / "ff"
-        entries += _folder_entries(root, train, "train", method, "ff", problems)
+        entries += _fakes(root / "DF40_train", wanted, "ff", "train", options, problems)
     _check_apart(entries, config)
     lists = _read_lists(reals_root, options, {entry.split for entry in entries})
     _check_lists(entries, lists, problems)
@@ -88,6 +87,28 @@ def images_below(folder):
             found += [(parts, name, ((0, path),)) for name, path in zip(images, paths)]
         elif not folders and parts:
             found.append((parts[:-1], parts[-1], ()))
+    return found
+
+
+def _wanted(config, options):
+    """(methods, domain) of a config: one, or of a kind those that `options` keep."""
+    name, domain = config.rsplit("_", 1)
+    if name not in names.GROUPS:
+        return (name,), domain
+    return tuple(m for m in names.GROUPS[name] if options.methods is None or m in options.methods), domain
+
+
+def _fakes(parent, wanted, domain, split, options, problems):
+    """Entries of the methods below `parent`; of several, with `allow_missing`, of those that are there."""
+    if len(wanted) > 1 and options.allow_missing:
+        folders = contents.children(parent) if parent.is_dir() else []
+        there = {names.method_of(path.name) for path in folders if path.is_dir()}
+        missing_files([f"{parent.name}/{m}" for m in wanted if m not in there], options, parent.parent, problems)
+        wanted = [method for method in wanted if method in there]
+    found = []
+    for method in wanted:
+        folder = _method_folder(parent, method) / domain
+        found += _folder_entries(parent.parent, folder, split, method, domain, problems)
     return found
 
 

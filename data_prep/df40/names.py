@@ -53,6 +53,8 @@ UNKNOWN = (
     "e4e",
     "collabdiff",
 )
+# All methods of one kind that were made from the same reals, as the owners' protocols take them.
+GROUPS = {"fs": SWAP, "fr": REENACT, "efs": SYNTHESIS}
 # What a name is once it is lower case without punctuation; a method's own name needs no line.
 _ALIASES = {
     "inswap": "inswapper",
