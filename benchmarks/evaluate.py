@@ -56,6 +56,7 @@ def make_record(index, images):
         "attributes": np.zeros(len(schema.ATTRIBUTES), np.uint8),
         "has_attributes": np.zeros(len(schema.ATTRIBUTES), bool),
         "identity": np.int32(-1),
+        "donor": np.int32(-1),
         "domain": np.int32(0),
         "group": np.int32(-1),
         "_mask": np.bool_(True),

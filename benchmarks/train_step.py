@@ -51,6 +51,7 @@ def make_batch(config):
         "label": label.astype(np.int32),
         "method": label.astype(np.int32),
         "identity": np.zeros(rows, np.int32),
+        "donor": np.zeros(rows, np.int32),
         "domain": np.zeros(rows, np.int32),
         "attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.uint8),
         "has_attributes": np.zeros((rows, len(schema.ATTRIBUTES)), bool),

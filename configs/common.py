@@ -19,7 +19,8 @@ def get_common():
     config.data.train = eval_set("faceforensics/c23", "train")
     # A group of rows: reals, then fakes of the same source video ("pair") or of anyone ("class"); with methods, `fake`
     # of each of them. fake = 0 trains on reals alone.
-    config.data.group = ConfigDict({"real": 1, "fake": 1, "methods": (), "match": "pair"})
+    # nearest: a file of data_prep.nearest, of which the second real comes.
+    config.data.group = ConfigDict({"real": 1, "fake": 1, "methods": (), "match": "pair", "nearest": ""})
     config.data.batch_size = 128
     config.data.eval_batch_size = 256
     # Size and alignment preset of the stored crops, as `data_prep.prepare` made them; frames of a clip, 0 for images.

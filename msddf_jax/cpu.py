@@ -7,7 +7,7 @@ YNNPACK.
 import jax
 
 # Backbones of convolutions, by `config.model.family`; what has no family is a ViT.
-CONVOLUTIONAL = ("efficientnet", "meso", "resnet", "vgg", "xception")
+CONVOLUTIONAL = ("efficientnet", "hrnet", "iresnet", "meso", "resnet", "vgg", "xception")
 _SUMS, _PRODUCTS = "LIBRARY_FUSION_TYPE_REDUCE", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch_twins import as_input, norm_counts
 
 from msddf_jax import trees
-from msddf_jax.models import efficientnet, meso, resnet, vgg, xception
+from msddf_jax.models import efficientnet, hrnet, meso, resnet, vgg, xception
 from msddf_jax.weights import cnn_names, table
 
 BACKBONES = {
@@ -18,6 +18,7 @@ BACKBONES = {
     "resnet": resnet.ResNet,
     "meso": meso.Meso,
     "vgg": vgg.VGG,
+    "hrnet": hrnet.HRNet,
 }
 
 

@@ -43,6 +43,7 @@ def make_batch(group=(1, 1), groups=3, size=48, frames=0, uint8=False):
         "label": label.astype(np.int32),
         "method": np.where(label == 1, METHODS[0], 0).astype(np.int32),
         "identity": number,
+        "donor": np.where(label == 1, (number + 1) % groups, number).astype(np.int32),
         "domain": number % 2,
         "attributes": (known & (label == 1)[:, None]).astype(np.uint8),
         "has_attributes": known,

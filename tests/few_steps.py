@@ -41,6 +41,7 @@ def noise_batch(rows=8, size=SIZE):
         "label": label,
         "method": label,
         "identity": np.arange(rows, dtype=np.int32) // 2,
+        "donor": np.arange(rows, dtype=np.int32) // 2,
         "domain": np.zeros(rows, np.int32),
         "attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.uint8),
         "has_attributes": np.zeros((rows, len(schema.ATTRIBUTES)), bool),

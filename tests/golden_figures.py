@@ -5,6 +5,7 @@ names and shapes of the state, and figures of its forward pass at several depths
 converts it as a file of that detector, and compares.
 """
 
+import fnmatch
 import hashlib
 import json
 import pathlib
@@ -14,20 +15,23 @@ import numpy as np
 FOLDER = pathlib.Path(__file__).parent / "golden"
 # Figures kept of a depth and input, at places drawn from the depth's name.
 KEPT = 64
+# What is filled of a norm, in PyTorch's order.
+NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def draw(name, shape, scaled=(), seed=0) -> np.ndarray:
-    """float32 values of a parameter or statistic, by its name alone; `scaled`: {name: factor} of those that have one.
+    """float32 values of a parameter or statistic, by its name alone.
 
-    Kernels (two axes or more) are He-scaled; variances in [0.5, 2]; one-axis weights, which are a norm's, around 1;
-    all others small.
+    scaled: {name or pattern of `fnmatch`: factor on kernels}, the first that fits. Kernels (two axes or more) are
+    He-scaled; variances in [0.5, 2]; one-axis weights, which are a norm's, around 1; all others small.
     """
     rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")])
     if name.endswith("running_var"):
         return rng.uniform(0.5, 2.0, shape).astype(np.float32)
     values = rng.standard_normal(shape)
     if len(shape) >= 2:
-        return (values * dict(scaled).get(name, 1.0) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+        factor = next((f for pattern, f in dict(scaled).items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
+        return (values * factor * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
     return (0.1 * values + (name.endswith("weight") and len(shape) == 1)).astype(np.float32)
 
 
@@ -49,12 +53,34 @@ def keep(name, values) -> list:
     return [[float(f"{value:.9g}") for value in row] for row in flat]
 
 
+def pack(pairs) -> list:
+    """[name, shape] pairs, of the four of a norm, which follow each other, one: "bn1.{norm}"."""
+    names, out = [name for name, _ in pairs], []
+    for place, (name, shape) in enumerate(pairs):
+        start = name.removesuffix(NORM[0])
+        if names[place : place + len(NORM)] == [start + leaf for leaf in NORM]:
+            out.append([start + "{norm}", shape])
+        elif not (out and out[-1][0].endswith("{norm}") and name in _of_norm(out[-1][0])):
+            out.append([name, shape])
+    return out
+
+
+def unpack(pairs) -> list:
+    """The inverse of `pack`."""
+    of = lambda name: _of_norm(name) if name.endswith("{norm}") else [name]
+    return [[whole, shape] for name, shape in pairs for whole in of(name)]
+
+
+def _of_norm(name):
+    return [name.removesuffix("{norm}") + leaf for leaf in NORM]
+
+
 def read(detector, side) -> dict:
     """The golden file of a detector at an input side, and its entry of that side under "sides"."""
     content = json.loads((FOLDER / f"{detector}.json").read_text())
     own = content["sides"][str(side)]
     # What has another shape at this side stands behind the first side's.
-    shapes = {kind: [*content[kind], *own.get(kind, ())] for kind in ("filled", "fixed")}
+    shapes = {kind: unpack([*content[kind], *own.get(kind, ())]) for kind in ("filled", "fixed")}
     return content | own | shapes
 
 

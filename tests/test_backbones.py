@@ -19,6 +19,8 @@ SMALL = {
     "resnet": ("Mu", 64),
     "meso": ("meso_inception4", 64),
     "vgg": ("Mu", 64),
+    "hrnet": ("Mu", 64),
+    "iresnet": ("Mu", 64),
 }
 
 
@@ -53,6 +55,8 @@ def test_the_list_of_stages_is_what_runs(family):
         ("efficientnet", "B4", {"stem": (48, 2), "block_31": (448, 32), "head": (1792, 32)}),
         ("resnet", "resnet34", {"stem": (64, 4), "stage_1": (64, 4), "stage_4": (512, 32)}),
         ("vgg", "vgg19", {"stage_1": (64, 2), "stage_2": (128, 4), "stage_3": (256, 8)}),
+        ("hrnet", "W48", {"stem": (64, 4), "stage_1": (256, 4), "map_32": (384, 32), "joined": (720, 4)}),
+        ("iresnet", "iresnet50", {"stem": (64, 1), "block_2": (64, 2), "block_20": (256, 8), "norm": (512, 16)}),
         ("meso", "meso4", {"conv_1": (8, 2), "conv_4": (16, 32)}),
         ("clip", "L/14", {"block_0": (1024, 14), "block_23": (1024, 14)}),
     ],
@@ -80,7 +84,7 @@ def test_stages_of_a_tower_are_its_patch_tokens(family):
         np.testing.assert_allclose(normed.reshape(2, 16, 64), out["tokens"], atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["xception", "resnet", "efficientnet", "meso", "vgg"])
+@pytest.mark.parametrize("family", ["xception", "resnet", "efficientnet", "meso", "vgg", "hrnet", "iresnet"])
 def test_the_last_stage_of_a_convolutional_one_is_its_map(family):
     variant, size = SMALL[family]
     model = backbones.make(family, variant, size, dtype=jnp.float32, name=None)
@@ -134,7 +138,7 @@ def test_pixels_are_normalised_where_mean_and_deviation_fit():
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ValueError, match="unknown backbone family 'inception'; there are clip, dinov3"):
         backbones.stages("inception", "v3")
-    with pytest.raises(ValueError, match="resnet has no variant 'resnet18'; it has resnet34, Mu"):
+    with pytest.raises(ValueError, match="resnet has no variant 'resnet18'; it has resnet34, resnet50, Mu"):
         backbones.stages("resnet", "resnet18")
 
 

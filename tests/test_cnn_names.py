@@ -39,9 +39,14 @@ def test_a_third_class_is_named_with_both_shapes():
 @pytest.mark.parametrize("source", cnn_names.SOURCES)
 def test_every_source_names_every_variable_once(source):
     spec = cnn_names.SOURCES[source]
-    variant = {"xception": "xception", "efficientnet": "B4", "resnet": "resnet34", "meso": "meso4", "vgg": "vgg19"}[
-        spec.family
-    ]
+    variant = {
+        "xception": "xception",
+        "efficientnet": "B4",
+        "resnet": "resnet34",
+        "meso": "meso4",
+        "vgg": "vgg19",
+        "hrnet": "W48",
+    }[spec.family]
     variant = "Lite0" if source.endswith("_lite") else variant
     ours = [entry.ours for entry in spec.table(variant).values()]
     assert len(ours) == len(set(ours))

@@ -76,7 +76,8 @@ def test_every_row_keeps_its_records_label_method_and_group(group, recipe):
         recipe = "face_xray"
     batch = make_batch(group)
     rows = run(batch, recipe, group=group)
-    grouped = {name: batch[name].reshape(GROUPS, sum(group)) for name in ("label", "method", "identity", "group")}
+    kept = ("label", "method", "identity", "donor", "group")
+    grouped = {name: batch[name].reshape(GROUPS, sum(group)) for name in kept}
     for role, part in (("target_twin", slice(0, group[0])), ("dataset_fake", slice(group[0], None))):
         own = rows["role"] == compose.ROLES.index(role)
         for name, value in grouped.items():
@@ -84,6 +85,7 @@ def test_every_row_keeps_its_records_label_method_and_group(group, recipe):
     forged = rows["role"] == compose.ROLES.index("forgery")
     changed = forged & (rows["label"] == 1)
     assert (rows["method"][changed] == -1).all() and (rows["method"][forged & ~changed] == 0).all()
+    assert (rows["donor"][changed] == -1).all() and (rows["donor"][~changed] >= 0).all()
     np.testing.assert_array_equal(rows["group"], np.repeat(np.arange(GROUPS), len(rows["group"]) // GROUPS))
     # Of a forgery only that it is one is known; a real is known to have no attribute where its record says so.
     assert (rows["attributes"][changed, 0] == 1).all() and (rows["has_attributes"][changed].sum(1) == 1).all()

@@ -1,10 +1,11 @@
-"""Detectors beside the public implementations: golden figures, at a small side and, with -m parity, at 256 px.
+"""Detectors beside the public implementations: golden figures, at a small side and, with -m parity, as published.
 
 The state is filled by names, goes through the weights table as a file of that detector, and its figures are compared.
 """
 
 import functools
 import json
+import re
 
 import golden_figures as golden
 import jax
@@ -19,7 +20,7 @@ from msddf_jax.weights import dfb_names, identify, table
 TOLERANCE = 1e-4
 NAMES = sorted(path.stem for path in golden.FOLDER.glob("*.json"))
 # More than five seconds each to compile.
-LARGE = ("multi_attention", "recce", "sia", "srm")
+LARGE = ("face_xray", "iid", "local_relation", "lsda", "multi_attention", "recce", "sia", "srm", "ucf", "uia_vit")
 # {detector: {depth of the golden file: what of the Model's output it is}}; "stages/<name>" of the backbone.
 DEPTHS = {
     "capsule": {
@@ -27,6 +28,13 @@ DEPTHS = {
         "last": "spatial",
         "feature": "capsules",
         "routed": "routed",
+        "logits": "logits",
+    },
+    "face_xray": {
+        "first": "stages/stage_1",
+        "joined": "stages/joined",
+        "xray": "xray",
+        "feature": "pooled",
         "logits": "logits",
     },
     "ffd": {
@@ -37,6 +45,13 @@ DEPTHS = {
         "logits": "logits",
     },
     "f3net": {"bands": "bands", "middle": "stages/block_7", "feature": "spatial", "logits": "logits"},
+    "iid": {
+        "middle": "stages/block_7",
+        "explicit": "explicit",
+        "feature": "spatial",
+        "logits": "logits",
+    },
+    "lsda": {"middle": "stages/block_21", "feature": "spatial", "logits": "logits"},
     "srm": {"attention": "attention", "feature": "spatial", "logits": "logits"},
     "spsl": {"stem": "stages/stem", "middle": "stages/block_7", "feature": "spatial", "logits": "logits"},
     "multi_attention": {
@@ -46,10 +61,38 @@ DEPTHS = {
         "feature": "spatial",
         "logits": "logits",
     },
+    "pcl_i2g": {
+        "middle": "stages/block_7",
+        "consistency": "consistency",
+        "feature": "spatial",
+        "logits": "logits",
+    },
     "recce": {
         "encoded": "stages/block_4",
         "last": "stages/block_12",
         "feature": "backbone/feature",
+        "logits": "logits",
+    },
+    "uia_vit": {
+        "last": "backbone/feature",
+        "map": "map_logits",
+        "affinity": "affinity",
+        "feature": "patches",
+        "logits": "logits",
+    },
+    "local_relation": {
+        "low": "attention_low",
+        "middle": "attention_middle",
+        "high": "attention_high",
+        "mask": "map_logits",
+        "feature": "spatial",
+        "logits": "logits",
+    },
+    "ucf": {
+        "fingerprint": "spatial",
+        "method": "method_logits",
+        "made": "reconstruction",
+        "feature": "common",
         "logits": "logits",
     },
     "sia": {
@@ -60,12 +103,26 @@ DEPTHS = {
         "logits": "logits",
     },
 }
+# Fields of its Model, so that it gives the depths that scoring does without.
+FIELDS = {"ucf": {"rebuild": True}}
+# {detector: {our names, a regex: the depth that hangs on them}}, where the logits do not.
+BESIDE = {
+    "local_relation": {r"params/decoder/": "mask"},
+    "pcl_i2g": {r"params/theta/": "consistency"},
+    "ucf": {r"params/(backbone/content|narrow_content|decoder)/": "made", r"params/(specific|method_head)/": "method"},
+}
+
+
+def _sides(name):
+    """The input sides that a detector has figures of, the smallest first; the largest is the published one."""
+    return sorted(map(int, json.loads((golden.FOLDER / f"{name}.json").read_text())["sides"]))
 
 
 def _config(name, side):
     """The experiment whose network the published file is of, at a side."""
     config = experiments.load(f"configs/detectors/{name}.py:port").unlock()
     config.dtype, config.model.image_size, config.augment.image_size = "float32", side, side
+    config.model.update(FIELDS.get(name, {}))
     return config.lock()
 
 
@@ -116,32 +173,35 @@ def _check(name, side):
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in LARGE else n for n in NAMES])
 def test_figures_are_those_of_the_public_implementation(name):
-    _check(name, min(map(int, json.loads((golden.FOLDER / f"{name}.json").read_text())["sides"])))
+    _check(name, _sides(name)[0])
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", NAMES)
 def test_figures_at_the_published_side(name):
-    _check(name, 256)
+    _check(name, _sides(name)[-1])
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kernel_out_of_order_is_seen(name):
-    side = min(map(int, json.loads((golden.FOLDER / f"{name}.json").read_text())["sides"]))
+    side = _sides(name)[0]
     content, config, flat = _check(name, side)
     model, images = detector.make_model(config), jnp.asarray(golden.images(side))
-    apply = jax.jit(lambda v: model.apply(v, {"image": images}, train=False)["logits"])
+    beside = BESIDE.get(name, {})
+    look = lambda out: {depth: out[DEPTHS[name][depth]] for depth in {"logits", *beside.values()}}
+    apply = jax.jit(lambda v: look(model.apply(v, {"image": images}, train=False)))
     rng = np.random.default_rng(0)
     for kernel in [n for n in flat if n.endswith("kernel") and flat[n].size > 1]:
         moved = rng.permutation(flat[kernel].ravel()).reshape(flat[kernel].shape)
-        logits = apply(trees.unflatten(flat | {kernel: moved}))
-        assert golden.difference(content, "logits", logits) > TOLERANCE, kernel
+        out = apply(trees.unflatten(flat | {kernel: moved}))
+        depth = next((told for names, told in beside.items() if re.match(names, kernel)), "logits")
+        assert golden.difference(content, depth, out[depth]) > TOLERANCE, kernel
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_published_file_is_told_from_others_and_is_its_experiments(name):
-    content = golden.read(name, 256)
+    content = golden.read(name, _sides(name)[-1])
     shapes = [*content["filled"], *content["fixed"]]
     tensors = {theirs: table.Tensor(tuple(shape), np.dtype(np.float32), None) for theirs, shape in shapes}
     found = identify.identify(tensors, f"{name}_best.pth")

@@ -64,6 +64,7 @@ def test_batch_has_the_fields_of_the_schema(source):
         "label": (6,),
         "method": (6,),
         "identity": (6,),
+        "donor": (6,),
         "domain": (6,),
         "attributes": (6, 13),
         "has_attributes": (6, 13),
@@ -73,12 +74,21 @@ def test_batch_has_the_fields_of_the_schema(source):
     assert device["_mask"].all()
     assert batch["label"].tolist() == [0, 1, 1, 0, 1, 1]
     assert [table[name] for name in batch["target_identity"]] == batch["identity"].tolist()
+    assert [table[name] for name in batch["source_identity"]] == batch["donor"].tolist()
     assert batch["frame_index"].dtype == np.int32
     assert all(isinstance(name, str) for name in batch["video_id"])
 
 
 def test_identity_is_unknown_without_a_table(source):
-    assert (next(_train(source))["identity"] == -1).all()
+    batch = next(_train(source))
+    assert (batch["identity"] == -1).all() and (batch["donor"] == -1).all()
+
+
+def test_a_donor_who_is_no_target_is_unknown(source):
+    batch = next(_train(source, identities={"toy:000": 0}))
+    for ours, theirs in (("identity", "target_identity"), ("donor", "source_identity")):
+        assert batch[ours].tolist() == [0 if name == "toy:000" else -1 for name in batch[theirs]]
+    assert (batch["donor"] != batch["identity"]).any()
 
 
 def test_a_row_says_which_set_it_is_of(data_dir):
@@ -169,31 +179,45 @@ def test_state_of_other_data_or_settings_is_refused(source, data_dir):
             r"group: {.*'fake': 1.*} then, {.*'fake': 3.*} now",
         ),
         (_train(less, seed=1), "records: "),
-        (_train(source, seed=1, process_count=2), "processes: 1 then, 2 now"),
+        (_train(source, seed=1, batch_size=16), "batch_size: 8 then, 16 now"),
     ):
         with pytest.raises(ValueError, match=f"of another order.*{message}"):
             other.set_state(state)
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_processes_share_an_epoch_without_overlap(source, count):
-    parts = [_train(source, batch_size=2 * count, process_index=i, process_count=count, seed=7) for i in range(count)]
-    shares = [_keys(_take(part, 12 // count)) for part in parts]
-    assert all(len(share) == 2 * (12 // count) for share in shares)
-    reals = [key for share in shares for key in share[::2]]
-    assert len(set(reals)) == len(reals) == 12
-    assert parts[0].get_state() == parts[1].get_state()  # one checkpoint serves all
+def _of_processes(source, count, batches, **settings):
+    """Batches put together of those of `count` processes, and the state that each of them then has."""
+    parts = [_train(source, process_index=i, process_count=count, **settings) for i in range(count)]
+    if "state" in (given := dict(batches)):
+        for part in parts:
+            part.set_state(given["state"])
+    joined = []
+    for _ in range(given["number"]):
+        shares = [next(part) for part in parts]
+        joined.append({name: np.concatenate([share[name] for share in shares]) for name in shares[0]})
+    states = [part.get_state() for part in parts]
+    assert all(state == states[0] for state in states)  # one checkpoint serves all
+    return joined, states[0]
 
 
-def test_shares_are_equal_where_they_do_not_divide(source):
-    count = 5  # 12 groups: two each, and two that sit out, other ones each epoch
-    epochs = []
-    parts = [_train(source, batch_size=10, process_index=i, process_count=count) for i in range(count)]
-    for _ in range(4):
-        reals = [key for part in parts for key in _keys(_take(part, 2))[::2]]
-        assert len(set(reals)) == 10
-        epochs.append(frozenset(reals))
-    assert len(set(epochs)) > 1
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_any_number_of_processes_reads_the_same_batches(source, count):
+    settings = {"batch_size": 24, "seed": 7, "num_threads": 2}
+    alone, state = _of_processes(source, 1, {"number": 5}, **settings)
+    shared, there = _of_processes(source, count, {"number": 5}, **settings)
+    _assert_equal(shared, alone)
+    assert state == there
+    further, _ = _of_processes(source, 1, {"number": 3, "state": state}, **settings)
+    taken_over, _ = _of_processes(source, count, {"number": 3, "state": state}, **settings)
+    _assert_equal(taken_over, further)
+
+
+def test_no_example_is_lost_or_seen_twice_where_batches_do_not_divide_an_epoch(source):
+    # 12 groups, 5 a batch, by five processes: 12 batches are five epochs.
+    joined, _ = _of_processes(source, 5, {"number": 12}, batch_size=10, seed=7)
+    reals = [key for batch in joined for key in _keys([batch])[::2]]
+    epochs = [reals[start : start + 12] for start in range(0, 60, 12)]
+    assert all(len(set(epoch)) == 12 for epoch in epochs)
 
 
 @pytest.mark.parametrize(("batch_size", "count"), [(1, 1), (7, 1), (16, 1), (60, 1), (64, 1), (4, 2), (14, 2), (90, 3)])
@@ -251,7 +275,6 @@ def test_image_size_must_be_the_stored_one(source, function):
         ({"batch_size": 6, "process_count": 2}, "not a multiple of 4"),
         ({"process_index": 1}, "process_index 1 is not below process_count 1"),
         ({"process_index": None}, "give both or none"),
-        ({"batch_size": 26, "process_count": 13}, "12 groups, fewer than the 13 processes"),
     ],
 )
 def test_wrong_sizes(source, kwargs, message):

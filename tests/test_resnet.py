@@ -1,4 +1,4 @@
-"""ResNet-34 against timm's, which has torchvision's names; DeepfakeBench's file is the same by other names."""
+"""ResNet-34 and -50 against timm's, which have torchvision's names; DeepfakeBench's is the same by other names."""
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,10 @@ def _deepfakebench(state):
     return out
 
 
-def _compare(reference, side):
-    """Largest relative difference of stages, spatial, feature and logits with DeepfakeBench's file."""
+def _compare(reference, side, variant="resnet34"):
+    """Largest relative difference of stages, spatial, feature and logits with a file named as DeepfakeBench's."""
     state = _deepfakebench(reference.state_dict())
-    model, variables, flat = parity.convert(state, "resnet/deepfakebench", "resnet34", side)
+    model, variables, flat = parity.convert(state, "resnet/deepfakebench", variant, side)
     images = twins.draw_images(2, side)
     out = jax.jit(model.apply)(variables, images)
     parts = {f"stage_{n}": getattr(reference, f"layer{n}") for n in (1, 2, 3, 4)} | {"stem": reference.maxpool}
@@ -67,6 +67,15 @@ def test_equals_timm(reference):
 @pytest.mark.parametrize("side", [32, 224, 256, 301])
 def test_equals_timm_at_full_size(reference, side):
     assert _compare(reference, side) <= 1e-4
+
+
+@pytest.mark.long  # Five seconds to draw and compile.
+def test_bottlenecks_equal_timm():
+    reference = twins.randomise(timm.create_model("resnet50", num_classes=1000))
+    assert _compare(reference, 45, "resnet50") <= 1e-4
+    # torchvision publishes 25,557,032, with the classifier of 1000.
+    assert parity.count_parameters(resnet.ResNet("resnet50", 224)) + 2048 * 1000 + 1000 == 25_557_032
+    assert resnet.stages("resnet50")["stage_3"] == (1024, 16)
 
 
 def test_both_kinds_of_file_give_the_same_backbone(reference):
@@ -101,5 +110,5 @@ def test_errors():
     apply = lambda model, images: jax.eval_shape(model.init, jax.random.key(0), images)
     with pytest.raises(ValueError, match=r"\[B, 64, 64, 3\], got \[2, 64, 64, 1\]"):
         apply(resnet.ResNet("resnet34", 64), jnp.zeros((2, 64, 64, 1)))
-    with pytest.raises(ValueError, match="'resnet50'; known: resnet34, Mu"):
-        apply(resnet.ResNet("resnet50", 64), jnp.zeros((2, 64, 64, 3)))
+    with pytest.raises(ValueError, match="'resnet18'; known: resnet34, resnet50, Mu"):
+        apply(resnet.ResNet("resnet18", 64), jnp.zeros((2, 64, 64, 3)))

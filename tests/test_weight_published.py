@@ -33,7 +33,7 @@ def test_a_reference_names_file_format_and_digest(name):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match=r"no published file called 'vgg'; there are clip-b16, .*resnet34, or all"):
+    with pytest.raises(ValueError, match=r"no published file called 'vgg'; there are clip-b16, .*resnet50, or all"):
         published.fetch(["xception", "vgg"])
 
 

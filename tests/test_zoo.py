@@ -41,6 +41,14 @@ PARAMETERS = {
     "efficientnetb4": 19_341_616 - 1000 * 1793 + 2 * 1793,
     # Each of the 4 x 24 projections of 1024 x 1024 is kept whole beside a u, s and v of rank 1.
     "effort": 303_179_776 + 4 * 24 * (1024 + 1 + 1024) + 2 * 1025,
+    # HRNet-W48, timm's count less its classifier: a bottleneck on each of c channels (p, p and 4 p; norms), three
+    # halvings with norms, 1024 -> 2048 with a norm, 1000 classes. A layer on 720 channels, one on the X-ray's mean.
+    "face_xray": 77_469_864
+    - sum(5 * c * p + 13 * p * p + 20 * p for c, p in ((48, 32), (96, 64), (192, 128), (384, 256)))
+    - sum(9 * a * b + 3 * b for a, b in ((128, 256), (256, 512), (512, 1024)))
+    - (1024 * 2048 + 3 * 2048 + 1000 * 2049)
+    + 721
+    + 2 * 2,
     # Xception; map 3 x 3 on 728 channels and 728 -> 1, no bias.
     "ffd": 22_855_952 - 1000 * 2049 + 2 * 2049 + (9 + 1) * 728,
     # EfficientNet-B4 and two more heads, each of one hidden layer of 64.
@@ -52,13 +60,21 @@ PARAMETERS = {
     + (3 * 256**2 + 6 * 10**2)
     + sum(4 * c * (c + 1) + 4 * c + 2 for c in (728, 1024))
     + 2 * 4097,
+    # ResNet-50.
+    "fwa": 25_557_032 - 1000 * 2049 + 2 * 2049,
     "gend": 303_179_776 + 2 * 1025,
     # 216 + 1600 + 3200 + 6400 (convolutions) + 16 + 32 (two norms, each used twice) + 16400 + 34.
+    # Xception; 2048 -> 512 with a norm of two, a classifier on 512; directions of 720; iResNet-50 (test_iresnet).
+    "iid": 22_855_952 - 1000 * 2049 + (2048 * 512 + 3 * 512) + 2 * 513 + 720 * 512 + 43_590_848,
+    # The student: EfficientNet-B4, 1792 -> 512, a hidden layer of 512.
+    "lsda": 19_341_616 - 1000 * 1793 + 1793 * 512 + 513 * 512 + 2 * 513,
     "linear_probe": 303_179_776 + 2 * 1025,
     "meso4": 27_898,
     # Blocks of 379 and 480, convolutions 4800 + 6400, one norm 32, 16400 + 34.
     "mesoinception": 28_525,
     "resnet34": 21_797_672 - 1000 * 513 + 2 * 513,
+    # ResNet-34 and, on its third stage of 256, two embeddings.
+    "pcl_i2g": 21_797_672 - 1000 * 513 + 2 * 513 + 2 * 256 * 257,
     # Plain Xception.
     "rfm": 22_855_952 - 1000 * 2049 + 2 * 2049,
     "sbi": 19_341_616 - 1000 * 1793 + 2 * 1793,
@@ -97,6 +113,23 @@ PARAMETERS = {
     # Xception without its eight middle blocks, each of three separable convolutions of 728 (9 and 728 inputs) and
     # norms, and with a first kernel of four channels.
     "spsl": 22_855_952 - 1000 * 2049 + 2 * 2049 - 8 * 3 * (9 * 728 + 728 * 728 + 2 * 728) + 9 * 32,
+    # The plain ViT-B/16 (test_clip); a norm of its middle, and a head on two features.
+    "uia_vit": 85_798_656 + 2 * 768 + 2 * (2 * 768 + 1),
+    # Two EfficientNet-B4s, one with a first kernel of one channel; three attentions of c channels; 16 x 15 likenesses,
+    # 128, 2; a decoder of eight convolutions, a map of 64.
+    "local_relation": 2 * (19_341_616 - 1000 * 1793)
+    - 2 * 9 * 48
+    + sum(2 * c * c + c + 2 * c + 9 * c * 2 + 2 for c in (56, 160, 1792))
+    + (241 * 128 + 2 * 129)
+    + sum(9 * (a * b + b * b) + 2 * b for a, b in ((2008, 256), (256, 256), (256, 128), (128, 64)))
+    + 64,
+    # Two Xceptions, each narrowed 2048 -> 512 with a norm; twice three layers of 256; heads 256 -> 512 -> 2 and 5; a
+    # decoder of three stages of two convolutions, an image of 64.
+    "ucf": 2 * (22_855_952 - 1000 * 2049 + 2049 * 512 + 2 * 512)
+    + 2 * (513 * 256 + 2 * 257 * 256)
+    + (2 * 257 * 512 + 513 * 2 + 513 * 5)
+    + sum(9 * a * b + b for a, b in ((512, 256), (256, 256), (256, 128), (128, 128), (128, 64), (64, 64)))
+    + 65 * 3,
     "xception": 22_855_952 - 1000 * 2049 + 2 * 2049,
 }
 
@@ -131,7 +164,7 @@ def _small(name, data_dir):
     config = _config(name, "demo").unlock()
     config.data.data_dir = str(data_dir)
     config.data.image_size = config.model.image_size = 64
-    config.data.batch_size = 8
+    config.data.batch_size = 8 - 8 % schema.make_group(config.data.group).rows
     config.augment = {"image_size": 64, **STILL} if "perturb" not in config.loss_args else {"image_size": 64}
     if "perturb" in config.loss_args:
         config.loss_args.perturb.prob = 0.0

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from absl import logging
 
-from msddf_jax.data import schema
+from msddf_jax.data import nearest, schema
 from msddf_jax.data.methods import METHODS
 from msddf_jax.data.source import Source, check_methods
 
@@ -19,6 +19,7 @@ class Groups:
     partners: {row of a real video: for each kind of fake, [P] rows of the fake videos made from it}; a kind is a method
     of `group.methods`, or any where it names none.
     reals: [R] int64, and fakes: of each kind [F] int64, records for the groups of reals that are not in `partners`.
+    nearest: None, or {real record: [K] records of which one stands second in its groups} (`nearest.load`).
     """
 
     source: Source
@@ -27,6 +28,7 @@ class Groups:
     partners: dict
     reals: np.ndarray
     fakes: tuple
+    nearest: dict | None = None
 
     def __len__(self) -> int:
         return len(self.anchors)
@@ -35,8 +37,8 @@ class Groups:
         """Records of group `index`: first the reals, the anchor ahead, then the fakes, kind by kind.
 
         The fakes of one kind are of different videos (by class: different records) as far as there are so many. A fake
-        of the real's own video has the frame number of the real that stands in its place among the reals, or the
-        nearest that there is.
+        of the real's own video has the frame number of the real of that video that stands in its place among the reals,
+        or the nearest that there is.
 
         Args:
           index: in [0, len). rng: numpy Generator, fresh for each element and epoch.
@@ -47,14 +49,20 @@ class Groups:
         source, group = self.source, self.group
         anchor = int(self.anchors[index])
         video = int(source.video[anchor])
+        reals, own = [anchor], 1
+        if self.nearest is not None:
+            reals.append(rng.choice(self.nearest[anchor]))
         if video not in self.partners:
-            reals = [anchor, *_pick(_others(self.reals, anchor), group.real - 1, rng)] if group.real > 1 else [anchor]
+            if len(reals) < group.real:
+                reals += list(_pick(_others(self.reals, anchor), group.real - 1, rng))
             return [int(i) for i in (*reals, *(i for kind in self.fakes for i in _pick(kind, group.fake, rng)))]
-        records = np.arange(source.first[video], source.first[video] + source.count[video])
-        reals = [anchor, *_draw(_others(records, anchor), group.real - 1, rng)]
+        if len(reals) < group.real:
+            records = np.arange(source.first[video], source.first[video] + source.count[video])
+            reals += _draw(_others(records, anchor), group.real - 1, rng)
+            own = group.real
         fakes = []
         for partner in (row for kind in self.partners[video] for row in _draw(kind, group.fake, rng)):
-            wanted = source.frame_index[reals[len(fakes) % group.real]]
+            wanted = source.frame_index[reals[len(fakes) % own]]
             start = int(source.first[partner])
             frames = source.frame_index[start : start + int(source.count[partner])]
             fakes.append(start + int(np.argmin(np.abs(frames - wanted))))
@@ -76,7 +84,8 @@ def make_groups(source, group=None) -> Groups:
       the log.
 
     Raises:
-      ValueError: a wrong group, a method that the source has not, no reals, or not one real with fakes.
+      ValueError: a wrong group, a method that the source has not, no reals, or not one real with fakes. And as
+        `nearest.load`.
     """
     group = schema.make_group(group or {})
     videos, there = source.videos, source.count > 0
@@ -105,9 +114,12 @@ def make_groups(source, group=None) -> Groups:
             f"reals, which {group} needs; choose other methods, build the missing videos, or train on reals alone "
             "with config.data.group.fake = 0"
         )
+    neighbours = nearest.load(group.nearest, source) if group.nearest else None
+    if neighbours is not None:
+        anchors = nearest.keep(anchors, neighbours, source.name, group.nearest)
     if left_out := int(is_real.sum()) - len(np.unique(source.video[anchors])):
         logging.warning("%s: %d real videos have no %s and are left out of training", source.name, left_out, wanted)
-    return Groups(source, group, anchors, partners, reals, fakes)
+    return Groups(source, group, anchors, partners, reals, fakes, neighbours)
 
 
 def check_places(groups, indices, batch) -> None:

@@ -158,6 +158,17 @@ def read_index(path) -> dict[str, list[str]]:
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
 
+def persons(columns) -> list[str]:
+    """For each video a text that is the same where two may show one person.
+
+    Its target identity; where none is known, the group of videos that must share a split, or the video that it is of.
+    columns: {column: sequence of str} of an index.
+    """
+    names = ("target_identity", "dataset", "group_id", "pair_id", "video_id")
+    rows = zip(*(columns[name] for name in names), strict=True)
+    return [f"identity {row[0]}" if row[0] else f"{row[1]} {row[2] or row[3] or row[4]}" for row in rows]
+
+
 def make_split(name, columns, role=None) -> Split:
     """A Split from the columns of an index.
 

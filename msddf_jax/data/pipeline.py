@@ -8,13 +8,15 @@ import grain
 import jax
 import numpy as np
 
-from msddf_jax.data import schema
+from msddf_jax.data import nearest, schema
 from msddf_jax.data.groups import check_places, make_groups
-from msddf_jax.data.source import describe_records
+from msddf_jax.data.source import describe_records, stranger_numbers
 
 # The most images that a thread decodes into one piece of memory before it hands them on. A batch of so many is never
 # copied again; larger ones are put together of equal parts, so that threads share the work and memory stays in bounds.
 _IMAGES_AT_ONCE = 64
+# Batches of a run: more than any has.
+_ENDLESS = 1 << 32
 _ARRAY_FIELDS = ("image", "mask", "landmarks")
 _TEXT_FIELDS = tuple(name for name in schema.HOST_FIELDS if name != "frame_index")
 
@@ -36,7 +38,8 @@ def train_batches(
 
     Rows are groups, group-major: first the reals of a group, then its fakes, as `groups.make_groups` says; which fakes
     is drawn anew each epoch. An epoch is one pass over the real frames that have fakes. Every row keeps its record's
-    label and method. The order is a function of source, seed and group alone, never of `num_threads`.
+    label and method. The order is a function of source, seed, group and batch size alone, never of `num_threads` or of
+    the number of processes: each has a part of every batch, in the order of processes.
 
     Args:
       source: data.source.Source. batch_size: rows of the global batch, over all processes.
@@ -45,8 +48,8 @@ def train_batches(
       image_size: side that the stored images must have; None for any.
       clip_length: frames of the clips that the records must be, 0 for frames.
       num_threads: that read and decode; 0 reads in the calling thread.
-      identities: {target identity: class}, as `source.identity_table` gives; None: `identity` is -1
-      everywhere.
+      identities: {target identity: class}, as `source.identity_table` gives; None: `identity` and `donor` are -1
+      everywhere. The `identity` of an unknown one is negative and that of its video (`source.stranger_numbers`).
       process_index, process_count: of this process; None asks JAX.
 
     Returns:
@@ -67,32 +70,36 @@ def train_batches(
             f"batch_size {batch_size} is not a multiple of {rows * process_count}: "
             f"{rows} rows a group ({group.real} real, {group.fakes} fake) x {process_count} processes"
         )
-    if len(groups) < process_count:
-        raise ValueError(f"{source.name} has {len(groups)} groups, fewer than the {process_count} processes")
-    # Neighbouring seeds must not share shuffles, nor processes their draws; both come from one hash.
+    # Neighbouring seeds must not share shuffles, nor these what is drawn within a group; both come from one hash.
     order_seed, draw_seed = np.random.SeedSequence(seed).generate_state(2)
-    draw_seed = np.random.SeedSequence((int(draw_seed), process_index)).generate_state(1)[0]
-    whole = len(groups) - len(groups) % process_count
+    draw_seed = np.random.SeedSequence((int(draw_seed), 0)).generate_state(1)[0]
 
-    groups_per_batch = batch_size // (rows * process_count)
-    at_once = _largest_share(groups_per_batch, max(_records_at_once(source) // rows, 1))
-    numbers = np.repeat(process_index * groups_per_batch + np.arange(groups_per_batch, dtype=np.int32), rows)
-    load = functools.partial(collect, source, identities=identities, image_size=source.image_size)
-    dataset = (
+    groups_per_batch, own = batch_size // rows, batch_size // (rows * process_count)
+    at_once = _largest_share(own, max(_records_at_once(source) // rows, 1))
+    parts = own // at_once
+    numbers = np.repeat(process_index * own + np.arange(own, dtype=np.int32), rows)
+    load = functools.partial(collect, source, image_size=source.image_size, **_who(source, identities))
+    drawn = (
         grain.MapDataset.range(len(groups))
         .shuffle(seed=int(order_seed))
-        # Equal shares, so that epochs end together; what is over differs from epoch to epoch.
-        .slice(slice(process_index, whole, process_count))
         .repeat()
         .random_map(groups.draw, seed=int(draw_seed))
-        .batch(at_once, drop_remainder=True, batch_fn=lambda drawn: _collect_groups(groups, drawn, load))
+        .batch(at_once, drop_remainder=True, batch_fn=list)
     )
-    batches = _in_threads(dataset, groups_per_batch // at_once, num_threads)
-    batches = batches.map(lambda batch: {**batch, "group": numbers.copy()})
-    # The same for every process, so that the one state in a checkpoint serves them all.
-    about = {"group": {**group._asdict(), "methods": list(group.methods)}, "seed": int(seed)}
-    about |= {"processes": process_count, "groups_at_once": at_once}
-    return BatchIterator(iter(batches), about | {"source": source.name, "records": fingerprint(source)})
+
+    def read(part):
+        # Part by part of the global batches, of which each process has its own: what a batch holds, and what a row is,
+        # is the same for any number of them.
+        batch, part = divmod(part, parts)
+        place = (batch * groups_per_batch + process_index * own) // at_once + part
+        return _collect_groups(groups, drawn[place], load)
+
+    def start(batch):
+        dataset = grain.MapDataset.range(batch * parts, _ENDLESS * parts).map(read)
+        return iter(_in_threads(dataset, parts, num_threads).map(lambda batch: {**batch, "group": numbers.copy()}))
+
+    about = {"group": _describe_group(groups), "seed": int(seed), "batch_size": batch_size}
+    return BatchIterator(start, about | {"source": source.name, "records": fingerprint(source)})
 
 
 def eval_batches(
@@ -153,39 +160,47 @@ class EvalBatches:
 
 
 class BatchIterator:
-    """An iterator of batches whose position can be saved and restored.
+    """An iterator of batches whose position can be saved and restored, by any number of processes.
 
-    The state is a JSON-able dict; it holds what the position depends on, so that it is not restored over
-    other data.
+    The state is a JSON-able dict: how many batches came, and what the position depends on, so that it is not restored
+    over other data.
+
+    Args:
+      start: number of a batch -> iterator of the batches from there on. about: JSON-able dict.
     """
 
-    def __init__(self, iterator, about):
-        self._iterator, self._about = iterator, about
+    def __init__(self, start, about):
+        self._start, self._about, self._done = start, about, 0
+        self._iterator = start(0)
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        return next(self._iterator)
+        batch = next(self._iterator)
+        self._done += 1
+        return batch
 
     def get_state(self) -> dict:
         """Position after the batches that `next` has returned."""
-        return {**self._about, "iterator": self._iterator.get_state()}
+        return {**self._about, "batches": self._done}
 
     def set_state(self, state) -> None:
-        """Go to where `get_state` was called. Raises ValueError where data, seed or processes were others."""
+        """Go to where `get_state` was called. Raises ValueError where data, seed or batch size were others."""
         theirs = {name: state.get(name) for name in self._about}
-        if theirs != self._about:
+        if theirs != self._about or "batches" not in state:
             differ = ", ".join(
                 f"{name}: {theirs[name]!r} then, {value!r} now"
                 for name, value in self._about.items()
                 if theirs[name] != value
             )
             raise ValueError(
-                f"the checkpoint's place in the data is of another order ({differ}); "
-                "resume with the same data, seed, group and number of processes, or start in a new workdir"
+                f"the checkpoint's place in the data is of another order ({differ or 'of an earlier version'}); "
+                "resume with the same data, seed, group and batch size, or start in a new workdir"
             )
-        self._iterator.set_state(state["iterator"])
+        self.close()
+        self._done = state["batches"]
+        self._iterator = self._start(self._done)
 
     def close(self) -> None:
         """Stop the reading threads."""
@@ -266,7 +281,7 @@ def fingerprint(source) -> str:
     return digest.hexdigest()[:16]
 
 
-def collect(source, indices, *, image_size, identities=None) -> dict[str, np.ndarray]:
+def collect(source, indices, *, image_size, identities=None, strangers=None) -> dict[str, np.ndarray]:
     """A batch of records: device fields as arrays, text fields as object arrays [B].
 
     An image is copied to its place as soon as it is decoded, so that the next one is decoded into the same memory,
@@ -276,6 +291,7 @@ def collect(source, indices, *, image_size, identities=None) -> dict[str, np.nda
       source: data.source.Source, or what has its `[index]` and `clip_length`.
       indices: of the rows, in order; None is a row of padding.
       image_size: (height, width) that the source's images share. identities: as in `train_batches`.
+      strangers: of `source.stranger_numbers`, None for -1 wherever the identity is unknown.
 
     Returns:
       dict of every field of `schema.DEVICE_FIELDS` and `schema.HOST_FIELDS`, with len(indices) rows.
@@ -289,7 +305,9 @@ def collect(source, indices, *, image_size, identities=None) -> dict[str, np.nda
         # A function, so that the image is let go before the next one is decoded, into memory that is in the cache.
         example = source[index]
         if identities is not None:
-            example["identity"] = identities.get(example["target_identity"], -1)
+            unknown = -1 if strangers is None else strangers[source.video[index]]
+            example["identity"] = identities.get(example["target_identity"], unknown)
+            example["donor"] = identities.get(example["source_identity"], -1)
         for name, place in batch.items():
             value = example[name]
             if name not in _ARRAY_FIELDS:
@@ -305,6 +323,17 @@ def collect(source, indices, *, image_size, identities=None) -> dict[str, np.nda
         else:
             batch["image"][row] = batch["mask"][row] = 0
     return batch
+
+
+def _describe_group(groups):
+    """Of a file of neighbours what is in it, wherever it lies."""
+    given = groups.group._asdict()
+    return given | {"methods": list(given["methods"]), "nearest": nearest.fingerprint(groups.nearest)}
+
+
+def _who(source, identities):
+    """What `collect` is told about persons."""
+    return {} if identities is None else {"identities": identities, "strangers": stranger_numbers(source)}
 
 
 def _collect_groups(groups, drawn, load):
@@ -324,6 +353,7 @@ def _padding(rows, height, width, clip_length):
         "attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.uint8),
         "has_attributes": np.zeros((rows, len(schema.ATTRIBUTES)), np.bool_),
         "identity": np.full(rows, -1, np.int32),
+        "donor": np.full(rows, -1, np.int32),
         "domain": np.full(rows, -1, np.int32),
         "group": np.full(rows, -1, np.int32),
         "frame_index": np.full(rows, -1, np.int32),

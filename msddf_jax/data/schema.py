@@ -87,7 +87,8 @@ DEVICE_FIELDS = {
     "has_landmarks": np.bool_,  # [B]
     "label": np.int32,  # [B]
     "method": np.int32,  # [B], index into `methods.METHODS`
-    "identity": np.int32,  # [B], index of the target identity in the training set, -1 unknown
+    "identity": np.int32,  # [B], index of the target identity in the training set; below 0 unknown, below -1 a video's
+    "donor": np.int32,  # [B], that of the source identity, whose face was put in; a real's own; -1 unknown
     "domain": np.int32,  # [B], number of the record's built set among those of its source, -1 in padding
     "attributes": np.uint8,  # [B, 13] of 0 and 1, in the order of ATTRIBUTES; 0 where unknown
     "has_attributes": np.bool_,  # [B, 13]
@@ -112,13 +113,15 @@ class Group(NamedTuple):
     """What a group of a training batch is: `real` reals, then fakes; the fields of `config.data.group`.
 
     fake: fakes of a group, of each method where `methods` names some (names of `methods.METHODS`).
-    match: "pair", fakes of the real's own video; "class", any fake beside any real.
+    match: "pair", fakes of the real's own video; "class", any fake beside any real. nearest: a file of
+    data_prep.nearest, of which the second of two reals comes; "" for another frame of the real's video.
     """
 
     real: int = 1
     fake: int = 1
     methods: tuple = ()
     match: str = "pair"
+    nearest: str = ""
 
     @property
     def fakes(self) -> int:
@@ -152,6 +155,8 @@ def make_group(settings) -> Group:
         raise ValueError(f"config.data.group is {given}: expected real >= 1, fake >= 0, and fake >= 1 with methods")
     if group.match not in ("pair", "class"):
         raise ValueError(f"config.data.group.match is {group.match!r}, allowed: 'pair', 'class'")
+    if group.nearest and group.real != 2:
+        raise ValueError(f"config.data.group.nearest gives the second of two reals, and group.real is {group.real}")
     return group
 
 

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from msddf_jax import paths
+from msddf_jax import paths, remote
 from msddf_jax.data import overlap, schema
 from msddf_jax.data.methods import METHODS
 from msddf_jax.opencv import cv2
@@ -78,8 +78,8 @@ class Source:
 
         Of a clip of T frames, image is [T, H, W, 3], mask [T, H, W, 1], landmarks [T, 81, 2]; has_mask and
         has_landmarks are true where every frame has its own; frame_index is that of the first. Label and method are the
-        record's own, not the index's; `domain` is the set's place in `sets`. `identity` and `group` are -1 and `_mask`
-        true; the pipeline knows better.
+        record's own, not the index's; `domain` is the set's place in `sets`. `identity`, `donor` and `group` are -1
+        and `_mask` true; the pipeline knows better.
         """
         index = int(index)
         if not 0 <= index < len(self):
@@ -97,7 +97,7 @@ class Source:
             example[name] = row[name]
         example["frame_index"] = self.frame_index[index]
         example["domain"] = np.int32(row["reader"])
-        example["identity"] = example["group"] = np.int32(-1)
+        example["identity"] = example["donor"] = example["group"] = np.int32(-1)
         example["_mask"] = np.bool_(True)
         return example
 
@@ -144,7 +144,7 @@ def open_source(name, split, data_dir=None, methods=None, max_frames=None) -> So
     """
     if not isinstance(name, str) or name.count("/") != 1:
         raise ValueError(f'name {name!r}: expected "<data set>/<config>", such as "faceforensics/toy"')
-    data_dir = pathlib.Path(paths.expand(data_dir or tfds.core.constants.get_default_data_dir()))
+    data_dir = data_dir or tfds.core.constants.get_default_data_dir()
     folder = _built_folder(data_dir, name)
     again = f"build the set again: {_build_command(name, data_dir)} --overwrite"
     builder = tfds.builder_from_directory(folder)
@@ -175,7 +175,7 @@ def open_source(name, split, data_dir=None, methods=None, max_frames=None) -> So
 
 def split_names(name, data_dir=None) -> list[str]:
     """Names of the splits of a built data set. Args, and FileNotFoundError where it is not built: as `open_source`."""
-    folder = _built_folder(pathlib.Path(paths.expand(data_dir or tfds.core.constants.get_default_data_dir())), name)
+    folder = _built_folder(data_dir or tfds.core.constants.get_default_data_dir(), name)
     return list(tfds.builder_from_directory(folder).info.splits)
 
 
@@ -257,9 +257,19 @@ def describe_records(source) -> str:
 
 
 def identity_table(source) -> dict[str, int]:
-    """{target identity: class index} of a training source, sorted by name; unknown ones ("") have none."""
+    """{target identity: class index} of a training source, sorted by name; unknown ones ("") have none.
+
+    A donor has the class that it has as a target; one who is never a target has none.
+    """
     names = sorted(set(source.videos["target_identity"].tolist()) - {""})
     return {name: index for index, name in enumerate(names)}
+
+
+def stranger_numbers(source) -> np.ndarray:
+    """int32 [V]: -1 for a video whose target identity is known; for any other -2 - n, the same number where two of them
+    may show one person (`overlap.persons`)."""
+    _, number = np.unique(np.array(overlap.persons(source.videos)), return_inverse=True)
+    return np.where(source.videos["target_identity"] == "", -2 - number, -1).astype(np.int32)
 
 
 def _read_record(reader, number, where, clip_length):
@@ -411,10 +421,16 @@ def _read_index(path):
 
 
 def _built_folder(data_dir, name):
-    """The newest built version of a data set."""
-    versions = [path.parent for path in (data_dir / name).glob("*/dataset_info.json")]
-    if versions:
-        return max(versions, key=lambda path: [int(n) for n in path.name.split(".")])
+    """The newest built version of a data set; of an object store the local copy (`remote.stage`)."""
+    newest = lambda versions: max(versions, key=lambda version: [int(n) for n in version.split(".")])
+    if remote.is_url(data_dir):
+        place = f"{str(data_dir).rstrip('/')}/{name}"
+        if versions := remote.list_with(place, "dataset_info.json"):
+            return remote.stage(f"{place}/{newest(versions)}")
+        raise FileNotFoundError(f"data set {name} is not built: looked in {place}. {_build_command(name, 'DIR')}")
+    data_dir = pathlib.Path(paths.expand(data_dir))
+    if versions := [path.parent.name for path in (data_dir / name).glob("*/dataset_info.json")]:
+        return data_dir / name / newest(versions)
     built = {p.parent.parent.relative_to(data_dir).as_posix() for p in data_dir.glob("*/*/*/dataset_info.json")}
     raise FileNotFoundError(
         f"data set {name} is not built: looked in {data_dir / name}{_nearest(name, sorted(built), 0.9)}. "

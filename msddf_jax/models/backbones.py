@@ -5,7 +5,7 @@ import types
 
 from flax import linen as nn
 
-from msddf_jax.models import clip, dinov3, efficientnet, meso, pe, resnet, vgg, xception
+from msddf_jax.models import clip, dinov3, efficientnet, hrnet, iresnet, meso, pe, resnet, vgg, xception
 
 # family -> (its module, with VARIANTS and `stages(variant)`; the linen module, with fields variant, image_size, dtype,
 # pixel_mean, pixel_std, in_channels).
@@ -18,6 +18,8 @@ FAMILIES = {
     "resnet": (resnet, resnet.ResNet),
     "meso": (meso, meso.Meso),
     "vgg": (vgg, vgg.VGG),
+    "hrnet": (hrnet, hrnet.HRNet),
+    "iresnet": (iresnet, iresnet.IResNet),
 }
 
 

@@ -84,7 +84,8 @@ class Attention(nn.Module):
     """Multi-head self-attention [B, N, d] -> [B, M, d]; scores and softmax in float32.
 
     causal: a token sees itself and those before it (the text tower). linear: module of the four projections, called
-    like `Linear`. In the call, asking: (first, end) of the M tokens that look at all; all N where it is causal.
+    like `Linear`. affinity: whether the call gives (that, affinity [B, M, N] float32), what goes into softmax, mean
+    over heads. In the call, asking: (first, end) of the M tokens that look at all; all N where it is causal.
     """
 
     heads: int
@@ -92,22 +93,31 @@ class Attention(nn.Module):
     dtype: Any
     causal: bool = False
     linear: Any = Linear
+    affinity: bool = False
 
     @nn.compact
-    def __call__(self, x, asking=ALL) -> jax.Array:
+    def __call__(self, x, asking=ALL) -> jax.Array | tuple[jax.Array, jax.Array]:
         width = x.shape[-1]
         std = width**-0.5
         query, key, value = (
-            split_heads(self.linear(width, self.dtype, nn.initializers.normal(std), name=name)(y), self.heads)
+            self.linear(width, self.dtype, nn.initializers.normal(std), name=name)(y)
             for name, y in (("query", x[:, slice(*asking)]), ("key", x), ("value", x))
         )
-        mixed = attend(self, query, key, value, causal=self.causal)
+        mixed = attend(self, *(split_heads(y, self.heads) for y in (query, key, value)), causal=self.causal)
         out_init = nn.initializers.normal(std * (2 * self.depth) ** -0.5)
-        return self.linear(width, self.dtype, out_init, name="out")(mixed)
+        out = self.linear(width, self.dtype, out_init, name="out")(mixed)
+        if not self.affinity:
+            return out
+        # A sum over heads of products is one product of all their channels.
+        scores = jnp.einsum("bqd,bkd->bqk", query, key, preferred_element_type=jnp.float32)
+        return out, scores * (width // self.heads) ** -0.5 / self.heads
 
 
 class Block(nn.Module):
-    """Pre-LN transformer block [B, N, d] -> [B, M, d]: the M tokens of (first, end) `asking`, by default all."""
+    """Pre-LN transformer block [B, N, d] -> [B, M, d]: the M tokens of (first, end) `asking`, by default all.
+
+    affinity: of its `Attention`.
+    """
 
     heads: int
     depth: int
@@ -117,14 +127,18 @@ class Block(nn.Module):
     norm_eps: float = LAYER_NORM_EPS
     causal: bool = False
     attn_linear: Any = Linear
+    affinity: bool = False
 
     @nn.compact
-    def __call__(self, x, asking=ALL) -> jax.Array:
+    def __call__(self, x, asking=ALL) -> jax.Array | tuple[jax.Array, jax.Array]:
         y = layer_norm(self.dtype, "ln_1", self.norm_eps)(x)
-        attention = Attention(self.heads, self.depth, self.dtype, self.causal, self.attn_linear, name="attn")
-        x = x[:, slice(*asking)] + attention(y, asking)
+        settings = (self.heads, self.depth, self.dtype, self.causal, self.attn_linear, self.affinity)
+        mixed = Attention(*settings, name="attn")(y, asking)
+        mixed, *affinity = mixed if self.affinity else (mixed,)
+        x = x[:, slice(*asking)] + mixed
         y = layer_norm(self.dtype, "ln_2", self.norm_eps)(x)
-        return x + Mlp(self.depth, self.quick_gelu, self.dtype, self.tanh_gelu, name="mlp")(y)
+        x = x + Mlp(self.depth, self.quick_gelu, self.dtype, self.tanh_gelu, name="mlp")(y)
+        return (x, *affinity) if self.affinity else x
 
 
 class VisionTransformer(nn.Module):
@@ -146,6 +160,8 @@ class VisionTransformer(nn.Module):
       tanh_gelu: GELU's tanh form, with which Flax's ViTs (AugReg, big_vision) were trained; timm runs the exact one.
       attn_linear: module of the attention's projections, called like `Linear` (`models.low_rank`).
       in_channels: of the input; other than 3, see `layers.normalized`.
+      affinity_from: None, or the index of a block: "affinity" of the output is the mean of that block's and all later
+        ones'.
 
     Initial values follow CLIP's released code (std scaled by width and depth).
     """
@@ -164,6 +180,7 @@ class VisionTransformer(nn.Module):
     tanh_gelu: bool = False
     attn_linear: Any = Linear
     in_channels: int = 3
+    affinity_from: int | None = None
 
     @nn.compact
     def __call__(self, images, inject=None, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
@@ -182,11 +199,12 @@ class VisionTransformer(nn.Module):
             late_tokens [B, N, d], patch tokens that enter the last block, `dtype`: what Grad-CAM weighs,
             since the last block's own patch outputs do not reach the class token;
             spatial [B, g, g, d], late_tokens as a grid;
-            stages {"block_0": [B, g, g, d], ...}, the patch tokens after each block, no LayerNorm, `dtype`.
+            stages {"block_0": [B, g, g, d], ...}, the patch tokens after each block, no LayerNorm, `dtype`;
+            with `affinity_from` also affinity [B, 1 + N, 1 + N] float32, see `Attention`.
 
         Raises:
-          ValueError: unknown variant; images of another size or rank; an `inject` index without a block,
-            or tokens of another shape; two activations. TypeError: images that are not floating point.
+          ValueError: unknown variant; images of another size or rank; an `inject` index or `affinity_from` without a
+            block, or tokens of another shape; two activations. TypeError: images that are not floating point.
         """
         del train
         width, depth, heads, patch = get_variant(self.variant)
@@ -199,7 +217,7 @@ class VisionTransformer(nn.Module):
             x = layer_norm(self.dtype, "ln_pre", self.norm_eps)(x)
         block = nn.remat(Block, static_argnums=2) if self.remat else Block
         settings = {"tanh_gelu": self.tanh_gelu, "norm_eps": self.norm_eps, "attn_linear": self.attn_linear}
-        out, stages = {}, {}
+        out, stages, affinities = {}, {}, []
         for index in range(depth):
             if index == depth // 2:
                 out["mid_tokens"] = x[:, 1:]
@@ -209,12 +227,19 @@ class VisionTransformer(nn.Module):
             if index == depth - 1:
                 x = Tap(1, name="tap")(x)
                 out["late_tokens"] = x[:, 1:]
-            layer = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}", **settings)
-            x = layer(x, ALL) if index < depth - 1 else self._last(layer, x)
+            asked = self.affinity_from is not None and index >= self.affinity_from
+            layer = block(heads, depth, self.quick_gelu, self.dtype, name=f"block_{index}", affinity=asked, **settings)
+            x = layer(x, ALL) if index < depth - 1 or asked else self._last(layer, x)
+            if asked:
+                x, affinity = x
+                affinities.append(affinity)
+                x = x if index < depth - 1 else (x[:, :1], x[:, 1:])
             stages[f"block_{index}"] = layers.as_grid(x, 1) if index < depth - 1 else layers.as_grid(x[1])
         norm = layer_norm(jnp.float32, "ln_post", self.norm_eps)
         cls, tokens = norm(x[0])[:, 0], norm(x[1])
         spatial = layers.as_grid(out["late_tokens"])
+        if affinities:
+            out["affinity"] = sum(affinities) / len(affinities)
         return {"cls": cls, "tokens": tokens, "feature": cls, "spatial": spatial, "stages": stages, **out}
 
     def _last(self, block, x):
@@ -229,6 +254,8 @@ class VisionTransformer(nn.Module):
         return block(x, (0, 1)), block(x, (1, None))
 
     def _check(self, inject, token_shape, depth):
+        if self.affinity_from not in (None, *range(depth)):
+            raise ValueError(f"affinity_from is {self.affinity_from}; CLIP {self.variant} has blocks 0..{depth - 1}")
         if inject is not None and not isinstance(inject, Mapping):
             raise TypeError(f"inject must map block indices to tokens, got {type(inject).__name__}")
         for index, tokens in (inject or {}).items():

@@ -165,6 +165,79 @@ class Block(nn.Module):
         return x + nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
 
 
+def _published_sides(variant):
+    """{unit: side of its input at the published resolution}, of `stages`."""
+    side, out = VARIANTS[variant].resolution, {}
+    strides = [2, *(plan.stride for stage in stage_plans(variant) for plan in stage), 1]
+    for name, stride in zip(stages(variant), strides, strict=True):
+        out[name] = side
+        side = math.ceil(side / stride)
+    return out
+
+
+def _pads(x, padding, published, kernel, stride):
+    """((top, bottom), (left, right)) of a convolution of `x`, whose published side would be `published`."""
+    if padding == "symmetric":
+        return conv.symmetric(kernel // 2)
+    sides = x.shape[1:3] if padding == "same" else (published, published)
+    return tuple(same_padding(side, kernel, stride) for side in sides)
+
+
+def run(
+    x,
+    variant,
+    names,
+    train,
+    dtype,
+    *,
+    padding="static",
+    stem_padding=None,
+    norm_eps=1e-3,
+    norm_momentum=0.99,
+    drop_connect=0.0,
+    end_activation=True,
+    after=None,
+) -> dict[str, jax.Array]:
+    """The map after each of `names`, from the map before the first of them.
+
+    For use in a compact module, whose children the layers become under their own names.
+
+    Args:
+      x: [B, H, W, C]. variant: of `VARIANTS`. names: some of `stages`, in their order. train: of BatchNorm and of
+        skipped blocks. **: as of `EfficientNet`.
+
+    Returns:
+      {name: [B, h, w, c] in `dtype`}.
+
+    Raises ValueError for an unknown variant or padding.
+    """
+    plans = [plan for stage in stage_plans(variant) for plan in stage]
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {padding!r}")
+    lite, (stem, head), published = VARIANTS[variant].lite, end_widths(variant), _published_sides(variant)
+    activate = jax.nn.relu6 if lite else jax.nn.silu
+    at_ends = activate if end_activation else lambda x: x
+    norm = lambda name: layers.batch_norm(train, dtype, name, epsilon=norm_eps, momentum=norm_momentum)
+    maps, after = {}, after or {}
+    for name in names:
+        if name == "stem":
+            pads = _pads(x, padding, published[name], 3, 2) if stem_padding is None else stem_padding
+            x = conv.conv(stem, 3, dtype, name, stride=2, padding=pads)(x)
+            x = at_ends(norm("stem_norm")(x))
+        elif name == "head":
+            x = Linear(head, dtype, conv.HE_NORMAL, use_bias=False, name=name)(x)
+            x = at_ends(norm("head_norm")(x))
+        else:
+            index = int(name.removeprefix("block_"))
+            plan = plans[index]
+            pads = _pads(x, padding, published[name], plan.kernel, plan.stride)
+            drop = drop_connect * index / len(plans)
+            x = Block(plan, pads, norm_eps, norm_momentum, drop, dtype, lite, name=name)(x, train)
+        maps[name] = x
+        x = after[name](x) if name in after else x
+    return maps
+
+
 class EfficientNet(nn.Module):
     """EfficientNet without its classifier.
 
@@ -223,40 +296,26 @@ class EfficientNet(nn.Module):
           ValueError: unknown variant or padding; images of another size or rank; `after` of a block that there is not.
           TypeError: images that are not floating point.
         """
-        plans = [plan for stage in stage_plans(self.variant) for plan in stage]
-        if self.padding not in PADDINGS:
-            raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {self.padding!r}")
-        after, names = self.after or {}, [f"block_{index}" for index in range(len(plans))]
-        if not set(after) <= set(names):
-            raise ValueError(f"after is of {sorted(after)}; EfficientNet {self.variant} has block_0 to {names[-1]}")
-        _, _, static, _, lite = VARIANTS[self.variant]
-        activate, (stem, head) = jax.nn.relu6 if lite else jax.nn.silu, end_widths(self.variant)
-        at_ends = activate if self.end_activation else lambda x: x
-        statistics = {"epsilon": self.norm_eps, "momentum": self.norm_momentum}
-        norm = lambda name: layers.batch_norm(train, self.dtype, name, **statistics)
+        names = list(stages(self.variant))
+        after, blocks = self.after or {}, names[1:-1]
+        if not set(after) <= set(blocks):
+            raise ValueError(f"after is of {sorted(after)}; EfficientNet {self.variant} has block_0 to {blocks[-1]}")
         pixels = (self.pixel_mean, self.pixel_std, self.dtype)
         x = conv.normalized(images, self.image_size, *pixels, "EfficientNet", in_channels=self.in_channels)
-        pads = self._pads(x, static, 3, 2) if self.stem_padding is None else self.stem_padding
-        x = conv.conv(stem, 3, self.dtype, "stem", stride=2, padding=pads)(x)
-        x = at_ends(norm("stem_norm")(x))
-        stages = {"stem": x}
-        static = math.ceil(static / 2)
-        for index, plan in enumerate(plans):
-            pads = self._pads(x, static, plan.kernel, plan.stride)
-            drop = self.drop_connect * index / len(plans)
-            settings = (self.norm_eps, self.norm_momentum, drop, self.dtype, lite)
-            block = Block(plan, pads, *settings, name=names[index])
-            x = stages[names[index]] = block(x, train)
-            x = after[names[index]](x) if names[index] in after else x
-            static = math.ceil(static / plan.stride)
-        x = Linear(head, self.dtype, conv.HE_NORMAL, use_bias=False, name="head")(x)
-        x = stages["head"] = Tap(name="tap")(at_ends(norm("head_norm")(x)))
+        maps = run(
+            x,
+            self.variant,
+            names,
+            train,
+            self.dtype,
+            padding=self.padding,
+            stem_padding=self.stem_padding,
+            norm_eps=self.norm_eps,
+            norm_momentum=self.norm_momentum,
+            drop_connect=self.drop_connect,
+            end_activation=self.end_activation,
+            after=after,
+        )
+        x = maps["head"] = Tap(name="tap")(maps["head"])
         feature = nn.Dropout(self.dropout, deterministic=not train)(conv.global_mean(x))
-        return {"feature": feature, "spatial": x, "stages": stages}
-
-    def _pads(self, x, static, kernel, stride):
-        """((top, bottom), (left, right)) of a convolution of `x`, whose published side would be `static`."""
-        if self.padding == "symmetric":
-            return conv.symmetric(kernel // 2)
-        sides = x.shape[1:3] if self.padding == "same" else (static, static)
-        return tuple(same_padding(side, kernel, stride) for side in sides)
+        return {"feature": feature, "spatial": x, "stages": maps}

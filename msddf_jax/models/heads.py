@@ -59,6 +59,16 @@ class BinaryHead(nn.Module):
         return {**out, "logits": logits, "logit": logits[:, 1] - logits[:, 0]}
 
 
+class CosineHead(nn.Module):
+    """Features [B, d] of any length to cosines [B, classes] float32 with a learned direction for each class."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, feature) -> jax.Array:
+        return _cosine(self, feature, self.classes)
+
+
 class TypeHead(nn.Module):
     """How the forgery was made: features [B, d] to logits [B, num_types] float32."""
 

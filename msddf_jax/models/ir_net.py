@@ -34,9 +34,12 @@ VARIANTS = {
 }
 
 
-def block_plans(variant) -> list[tuple[int, int, int]]:
-    """(channels before, channels after, stride) of every block. Raises ValueError for an unknown variant."""
-    widths, depths = layers.get_variant(VARIANTS, variant, "IR network")
+def block_plans(variant, variants=None) -> list[tuple[int, int, int]]:
+    """(channels before, channels after, stride) of every block. Raises ValueError for an unknown variant.
+
+    variants: {name: Variant}, None for `VARIANTS`.
+    """
+    widths, depths = layers.get_variant(variants or VARIANTS, variant, "IR network")
     before, plans = widths[0], []
     for width, depth in zip(widths, depths, strict=True):
         plans += [(before, width, 2)] + [(width, width, 1)] * (depth - 1)
@@ -59,25 +62,38 @@ class Block(nn.Module):
     """Norm, 3x3 convolution, PReLU, 3x3 convolution with the stride, norm; beside it a skip connection.
 
     The skip connection picks every stride-th pixel, and is a linear map and a norm where the channels change.
+    inner: insightface's form (iResNet), with one more norm before the PReLU, and that map wherever the side changes.
     """
 
     width: int
     stride: int
     dtype: Any
+    inner: bool = False
 
     @nn.compact
-    def __call__(self, x) -> jax.Array:
-        norm = lambda name: layers.batch_norm(False, self.dtype, name)
+    def __call__(self, x, train=False) -> jax.Array:
+        norm = lambda name: layers.batch_norm(train, self.dtype, name)
         y = norm("norm_1")(x)
         y = conv.conv(self.width, 3, self.dtype, "conv_1", padding=1)(y)
-        y = PRelu(self.dtype, name="prelu")(y)
+        y = PRelu(self.dtype, name="prelu")(norm("norm_inner")(y) if self.inner else y)
         y = conv.conv(self.width, 3, self.dtype, "conv_2", stride=self.stride, padding=1)(y)
         y = norm("norm_2")(y)
         skip = x[:, :: self.stride, :: self.stride]
-        if x.shape[-1] != self.width:
+        if x.shape[-1] != self.width or (self.inner and self.stride != 1):
             skip = Linear(self.width, self.dtype, conv.HE_NORMAL, use_bias=False, name="skip")(skip)
             skip = norm("skip_norm")(skip)
         return y + skip
+
+
+def stem(x, width, dtype, train=False) -> jax.Array:
+    """First layers of the network that calls it: 3x3 convolution, norm, PReLU; [B, H, W, C] -> [B, H, W, width]."""
+    x = conv.conv(width, 3, dtype, "stem", padding=1)(x)
+    return PRelu(dtype, name="stem_prelu")(layers.batch_norm(train, dtype, "stem_norm")(x))
+
+
+def flatten(x) -> jax.Array:
+    """[B, H, W, C] -> [B, C H W] float32, channels first, as published weights and slopes are laid."""
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1).astype(jnp.float32)
 
 
 class QualityNet(nn.Module):
@@ -108,10 +124,7 @@ class QualityNet(nn.Module):
         """
         plans = block_plans(self.variant)
         x = conv.normalized(images, self.image_size, PIXEL_MEAN, PIXEL_STD, self.dtype, "the IR network")
-        x = conv.conv(plans[0][0], 3, self.dtype, "stem", padding=1)(x)
-        x = PRelu(self.dtype, name="stem_prelu")(layers.batch_norm(False, self.dtype, "stem_norm")(x))
+        x = stem(x, plans[0][0], self.dtype)
         for index, (_, width, stride) in enumerate(plans):
             x = Block(width, stride, self.dtype, name=f"block_{index}")(x)
-        # Channels first, as the published slopes and weights are laid.
-        x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1).astype(jnp.float32)
-        return Linear(1, name="out")(PRelu(name="head_prelu")(x))[:, 0]
+        return Linear(1, name="out")(PRelu(name="head_prelu")(flatten(x)))[:, 0]

@@ -1,4 +1,4 @@
-"""ResNet with basic blocks (He et al., 2016): ResNet-34, as torchvision and timm define it."""
+"""ResNet (He et al., 2016): ResNet-34 and ResNet-50, as torchvision and timm define them."""
 
 from typing import Any, NamedTuple
 
@@ -16,15 +16,17 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 class Variant(NamedTuple):
-    """Channels and number of blocks of the four stages."""
+    """Channels and number of blocks of the four stages; whether these are bottlenecks, which give four times them."""
 
     widths: tuple
     depths: tuple
+    bottleneck: bool = False
 
 
 # Mu is for tests.
 VARIANTS = {
     "resnet34": Variant((64, 128, 256, 512), (3, 4, 6, 3)),
+    "resnet50": Variant((64, 128, 256, 512), (3, 4, 6, 3), True),
     "Mu": Variant((8, 16, 24, 32), (1, 2, 1, 1)),
 }
 
@@ -34,8 +36,9 @@ def stages(variant) -> dict[str, tuple[int, int]]:
 
     "stem" after the max-pool; "stage_1" to "stage_4", torchvision's layer1 to layer4.
     """
-    widths = layers.get_variant(VARIANTS, variant, "ResNet").widths
-    return {"stem": (widths[0], 4)} | {f"stage_{n}": (width, 2 << n) for n, width in enumerate(widths, 1)}
+    widths, _, bottleneck = layers.get_variant(VARIANTS, variant, "ResNet")
+    times = 4 if bottleneck else 1
+    return {"stem": (widths[0], 4)} | {f"stage_{n}": (times * width, 2 << n) for n, width in enumerate(widths, 1)}
 
 
 class Block(nn.Module):
@@ -55,6 +58,28 @@ class Block(nn.Module):
             x = x[:, :: self.stride, :: self.stride]
             x = Linear(self.width, self.dtype, conv.HE_NORMAL, use_bias=False, name="skip")(x)
             x = layers.batch_norm(train, self.dtype, "skip_norm")(x)
+        return jax.nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """Convolutions of side 1, 3 and 1 beside a skip connection as in `Block`: -> 4 * width channels.
+
+    The stride is the middle one's, as in torchvision; the paper has it in the first.
+    """
+
+    width: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train) -> jax.Array:
+        norm = lambda name: layers.batch_norm(train, self.dtype, name)
+        point = lambda features, name: Linear(features, self.dtype, conv.HE_NORMAL, use_bias=False, name=name)
+        y = jax.nn.relu(norm("norm_1")(point(self.width, "conv_1")(x)))
+        y = conv.conv(self.width, 3, self.dtype, "conv_2", stride=self.stride, padding=1)(y)
+        y = norm("norm_3")(point(4 * self.width, "conv_3")(jax.nn.relu(norm("norm_2")(y))))
+        if self.stride != 1 or x.shape[-1] != 4 * self.width:
+            x = norm("skip_norm")(point(4 * self.width, "skip")(x[:, :: self.stride, :: self.stride]))
         return jax.nn.relu(x + y)
 
 
@@ -85,13 +110,14 @@ class ResNet(nn.Module):
           train: BatchNorm takes the batch's statistics and updates the running ones (collection batch_stats).
 
         Returns:
-          dict: feature [B, 512] float32, the mean of spatial; spatial [B, h, w, 512] in `dtype`, 8 x 8 at 256;
-          stages, the maps that `stages` lists, in `dtype`.
+          dict: feature [B, 512] float32, of ResNet-50 [B, 2048], the mean of spatial; spatial [B, h, w, 512] in
+          `dtype`, 8 x 8 at 256; stages, the maps that `stages` lists, in `dtype`.
 
         Raises:
           ValueError: unknown variant; images of another size or rank. TypeError: images that are not floating point.
         """
-        widths, depths = layers.get_variant(VARIANTS, self.variant, "ResNet")
+        widths, depths, bottleneck = layers.get_variant(VARIANTS, self.variant, "ResNet")
+        block = Bottleneck if bottleneck else Block
         pixels = (self.pixel_mean, self.pixel_std, self.dtype)
         x = conv.normalized(images, self.image_size, *pixels, "ResNet", in_channels=self.in_channels)
         x = conv.conv(widths[0], 7, self.dtype, "conv_1", stride=2, padding=3)(x)
@@ -101,7 +127,7 @@ class ResNet(nn.Module):
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), 1):
             for index in range(depth):
                 stride = 2 if stage > 1 and index == 0 else 1
-                x = Block(width, stride, self.dtype, name=f"stage_{stage}_{index}")(x, train)
+                x = block(width, stride, self.dtype, name=f"stage_{stage}_{index}")(x, train)
             stages[f"stage_{stage}"] = x
         x = Tap(name="tap")(x)
         return {"feature": conv.global_mean(x), "spatial": x, "stages": stages}

@@ -153,6 +153,7 @@ class Xception(nn.Module):
       without: numbers of blocks that are left out; the others keep their names (SPSL's shallow network).
       after: {stage of a block: function of its map}, what the next layer sees in the map's place (FFD's attention);
         `stages` keep the map as it was.
+      last_relu: whether the last map ends with its ReLU; where a layer of the detector's own follows, it may not.
 
     There is no dropout: neither the ImageNet port nor DeepfakeBench's configuration has one.
     """
@@ -165,6 +166,7 @@ class Xception(nn.Module):
     in_channels: int = 3
     without: tuple = ()
     after: Mapping | None = None
+    last_relu: bool = True
 
     @nn.compact
     def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
@@ -176,7 +178,7 @@ class Xception(nn.Module):
 
         Returns:
           dict: feature [B, 2048] float32, the mean of spatial; spatial [B, h, w, 2048] in `dtype`, after the last
-          ReLU, 8 x 8 at 256 and 10 x 10 at 299; stages, the maps that `stages` lists, in `dtype`.
+          norm and ReLU, 8 x 8 at 256 and 10 x 10 at 299; stages, the maps that `stages` lists, in `dtype`.
 
         Raises:
           ValueError: unknown variant; images of another size or rank; `after` of a block that there is not. TypeError:
@@ -189,7 +191,7 @@ class Xception(nn.Module):
             raise ValueError(f"after is of {sorted(after)}; Xception {self.variant} has {', '.join(blocks)} here")
         pixels = (self.pixel_mean, self.pixel_std, self.dtype)
         x = conv.normalized(images, self.image_size, *pixels, "Xception", in_channels=self.in_channels)
-        maps = run(x, self.variant, names, train, self.dtype, after=after)
+        maps = run(x, self.variant, names, train, self.dtype, after=after, last_relu=self.last_relu)
         maps.pop("conv_1")
         x = Tap(name="tap")(maps["sep_4"])
         return {"feature": conv.global_mean(x), "spatial": x, "stages": maps}

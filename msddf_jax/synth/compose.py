@@ -20,7 +20,7 @@ from msddf_jax.synth import degrade, geometry, recipes
 
 ROLES = ("target_twin", "source_twin", "forgery", "dataset_fake")
 # What a row has of its record whatever becomes of its pixels.
-_KEPT = ("label", "method", "identity", "domain", "group", "attributes", "has_attributes")
+_KEPT = ("label", "method", "identity", "donor", "domain", "group", "attributes", "has_attributes")
 # Fields of a batch with an axis for the frames of a clip.
 _OF_FRAMES = ("image", "mask", "landmarks")
 # Cells a side of the grid on which the change of a forgery is looked at (`show_change`).
@@ -63,9 +63,9 @@ def make_layout(group, recipe, *, forged=None, second_views=0) -> Layout:
 
     Raises:
       ValueError: more forged than there are reals, more second views than forged, a second view of a recipe that makes
-        none, or no row at all that is fake.
+        none, no row at all that is fake, or a nearest face in the group that the recipe does not take.
     """
-    name, _ = recipes.split_name(recipe)
+    name, settings = recipes.split_name(recipe)
     most = 0 if name == "none" else group.real
     forged = most if forged is None else forged
     if not 0 <= forged <= most:
@@ -75,6 +75,12 @@ def make_layout(group, recipe, *, forged=None, second_views=0) -> Layout:
         raise ValueError(
             f"config.synth.second_views is {second_views}; with {forged} forged reals a group and the recipe {name!r} "
             f"it is 0 to {most}"
+        )
+    if bool(group.nearest) != (settings.get("partner") == "group") or (group.nearest and forged != 2):
+        raise ValueError(
+            f"data.group.nearest is {group.nearest!r}, synth.recipe.partner is {settings.get('partner', 'batch')!r} "
+            f"and {forged} reals of a group are forged: a group's nearest face is lent by the recipe 'face_xray' with "
+            "partner='group', where both of its reals are forged, and by no other"
         )
     if not forged and not group.fakes:
         raise ValueError(
@@ -98,9 +104,10 @@ def compose(key, batch, *, layout, recipe, flip=0.5, choose=None, progress=1.0) 
     Returns:
       batch with, for N rows: image, mask [N, H, W, 1] (strength of the manipulation), blend_mask [N, H, W, 1] (where
       it is, whatever its strength), has_mask, label, method (-1 where it was forged here), type, regions [N, 5],
-      has_regions, strength, has_strength, identity, domain, group, attributes [N, 13], has_attributes, role, base int32
-      [N] (`Layout.bases`, counted through the batch), counted bool [N] (`show_change`; all are until then), and record,
-      what `choose` asked to see again (zeros for the rows that it did not choose for). Clips: images and masks with T.
+      has_regions, strength, has_strength, identity, donor (as method), domain, group, attributes [N, 13],
+      has_attributes, role, base int32 [N] (`Layout.bases`, counted through the batch), counted bool [N] (`show_change`;
+      all are until then), and record, what `choose` asked to see again (zeros for the rows that it did not choose for).
+      Clips: images and masks with T.
 
     Raises:
       ValueError: as `recipes.check`.
@@ -345,6 +352,7 @@ def _forged_rows(reals, forged, record):
         regions=forged["region_parts"],
         has_regions=forged["has_region"],
         method=jnp.where(changed, -1, reals["method"]),
+        donor=jnp.where(changed, -1, reals["donor"]),
         attributes=attributes,
         has_attributes=jnp.where(changed[:, None], fake, reals["has_attributes"]),
         **{name: forged[name] for name in ("label", "type", "strength", "has_strength")},

@@ -11,7 +11,8 @@ def allowed_partners(landmarks, identity, usable=None) -> jax.Array:
 
     Args:
       landmarks: float32 [B, 81, 2].
-      identity: int32 [B]; rows of one identity never pair. -1 (unknown) pairs with every known identity only.
+      identity: int32 [B]; rows of one number never pair. Of unknown persons it is negative: each video's own, or -1,
+        which pairs with every other number only.
       usable: bool [B] or None: rows that may lend or take a face at all.
 
     Returns:

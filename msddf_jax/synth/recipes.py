@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from msddf_jax.data import schema
-from msddf_jax.synth import blender, face_xray, geometry, self_blend, sladd, twins
+from msddf_jax.synth import blender, degrade, face_xray, fwa, geometry, self_blend, sladd, twins
 
+PARTNERS = ("batch", "group")
 # Keywords that are no settings: how a function runs, and what is chosen anew for every row.
 OF_A_ROW = ("one_by_one", "feather", "color_strength", "floor", "usable", "flip", "bases")
 
@@ -66,6 +67,8 @@ def forge(recipe, key, reals, *, flip, choose=None, others=None, progress=1.0) -
 def render(recipe, key, rows, *, flip) -> dict[str, jax.Array]:
     """Rows that are not forged as the recipe shows the reals that are: flipped and, of twins, altered as often.
 
+    So are those of "fwa", whose frames are altered (`frame`).
+
     Args:
       recipe, key, flip: of `forge`. rows: image [B, H, W, 3], and what else there is of landmarks and masks, which
         follow the flip. Twins that leave the data set's fakes alone (`alter_fakes` False, as published) leave all
@@ -76,6 +79,8 @@ def render(recipe, key, rows, *, flip) -> dict[str, jax.Array]:
     """
     rows = flip_rows(key, rows, flip)
     name, settings = split_name(recipe)
+    if settings.get("frame"):
+        return dict(rows, image=degrade.augment(jax.random.fold_in(key, 1), rows["image"], **settings["frame"]))
     known = {"alter_target", *inspect.signature(twins.alter).parameters}
     twin = {k: v for k, v in dict(settings.get("twin") or {}).items() if k in known}
     if not RECIPES[name].twins or not settings.get("alter_fakes", True) or twin.get("alter_target") == 0.0:
@@ -105,6 +110,8 @@ def check(recipe) -> None:
         ends = tuple(settings[setting]) if hasattr(settings[setting], "__len__") else (settings[setting],)
         if len(ends) != 2 or not all(0.0 <= end <= 1.0 for end in ends):
             raise ValueError(f"synth.recipe.{setting} is {ends}, expected two numbers in [0, 1]")
+    if settings.get("partner", PARTNERS[0]) not in PARTNERS:
+        raise ValueError(f"synth.recipe.partner is {settings['partner']!r}, allowed: {PARTNERS}")
     blender.check_names("config.synth.recipe.regions", region_names(recipe), schema.REGIONS)
 
 
@@ -221,12 +228,24 @@ def _forge_self_blend(key, reals, *, flip, twin=None, blend=None, alter_fakes=Tr
     return {"target": forged["target"], "source": None, "forged": forged, "record": {}}
 
 
-def _forge_face_xray(key, reals, *, flip, blend=None):
+def _forge_face_xray(key, reals, *, flip, blend=None, partner="batch"):
+    """Face X-ray. partner: who lends a real its face: of `PARTNERS`, the nearest of the batch, or its group's other."""
     flip_key, blend_key = jax.random.split(key)
-    reals = flip_rows(flip_key, reals, flip)
+    paired = partner == "group"
+    # What was near unflipped is near where both are flipped.
+    reals = flip_rows(flip_key, reals, flip, each=2 if paired else 1)
     rows = (reals["image"], reals["landmarks"], reals["identity"])
-    forged = face_xray.face_xray(blend_key, *rows, pose=reals.get("pose"), **(blend or {}))
+    other = jnp.arange(rows[0].shape[0]) ^ 1 if paired else None
+    forged = face_xray.face_xray(blend_key, *rows, pose=reals.get("pose"), partner=other, **(blend or {}))
     return {"target": reals["image"], "source": None, "forged": forged, "record": {}}
+
+
+def _forge_fwa(key, reals, *, flip, blend=None, frame=None):
+    """frame: how the frame is altered that a face is put into, and the real is shown in (`degrade.augment_planes`)."""
+    flip_key, warp_key = jax.random.split(key)
+    reals = flip_rows(flip_key, reals, flip)
+    forged = fwa.fwa(warp_key, reals["image"], reals["landmarks"], frame=frame, **(blend or {}))
+    return {"target": forged["target"], "source": None, "forged": forged, "record": {}}
 
 
 def _forge_sladd(
@@ -254,6 +273,7 @@ RECIPES = {
     ),
     "self_blend": Recipe(_forge_self_blend, {"twin": _TWIN, "blend": (self_blend.blend_hull,)}, twins=True),
     "face_xray": Recipe(_forge_face_xray, {"blend": (face_xray.swap_face,)}),
+    "fwa": Recipe(_forge_fwa, {"blend": (fwa.warp_face,), "frame": (degrade.augment_planes,)}),
     "sladd": Recipe(_forge_sladd, {"blend": (blender.blend_region,)}, chooses=True),
     "none": Recipe(_forge_none),
 }

@@ -29,6 +29,9 @@ CONFIGS = {
     "ffd/deepfakebench": "ffd.py:port",
     "capsule/deepfakebench": "capsule.py:port",
     "f3net/deepfakebench": "f3net.py:port",
+    "face_xray/deepfakebench": "face_xray.py:port",
+    "iid/deepfakebench": "iid.py:port",
+    "lsda/deepfakebench": "lsda.py:port",
     "srm/deepfakebench": "srm.py:port",
     "efficientnet/deepfakebench": "efficientnetb4",
     "efficientnet/sbi": "sbi",
@@ -37,6 +40,10 @@ CONFIGS = {
     "sjedd/ffsc": "sjedd.py:ffsc",
     "sia/deepfakebench": "sia.py:port",
     "recce/deepfakebench": "recce.py:port",
+    "pcl_i2g/deepfakebench": "pcl_i2g.py:port",
+    "uia_vit/deepfakebench": "uia_vit.py:port",
+    "ucf/deepfakebench": "ucf.py:port",
+    "local_relation/deepfakebench": "local_relation.py:port",
     "multi_attention/deepfakebench": "multi_attention.py:port",
 }
 

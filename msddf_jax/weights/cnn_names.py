@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from msddf_jax.models import efficientnet, meso, resnet, vgg, xception
-from msddf_jax.weights import meso_names
+from msddf_jax.models import efficientnet, hrnet, meso, resnet, vgg, xception
+from msddf_jax.weights import hrnet_names, meso_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
 
 BACKBONE = "backbone"
@@ -248,7 +248,7 @@ def _resnet_parts(sequential):
 
 
 def resnet_table(variant, prefix="", sequential=False, classifier="fc", head=None) -> dict[str, Entry]:
-    """Names of torchvision's and timm's ResNet with basic blocks.
+    """Names of torchvision's and timm's ResNet.
 
     Args:
       variant: of `models.resnet.VARIANTS`. prefix: in front of their names, the classifier's excepted.
@@ -257,14 +257,16 @@ def resnet_table(variant, prefix="", sequential=False, classifier="fc", head=Non
     """
     first, norm, *stages = _resnet_parts(sequential)
     out = _conv(prefix + first, f"{BACKBONE}/conv_1") | batch_norm(prefix + norm, f"{BACKBONE}/norm_1")
-    depths = resnet.VARIANTS[variant].depths
+    _, depths, bottleneck = resnet.VARIANTS[variant]
+    # Those of one pixel are linear layers.
+    kinds = (_pointwise, _conv, _pointwise) if bottleneck else (_conv, _conv)
     for stage, (name, depth) in enumerate(zip(stages, depths, strict=True), 1):
         for index in range(depth):
             theirs, ours = f"{prefix}{name}.{index}", f"{BACKBONE}/stage_{stage}_{index}"
-            for part in (1, 2):
-                out |= _conv(f"{theirs}.conv{part}", f"{ours}/conv_{part}")
+            for part, kind in enumerate(kinds, 1):
+                out |= kind(f"{theirs}.conv{part}", f"{ours}/conv_{part}")
                 out |= batch_norm(f"{theirs}.bn{part}", f"{ours}/norm_{part}")
-            if index == 0 and stage > 1:
+            if index == 0 and (stage > 1 or bottleneck):
                 out |= _pointwise(f"{theirs}.downsample.0", f"{ours}/skip")
                 out |= batch_norm(f"{theirs}.downsample.1", f"{ours}/skip_norm")
     return out | _head(classifier, head)
@@ -272,11 +274,12 @@ def resnet_table(variant, prefix="", sequential=False, classifier="fc", head=Non
 
 def _resnet_shapes(variant, prefix="", sequential=False):
     first, _, *stages = _resnet_parts(sequential)
-    widths, depths = resnet.VARIANTS[variant]
+    widths, depths, bottleneck = resnet.VARIANTS[variant]
     out = {f"{prefix}{first}.weight": (widths[0], 3, 7, 7)}
     for name, width, depth in zip(stages, widths, depths, strict=True):
         out[f"{prefix}{name}.{depth - 1}.conv2.weight"] = (width, width, 3, 3)
         out[f"{prefix}{name}.{depth}.conv2.weight"] = ABSENT
+    out[f"{prefix}{stages[0]}.0.conv3.weight"] = (4 * widths[0], widths[0], 1, 1) if bottleneck else ABSENT
     return out
 
 
@@ -317,6 +320,7 @@ _TIMM_EFFICIENTNET = ("efficientnet", _OTHERS, timm_efficientnet_table, _timm_ef
 _TIMM_LITE = ("efficientnet", _LITES, timm_efficientnet_table, _timm_efficientnet_shapes)
 _RESNET = ("resnet", resnet.VARIANTS, resnet_table, _resnet_shapes)
 _VGG = ("vgg", vgg.VARIANTS, vgg_table, vgg_shapes)
+_HRNET = ("hrnet", hrnet.VARIANTS, hrnet_names.table, hrnet_names.shapes)
 _MESO = ("meso", meso.VARIANTS, meso_names.port_table, meso_names.port_shapes)
 _KERAS_MESO = ("meso", meso.VARIANTS, meso_names.keras_table, meso_names.keras_shapes)
 _TIMM = {"padding": "symmetric", "norm_eps": 1e-5, "norm_momentum": 0.9}
@@ -362,6 +366,8 @@ SOURCES = {
     ),
     # Of torchvision's VGG-19 what comes before the fourth stage.
     "vgg/torchvision": _source(*_VGG, IMAGENET, (r"(features\.(19|2\d|3\d)|classifier\.\d)\.(weight|bias)",)),
+    # hrnetv2_w48_imagenet_pretrained.pth and its relatives, and timm's hrnet_w*.
+    "hrnet/imagenet": _source(*_HRNET, IMAGENET, hrnet_names.CLASSIFIER),
     "meso/deepfakebench": _source(*_MESO, HALF, prefix="backbone.", head=HEAD),
     meso_names.TORCH: _source(*_MESO, HALF, head=HEAD),
     meso_names.TORCH_FAKE_FIRST: _source(*_MESO, HALF, head=HEAD, fake_first=True),

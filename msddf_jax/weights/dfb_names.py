@@ -7,7 +7,20 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from msddf_jax.weights import cnn_names, multi_attention_names, recce_names, sia_names, srm_names, table
+from msddf_jax.weights import (
+    cnn_names,
+    face_xray_names,
+    iid_names,
+    local_relation_names,
+    lsda_names,
+    multi_attention_names,
+    recce_names,
+    sia_names,
+    srm_names,
+    table,
+    ucf_names,
+    uia_vit_names,
+)
 
 
 class Format(NamedTuple):
@@ -64,6 +77,16 @@ def _ffd(variant):
     return _PLAIN.table(variant) | out
 
 
+def _pcl(variant):
+    """PCL's embedding beside the Xception."""
+    out = {"PCL.theta.weight": table.Entry("params/theta/kernel", "conv_to_linear")}
+    return _PLAIN.table(variant) | out | {"PCL.theta.bias": table.Entry("params/theta/bias")}
+
+
+# A second embedding, and the heads of the SLADD that its Xception comes from; nothing runs them.
+_PCL_UNUSED = (r"PCL\.phi\.(weight|bias)", r"backbone\.(type_fc|mag_fc|map)\..*")
+
+
 def _f3net(variant):
     """F3-Net's first branch: an Xception with dropout in its classifier, and what its four bands learned."""
     out = cnn_names.xception_table(variant, "backbone.", classifier="last_linear.1", head=cnn_names.HEAD)
@@ -102,6 +125,9 @@ _CAPSULE_VGG = "vgg_ext.vgg_1."
 FORMATS = {
     "capsule/deepfakebench": Format("capsule", "vgg", _find_capsule, _capsule),
     "ffd/deepfakebench": Format("ffd", "xception", _xception(3, "map.c.pointwise.weight"), _ffd, _PLAIN.skip),
+    "face_xray/deepfakebench": Format(
+        "face_xray", "hrnet", face_xray_names.find, face_xray_names.table, face_xray_names.SKIP
+    ),
     "f3net/deepfakebench": Format(
         "f3net",
         "xception",
@@ -109,6 +135,8 @@ FORMATS = {
         _f3net,
         (*_PLAIN.skip, *_F3NET_FIXED),
     ),
+    "iid/deepfakebench": Format("iid", "xception", iid_names.find, iid_names.table),
+    "lsda/deepfakebench": Format("lsda", "efficientnet", lsda_names.find, lsda_names.table, lsda_names.SKIP),
     "spsl/deepfakebench": Format("spsl", "xception", _xception(4), _PLAIN.table, _PLAIN.skip),
     "srm/deepfakebench": Format("srm", "xception", srm_names.find, srm_names.table, srm_names.SKIP),
     "multi_attention/deepfakebench": Format(
@@ -118,6 +146,18 @@ FORMATS = {
         multi_attention_names.table,
         multi_attention_names.SKIP,
     ),
+    "pcl_i2g/deepfakebench": Format(
+        "pcl_i2g", "xception", _xception(3, "PCL.theta.weight"), _pcl, (*_PLAIN.skip, *_PCL_UNUSED)
+    ),
     "recce/deepfakebench": Format("recce", "xception", recce_names.find, recce_names.table, recce_names.SKIP),
     "sia/deepfakebench": Format("sia", "efficientnet", sia_names.find, sia_names.table, sia_names.SKIP),
+    "local_relation/deepfakebench": Format(
+        "local_relation",
+        "efficientnet",
+        local_relation_names.find,
+        local_relation_names.table,
+        local_relation_names.SKIP,
+    ),
+    "ucf/deepfakebench": Format("ucf", "xception", ucf_names.find, ucf_names.table, ucf_names.SKIP),
+    "uia_vit/deepfakebench": Format("uia_vit", "clip", uia_vit_names.find, uia_vit_names.table, uia_vit_names.SKIP),
 }

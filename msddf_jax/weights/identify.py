@@ -14,6 +14,7 @@ from msddf_jax.weights import (
     effort_names,
     gend_names,
     ir_names,
+    iresnet_names,
     meso_names,
     pe_names,
     scenic_names,
@@ -108,6 +109,7 @@ def known_formats() -> list[str]:
         "dinov3/hf",
         "pe/timm",
         ir_names.FORMAT,
+        iresnet_names.FORMAT,
         *gend_names.FORMATS,
         *effort_names.FORMATS,
         *scenic_names.FORMATS,
@@ -120,7 +122,8 @@ def known_formats() -> list[str]:
 
 def _candidates(shapes, stated):
     """Every `Found` that fits; the most specific alone where one contains another."""
-    modules = (gend_names, effort_names, sladd_names, scenic_names, dfb_names)
+    # PCL's files have SLADD's names too.
+    modules = (gend_names, effort_names, dfb_names, sladd_names, scenic_names)
     for special in (*(module.find for module in modules), _deepfakebench_clip):
         found = special(shapes)
         if found:
@@ -164,8 +167,7 @@ def _candidates(shapes, stated):
         if variant is not None:
             family = name.split("/")[0]
             out.append(Found(name, family, variant, {}, None, getattr(module, make)(variant), module.SKIP))
-    quality = ir_names.find(shapes)
-    return [*out, Found(**quality)] if quality else out
+    return [*out, *(Found(**fields) for module in (ir_names, iresnet_names) if (fields := module.find(shapes)))]
 
 
 def _deepfakebench_clip(shapes):

@@ -85,11 +85,24 @@ PUBLISHED = {
         "BSD-3-Clause",
         ("configs/detectors/capsule.py",),
     ),
+    "hrnet-w48": Published(
+        "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-hrnet/hrnetv2_w48-abd2e6ab.pth"
+        "#sha256=abd2e6ab&format=hrnet/imagenet",
+        "HRNet-W48, Microsoft's ImageNet weights (HRNet-Image-Classification, as timm holds them)",
+        "MIT",
+        ("configs/detectors/face_xray.py",),
+    ),
     "resnet34": Published(
         "https://download.pytorch.org/models/resnet34-b627a593.pth#sha256=b627a593&format=resnet/torchvision",
         "ResNet-34, torchvision's ImageNet weights",
         "BSD-3-Clause",
-        ("configs/detectors/resnet34.py",),
+        ("configs/detectors/resnet34.py", "configs/detectors/pcl_i2g.py"),
+    ),
+    "resnet50": Published(
+        "https://download.pytorch.org/models/resnet50-0676ba61.pth#sha256=0676ba61&format=resnet/torchvision",
+        "ResNet-50, torchvision's first ImageNet weights",
+        "BSD-3-Clause",
+        ("configs/detectors/fwa.py",),
     ),
 }
 
