@@ -152,6 +152,8 @@ def _fit_group(config, train):
     group = config.data.group
     if group.methods and not set(group.methods) <= set(train.videos["method"].tolist()):
         logging.warning("%s lacks some of %s: groups take fakes of any method", train.name, ", ".join(group.methods))
+        # As many reals for a fake as before.
+        group.real = max(group.real // len(group.methods), 1)
         group.methods = ()
     if not group.fake:
         return

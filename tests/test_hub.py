@@ -128,7 +128,7 @@ def test_any_text_is_a_reference_or_a_value_error_that_shows_one(text):
         ("a.pth#revision=main", "cannot be read at 'revision=main'"),
         ("a.pth#", "cannot be read at ''"),
         ("a.pth#skip=(", "skip=( is no regex"),
-        ("ftp://host/a.pth", "unknown scheme ftp://"),
+        ("strange://host/a.pth", "unknown scheme strange://"),
         ("https://host/", "names no file"),
         ("http://host/a.pth", "add #sha256="),
     ],
