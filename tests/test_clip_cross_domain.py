@@ -183,6 +183,7 @@ def test_identity_is_taught_beside_the_backbone_and_decorrelated_from_the_featur
     np.testing.assert_allclose(values, (pairs**2).sum(), rtol=1e-3)
 
 
+@pytest.mark.long
 def test_frequency_consistency_moves_the_augmented_view_alone(gradient, looked, out):
     moved = gradient("frequency_cosine")
     assert _moved(moved) == {"frequency", "boundary", "image"}

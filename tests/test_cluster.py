@@ -160,7 +160,7 @@ def test_an_error_of_one_process_is_a_line_of_both(toy_data, tmp_path):
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param("bare", marks=pytest.mark.long),
+        pytest.param("bare", marks=pytest.mark.parity),
         pytest.param("bare-fsdp", marks=pytest.mark.long),
         pytest.param("whole", marks=pytest.mark.parity),
         pytest.param("whole-fsdp", marks=pytest.mark.parity),

@@ -248,9 +248,8 @@ def _planted(rng, count):
     return jnp.asarray(images.clip(0, 1)), jnp.asarray(label, jnp.int32), cells
 
 
-@pytest.mark.parametrize(
-    ("family", "weight"), [("resnet", 0.0), pytest.param("efficientnet", 0.1, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("family", "weight"), [("resnet", 0.0), ("efficientnet", 0.1)])
 def test_the_response_lies_where_a_trace_was_planted(family, weight):
     """Highest in its cell: of a ResNet trained on labels alone, and of an EfficientNet with the config's weights.
 
