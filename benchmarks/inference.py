@@ -24,7 +24,8 @@ from msddf_jax import cpu, paths, trees
 from msddf_jax.detector import to_device_images
 from msddf_jax.detectors import baseline
 from msddf_jax.models import attention, clip
-from msddf_jax.weights import cnn_names, gend_names, table
+from msddf_jax.weights import table
+from msddf_jax.weights.names import cnn_names, gend_names
 from tests import torch_reference
 
 

@@ -205,11 +205,13 @@ def save(manager, step, state, iterator_state, base=None) -> None:
     """
     import orbax.checkpoint as ocp
 
-    about = {"state": iterator_state, "base": None if base is None else base._asdict()}
+    copied = _is_copied(manager.directory.parent)
+    about = {"state": iterator_state, "base": None if base is None else base._asdict(), "raw_key": copied}
     if base is not None:
         state = frozen.without(state, base)
-    if _is_copied(manager.directory.parent):
-        state = jax.tree.map(lambda x: x if x.is_fully_replicated else _on_host(x), state)
+    if copied:
+        # All of it on the host of the first process, which Orbax takes for the only one.
+        state = jax.tree.map(_on_host, state.replace(key=jax.random.key_data(state.key)))
         if jax.process_index() != 0:
             return
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), iterator=ocp.args.JsonSave(about))
@@ -265,15 +267,15 @@ def restore_last(manager, abstract_state, base=None, start=None) -> tuple[int, o
     step = manager.latest_step()
     if step is None:
         return None
-    restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract_state if base is None else frozen.without(abstract_state, base)),
-            iterator=ocp.args.JsonRestore(),
-        ),
-    )
-    state = restored["state"] if base is None else frozen.completed(restored["state"], start, base)
-    return step, state, restored["iterator"]["state"]
+    about = manager.restore(step, args=ocp.args.Composite(iterator=ocp.args.JsonRestore()))["iterator"]
+    wanted = abstract_state if base is None else frozen.without(abstract_state, base)
+    if raw := about.get("raw_key", False):
+        data = jax.eval_shape(jax.random.key_data, wanted.key)
+        wanted = wanted.replace(key=jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=wanted.key.sharding))
+    state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
+    if raw:
+        state = state.replace(key=jax.random.wrap_key_data(state.key))
+    return step, state if base is None else frozen.completed(state, start, base), about["state"]
 
 
 def restore_averages(manager, shapes, averaged, given=None) -> tuple[int, dict[str, dict]] | None:

@@ -29,7 +29,8 @@ from safetensors.numpy import save_file
 
 from msddf_jax import checkpoint, command, delta, detector, inference, model_card, trees
 from msddf_jax.models import clip, layers
-from msddf_jax.weights import clip_names, table
+from msddf_jax.weights import table
+from msddf_jax.weights.names import clip_names
 
 FORMAT, VERSION = "msddf_jax export", 1
 MANIFEST = "manifest.json"

@@ -10,7 +10,8 @@ from torch_twins import as_input, norm_counts
 
 from msddf_jax import trees
 from msddf_jax.models import efficientnet, hrnet, meso, resnet, vgg, xception
-from msddf_jax.weights import cnn_names, table
+from msddf_jax.weights import table
+from msddf_jax.weights.names import cnn_names
 
 BACKBONES = {
     "xception": xception.Xception,

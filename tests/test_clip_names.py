@@ -12,7 +12,8 @@ from flax_vit import FlaxViT
 
 from msddf_jax.models import clip
 from msddf_jax.models.clip_text import ClipModel
-from msddf_jax.weights import clip_names, positions
+from msddf_jax.weights import positions
+from msddf_jax.weights.names import clip_names
 from msddf_jax.weights.table import Tensor, check, to_ours, to_theirs
 
 TOLERANCE = 1e-4

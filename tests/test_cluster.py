@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 import signal
 import time
 import types
@@ -10,6 +9,7 @@ import types
 import many_processes
 import numpy as np
 import pytest
+from toy_set import write_toy
 
 from msddf_jax import cluster, logs
 
@@ -156,16 +156,9 @@ def test_an_error_of_one_process_is_a_line_of_both(toy_data, tmp_path):
     assert "Traceback" not in said + own
 
 
-# Seven processes compile the step in each: minutes. The whole method is behind `parity`.
-@pytest.mark.parametrize(
-    "config",
-    [
-        pytest.param("bare", marks=pytest.mark.parity),
-        pytest.param("bare-fsdp", marks=pytest.mark.long),
-        pytest.param("whole", marks=pytest.mark.parity),
-        pytest.param("whole-fsdp", marks=pytest.mark.parity),
-    ],
-)
+# Seven processes compile the step in each: five minutes.
+@pytest.mark.parity
+@pytest.mark.parametrize("config", ["bare", "bare-fsdp", "whole", "whole-fsdp"])
 def test_eight_devices_give_the_same_however_many_processes_hold_them(config, toy_data, tmp_path):
     found = {}
     for count in (1, 2, 4):
@@ -185,13 +178,8 @@ def test_eight_devices_give_the_same_however_many_processes_hold_them(config, to
 
 @pytest.mark.long
 def test_a_data_set_that_differs_between_hosts_is_named(toy_data, tmp_path):
-    other = tmp_path / "tfds"
-    shutil.copytree(toy_data[1], other)
-    (index,) = other.rglob("index-train.csv")
-    lines = index.read_text().splitlines()
-    # As an older build would have it: two videos of one split in the other order.
-    lines[1], lines[2] = lines[2], lines[1]
-    index.write_text("\n".join(lines) + "\n")
+    # Two people more.
+    _, other = write_toy(tmp_path, identities=16, frames=3, video_size=64, size=64)
     for code, said in many_processes.finish(many_processes.start(2, 1, tmp_path / "run", [toy_data[1], other])):
         assert code == 1, said
         assert "config.data.train, faceforensics/toy:train, is not the same everywhere: process 1 on " in said, said

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from msddf_jax.weights import cnn_names, meso_names, table
+from msddf_jax.weights import table
+from msddf_jax.weights.names import cnn_names, meso_names
 
 # Meso4's names with the two shapes that tell it.
 MESO = dict.fromkeys(meso_names.port_table("meso4", "backbone.", cnn_names.HEAD), (1,)) | {

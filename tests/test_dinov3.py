@@ -6,7 +6,8 @@ import torch_reference
 
 from msddf_jax import trees
 from msddf_jax.models import dinov3, rope
-from msddf_jax.weights import dinov3_names, table
+from msddf_jax.weights import table
+from msddf_jax.weights.names import dinov3_names
 
 
 def _reference(variant, seed=0):

@@ -93,8 +93,8 @@ def _replay(root):
     return folder
 
 
-# Fetches a Debian and 1.5 GB of packages: minutes.
-@pytest.mark.long
+# Fetches a Debian and 1.5 GB of packages: four minutes and more.
+@pytest.mark.parity
 def test_every_line_of_the_dockerfile_in_a_clean_root(tmp_path):
     if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
         subprocess.run(["docker", "build", "--target=cpu", "--tag=msddf_jax:tested", ROOT], check=True)

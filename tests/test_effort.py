@@ -12,7 +12,8 @@ from configs.detectors import effort as experiment
 from msddf_jax import trees
 from msddf_jax.detectors import effort
 from msddf_jax.models import clip, low_rank
-from msddf_jax.weights import effort_names, table
+from msddf_jax.weights import table
+from msddf_jax.weights.names import effort_names
 
 # CLIP ViT-L/14: 303,179,776 (test_clip); 24 blocks x 4 projections x (1024 u + 1 s + 1024 v) beside them, and the head.
 RESIDUAL = 24 * 4 * 2049

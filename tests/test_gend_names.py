@@ -10,7 +10,8 @@ from configs.detectors import gend as experiment
 from msddf_jax import trees
 from msddf_jax.detectors import baseline
 from msddf_jax.models import backbones, clip, dinov3
-from msddf_jax.weights import gend_names, table
+from msddf_jax.weights import table
+from msddf_jax.weights.names import gend_names
 
 # What the published sizes run on, and their parameters with the head (test_clip, test_dinov3, test_pe; PE's positions
 # are those of its grid).

@@ -15,7 +15,8 @@ import pytest
 
 from msddf_jax import detector, experiments, trees
 from msddf_jax.weights import __main__ as command
-from msddf_jax.weights import dfb_names, identify, table
+from msddf_jax.weights import identify, table
+from msddf_jax.weights.names import dfb_names
 
 TOLERANCE = 1e-4
 NAMES = sorted(path.stem for path in golden.FOLDER.glob("*.json"))

@@ -17,7 +17,7 @@ timm = pytest.importorskip("timm", reason="parity needs timm")
 import cnn_parity as parity  # noqa: E402
 import torch_twins as twins  # noqa: E402
 
-from msddf_jax.weights import cnn_names  # noqa: E402
+from msddf_jax.weights.names import cnn_names  # noqa: E402
 
 # timm's whole model with 1000 classes, as it publishes the count.
 PUBLISHED = {"W18": 21_299_004, "W48": 77_469_864}
@@ -84,7 +84,7 @@ def test_relatives_are_no_variants(name):
 def test_training_statistics():
     reference = _reference("W18")
     model, variables, _ = parity.convert(reference.state_dict(), "hrnet/imagenet", "W18", 64)
-    from msddf_jax.weights import hrnet_names
+    from msddf_jax.weights.names import hrnet_names
 
     table, images = hrnet_names.table("W18"), twins.draw_images(4, 64)
     # The classifier's layers have no counterpart.

@@ -11,7 +11,7 @@ from configs.detectors import iid as config_file
 from msddf_jax import detector, optim, steps, trees
 from msddf_jax.detectors import iid
 from msddf_jax.models import iresnet
-from msddf_jax.weights import iid_names
+from msddf_jax.weights.names import iid_names
 
 
 def _context(implicit="identity"):

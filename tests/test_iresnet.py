@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 from msddf_jax import trees
 from msddf_jax.models import backbones, iresnet
 from msddf_jax.weights import __main__ as weights_main
-from msddf_jax.weights import identify, iresnet_names, load_initial, table
+from msddf_jax.weights import identify, load_initial, table
+from msddf_jax.weights.names import iresnet_names
 
 
 def _twin(variant, size):

@@ -15,7 +15,8 @@ from msddf_jax.detectors import lsda
 from msddf_jax.losses import masked_mean
 from msddf_jax.models import latent
 from msddf_jax.train_step import init_players, init_state, make_cast
-from msddf_jax.weights import iresnet_names, load_initial, lsda_names, table
+from msddf_jax.weights import load_initial, table
+from msddf_jax.weights.names import iresnet_names, lsda_names
 
 
 def _config(arg="demo", **real):

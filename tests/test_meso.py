@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="parity needs the [torch] extra")
 import cnn_parity as parity  # noqa: E402
 import torch_twins as twins  # noqa: E402
 
-from msddf_jax.weights import meso_names  # noqa: E402
+from msddf_jax.weights.names import meso_names  # noqa: E402
 
 TWINS = {"meso4": twins.Meso4, "meso_inception4": twins.MesoInception4}
 HALF = (0.5, 0.5, 0.5)

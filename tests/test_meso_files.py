@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 
 from msddf_jax import checkpoint, detector, inference
 from msddf_jax.weights import __main__ as command
-from msddf_jax.weights import hub, identify, load_initial, meso_names, published, torch_file
+from msddf_jax.weights import hub, identify, load_initial, published, torch_file
+from msddf_jax.weights.names import meso_names
 
 PUBLISHED = pathlib.Path(os.environ.get("MSDDF_MODELS", "/nowhere"), "published")
 # Of a pixel in [0, 255] the network's input, and the sign of P(fake)'s log-odds in its output.

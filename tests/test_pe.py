@@ -5,7 +5,8 @@ import torch_reference
 
 from msddf_jax import trees
 from msddf_jax.models import pe, rope
-from msddf_jax.weights import pe_names, table
+from msddf_jax.weights import table
+from msddf_jax.weights.names import pe_names
 
 
 def _reference(variant, dynamic, seed=0):

@@ -39,6 +39,7 @@ def test_the_default_leaves_the_prior_within_70_steps(reals, tmp_path):
     assert _share_of_prior("", reals, tmp_path / "run") < 0.9
 
 
-@pytest.mark.long
+# Five minutes on two cores.
+@pytest.mark.parity
 def test_the_published_synthesis_does_not(reals, tmp_path):
     assert _share_of_prior("published", reals, tmp_path / "run") > 0.97

@@ -17,7 +17,7 @@ timm = pytest.importorskip("timm", reason="parity needs timm")
 import cnn_parity as parity  # noqa: E402
 import torch_twins as twins  # noqa: E402
 
-from msddf_jax.weights import cnn_names  # noqa: E402
+from msddf_jax.weights.names import cnn_names  # noqa: E402
 
 # DeepfakeBench wraps the children up to the last stage in a sequence.
 SEQUENCE = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}

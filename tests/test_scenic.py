@@ -30,7 +30,8 @@ from msddf_jax import detector, export, inference
 from msddf_jax.data import scenic_dataset, source
 from msddf_jax.models import clip
 from msddf_jax.weights import __main__ as command
-from msddf_jax.weights import clip_names, files, hub, identify, load_initial, scenic_files, scenic_names, table
+from msddf_jax.weights import files, hub, identify, load_initial, scenic_files, table
+from msddf_jax.weights.names import clip_names, scenic_names
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-4

@@ -20,7 +20,8 @@ from msddf_jax.detectors import sjedd
 from msddf_jax.models import clip, clip_text, semantic_graph
 from msddf_jax.train_step import ema_weights, init_state, make_train_step
 from msddf_jax.weights import __main__ as command
-from msddf_jax.weights import clip_names, load_initial, table
+from msddf_jax.weights import load_initial, table
+from msddf_jax.weights.names import clip_names
 
 SIZE = 32
 IDENTITY, REAL = "0101011111", "1000000000"

@@ -18,7 +18,8 @@ from msddf_jax.detectors import sladd
 from msddf_jax.models import policy
 from msddf_jax.synth import compose, recipes
 from msddf_jax.weights import __main__ as convert
-from msddf_jax.weights import files, identify, sladd_names, table
+from msddf_jax.weights import files, identify, table
+from msddf_jax.weights.names import sladd_names
 
 SIZE, GROUPS = 48, 3
 KINDS = schema.FORGERY_TYPES

@@ -8,7 +8,7 @@ from random_params import random_params
 
 from msddf_jax import trees
 from msddf_jax.models import dinov3, pe
-from msddf_jax.weights import dinov3_names, pe_names
+from msddf_jax.weights.names import dinov3_names, pe_names
 
 
 def _dinov3_count(width, depth, _, patch, gated):

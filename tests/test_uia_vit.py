@@ -16,7 +16,8 @@ from msddf_jax import checkpoint, detector, sharding, trees
 from msddf_jax.detectors import uia_vit
 from msddf_jax.models import clip, gaussians
 from msddf_jax.train_step import init_state, make_train_step
-from msddf_jax.weights import clip_names, load_initial, table
+from msddf_jax.weights import load_initial, table
+from msddf_jax.weights.names import clip_names
 
 WIDTH, VALUES = 3, jnp.asarray([0.6, 0.7, 0.2])
 SETTINGS = ConfigDict({"refit_every": 3, "begin": 6, "samples": 2, "inner": (0.2, 0.8)})

@@ -17,7 +17,8 @@ models = pytest.importorskip("torchvision.models", reason="parity needs torchvis
 import cnn_parity as parity  # noqa: E402
 import torch_twins as twins  # noqa: E402
 
-from msddf_jax.weights import cnn_names, table  # noqa: E402
+from msddf_jax.weights import table  # noqa: E402
+from msddf_jax.weights.names import cnn_names  # noqa: E402
 
 # The pools after which a stage ends.
 POOLS = {"stage_1": 4, "stage_2": 9, "stage_3": 18}

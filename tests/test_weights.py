@@ -14,7 +14,8 @@ from tiny import tiny_config
 
 from msddf_jax import checkpoint, detector, inference, trees
 from msddf_jax.weights import __main__ as command
-from msddf_jax.weights import cnn_names, files, identify, load_initial, table
+from msddf_jax.weights import files, identify, load_initial, table
+from msddf_jax.weights.names import cnn_names
 
 
 def _hugging_face(depth, width, tokens, patch):
@@ -233,7 +234,7 @@ def test_headers_are_checked_before_numbers_are_read(weight_file, monkeypatch):
 
 
 def test_a_backbone_for_another_resolution_is_described_and_written(tmp_path):
-    from msddf_jax.weights import pe_names
+    from msddf_jax.weights.names import pe_names
 
     # timm's PE towers are for 336 or 384 px; ours are written at 224.
     shapes = load_initial.backbone_shapes("pe", "T/16", 384, {})

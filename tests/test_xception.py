@@ -17,7 +17,7 @@ timm = pytest.importorskip("timm", reason="parity needs timm")
 import cnn_parity as parity  # noqa: E402
 import torch_twins as twins  # noqa: E402
 
-from msddf_jax.weights import cnn_names  # noqa: E402
+from msddf_jax.weights.names import cnn_names  # noqa: E402
 
 HALF = (0.5, 0.5, 0.5)
 

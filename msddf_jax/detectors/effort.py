@@ -22,7 +22,7 @@ from flax import linen as nn
 from msddf_jax import losses as L
 from msddf_jax.models import clip, heads, low_rank
 from msddf_jax.synth import compose
-from msddf_jax.weights import effort_names
+from msddf_jax.weights.names import effort_names
 
 
 class Model(nn.Module):

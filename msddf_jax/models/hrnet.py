@@ -63,24 +63,6 @@ def stages(variant) -> dict[str, tuple[int, int]]:
     return out | {"joined": (sum(own), 4)}
 
 
-class Bottleneck(nn.Module):
-    """Convolutions of side 1, 3 and 1 beside a skip connection, linear where channels change: -> 4 * width channels."""
-
-    width: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x, train) -> jax.Array:
-        norm = lambda name: layers.batch_norm(train, self.dtype, name)
-        point = lambda features, name: Linear(features, self.dtype, conv.HE_NORMAL, use_bias=False, name=name)
-        y = jax.nn.relu(norm("norm_1")(point(self.width, "conv_1")(x)))
-        y = jax.nn.relu(norm("norm_2")(conv.conv(self.width, 3, self.dtype, "conv_2", padding=1)(y)))
-        y = norm("norm_3")(point(4 * self.width, "conv_3")(y))
-        if x.shape[-1] != 4 * self.width:
-            x = norm("skip_norm")(point(4 * self.width, "skip")(x))
-        return jax.nn.relu(x + y)
-
-
 class Step(nn.Module):
     """A convolution of side 3, norm and, unless told otherwise, ReLU."""
 
@@ -175,7 +157,7 @@ class HRNet(nn.Module):
             x = jax.nn.relu(layers.batch_norm(train, self.dtype, f"norm_{number}")(x))
         kept = {"stem": x}
         for index in range(plan.bottlenecks):
-            x = Bottleneck(plan.stem, self.dtype, name=f"stage_1_{index}")(x, train)
+            x = resnet.Bottleneck(plan.stem, 1, self.dtype, name=f"stage_1_{index}")(x, train)
         kept["stage_1"] = x
         maps = [Step(own[0], 1, self.dtype, name="enter_0")(x, train)]
         for stage, modules in enumerate(plan.modules, 2):

@@ -18,7 +18,8 @@ from safetensors.numpy import save_file
 
 from msddf_jax import checkpoint, command, detector, experiments, trees
 from msddf_jax.models import backbones
-from msddf_jax.weights import hub, identify, load_initial, meso_names, published, table
+from msddf_jax.weights import hub, identify, load_initial, published, table
+from msddf_jax.weights.names import meso_names
 
 # The experiment that a published detector becomes, by its format where that does not start with its name; its model is
 # what the file says.

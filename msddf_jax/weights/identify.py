@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from msddf_jax.weights import (
+from msddf_jax.weights.names import (
     clip_names,
     cnn_names,
     dfb_names,

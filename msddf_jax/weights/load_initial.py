@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from msddf_jax import trees
 from msddf_jax.models import backbones
-from msddf_jax.weights import clip_names, files, hub, identify, positions, table
+from msddf_jax.weights import files, hub, identify, positions, table
+from msddf_jax.weights.names import clip_names
 
 
 def locate_all(init) -> dict[str, pathlib.Path]:

@@ -3,7 +3,8 @@
 import pathlib
 from typing import NamedTuple
 
-from msddf_jax.weights import hub, identify, load_initial, meso_names
+from msddf_jax.weights import hub, identify, load_initial
+from msddf_jax.weights.names import meso_names
 
 _EFFICIENTNET = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"

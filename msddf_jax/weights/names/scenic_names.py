@@ -15,7 +15,8 @@ from flax import serialization
 
 from msddf_jax import checkpoint, trees
 from msddf_jax.models import clip, layers
-from msddf_jax.weights import clip_names, cnn_names, table
+from msddf_jax.weights import table
+from msddf_jax.weights.names import clip_names, cnn_names
 from msddf_jax.weights.table import Entry
 
 FORMATS = ("clip/scenic_vit",)

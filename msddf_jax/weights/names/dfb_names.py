@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from msddf_jax.weights import (
+from msddf_jax.weights import table
+from msddf_jax.weights.names import (
     cnn_names,
     face_xray_names,
     iid_names,
@@ -17,7 +18,6 @@ from msddf_jax.weights import (
     recce_names,
     sia_names,
     srm_names,
-    table,
     ucf_names,
     uia_vit_names,
 )

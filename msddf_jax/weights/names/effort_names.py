@@ -5,7 +5,7 @@ from tqdm import tqdm
 
 from msddf_jax.models import clip
 from msddf_jax.models.low_rank import split_svd
-from msddf_jax.weights import clip_names
+from msddf_jax.weights.names import clip_names
 from msddf_jax.weights.table import Entry, linear
 
 FORMATS = ("effort/deepfakebench",)

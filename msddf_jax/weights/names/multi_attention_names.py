@@ -1,6 +1,6 @@
 """The multi-attentional detector as DeepfakeBench saves it: EfficientNet-B4, its plain head, and what is beside it."""
 
-from msddf_jax.weights import cnn_names
+from msddf_jax.weights.names import cnn_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
 
 _PLAIN = cnn_names.SOURCES["efficientnet/deepfakebench"]

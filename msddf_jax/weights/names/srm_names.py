@@ -1,6 +1,6 @@
 """Names of DeepfakeBench's SRM: two Xceptions and the attention between them (`detectors.srm` with `port`)."""
 
-from msddf_jax.weights import cnn_names
+from msddf_jax.weights.names import cnn_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
 
 _STREAMS = {"backbone_rgb": "rgb", "backbone_srm": "noise"}

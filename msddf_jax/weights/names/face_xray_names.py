@@ -1,6 +1,6 @@
 """Face X-ray as DeepfakeBench saves it: HRNet, and its head on it (`detectors.face_xray` with `port`)."""
 
-from msddf_jax.weights import cnn_names, hrnet_names
+from msddf_jax.weights.names import cnn_names, hrnet_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
 
 BACKBONE = "backbone."

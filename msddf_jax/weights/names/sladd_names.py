@@ -1,6 +1,6 @@
 """SLADD's detector as DeepfakeBench saves it: Xception with three more heads, and the synthesiser beside it."""
 
-from msddf_jax.weights import cnn_names
+from msddf_jax.weights.names import cnn_names
 from msddf_jax.weights.table import Entry, conv, linear
 
 FORMATS = ("sladd/deepfakebench",)

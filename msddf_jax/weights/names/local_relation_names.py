@@ -1,6 +1,6 @@
 """Local relation learning as DeepfakeBench saves it: two EfficientNets, attention, a decoder, a small classifier."""
 
-from msddf_jax.weights import cnn_names
+from msddf_jax.weights.names import cnn_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
 
 _STREAMS = {"encoder_rgb": "rgb", "encoder_idct": "frequency"}

@@ -1,6 +1,6 @@
 """UIA-ViT as DeepfakeBench saves it: timm's ViT, a norm of its middle, and a classifier on two features."""
 
-from msddf_jax.weights import clip_names, cnn_names
+from msddf_jax.weights.names import clip_names, cnn_names
 from msddf_jax.weights.table import Entry, linear, norm, prefixed
 
 MODEL = "model."

@@ -1,6 +1,6 @@
 """SIA as DeepfakeBench saves it: EfficientNet-B4, and three links from block to block."""
 
-from msddf_jax.weights import cnn_names
+from msddf_jax.weights.names import cnn_names
 from msddf_jax.weights.table import Entry, batch_norm
 
 _PLAIN = cnn_names.SOURCES["efficientnet/deepfakebench"]

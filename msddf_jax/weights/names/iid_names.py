@@ -1,6 +1,6 @@
 """IID as DeepfakeBench saves it: Xception with a narrow last map, ArcFace's iResNet-50, directions of identities."""
 
-from msddf_jax.weights import cnn_names, iresnet_names
+from msddf_jax.weights.names import cnn_names, iresnet_names
 from msddf_jax.weights.table import Entry, batch_norm
 
 _PLAIN = cnn_names.SOURCES["xception/deepfakebench"]

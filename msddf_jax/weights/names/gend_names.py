@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from msddf_jax.models import clip
-from msddf_jax.weights import clip_names, dinov3_names, pe_names
+from msddf_jax.weights.names import clip_names, dinov3_names, pe_names
 from msddf_jax.weights.table import Entry, linear
 
 _HEAD = "model.linear"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from msddf_jax.models import efficientnet, hrnet, meso, resnet, vgg, xception
-from msddf_jax.weights import hrnet_names, meso_names
+from msddf_jax.weights.names import hrnet_names, meso_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
 
 BACKBONE = "backbone"

@@ -5,7 +5,7 @@ Nothing in one tells it from a CLIP, nor which data set's prompts it was trained
 
 import re
 
-from msddf_jax.weights import clip_names
+from msddf_jax.weights.names import clip_names
 
 # By the graph of `semantic_graph.GRAPHS`.
 FORMATS = ("sjedd/ffpp", "sjedd/ffsc")

@@ -1,6 +1,6 @@
 """RECCE as DeepfakeBench saves it: timm's Xception as the encoder, and the decoder, graph and attention beside it."""
 
-from msddf_jax.weights import cnn_names
+from msddf_jax.weights.names import cnn_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
 
 ENCODER = "model.encoder."

@@ -1,6 +1,6 @@
 """UCF as DeepfakeBench saves it: two Xceptions, the shares of the fingerprint and their heads, a decoder."""
 
-from msddf_jax.weights import cnn_names
+from msddf_jax.weights.names import cnn_names
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear
 
 _STREAMS = {"encoder_f": "fingerprint", "encoder_c": "content"}

@@ -1,6 +1,6 @@
 """LSDA as DeepfakeBench saves it: of its networks the student, an EfficientNet-B4 of efficientnet_pytorch."""
 
-from msddf_jax.weights import cnn_names
+from msddf_jax.weights.names import cnn_names
 from msddf_jax.weights.table import Entry, linear
 
 _PREFIX = "model.student_encoder.model."

@@ -3,7 +3,7 @@
 from typing import Any
 
 from msddf_jax.models import ir_net
-from msddf_jax.weights.cnn_names import PARALLEL
+from msddf_jax.weights.names.cnn_names import PARALLEL
 from msddf_jax.weights.table import Entry, batch_norm, conv, linear, prefixed
 
 FORMAT = "ir/sdd_fiqa"
