@@ -28,6 +28,8 @@ class _WorkdirParser(flags.ArgumentParser):
     syntactic_help = "a path, or the address of a folder in an object store"
 
     def parse(self, argument):
+        if not remote.is_url(argument):
+            return paths.expand(argument)
         try:
             return str(remote.open_workdir(argument))
         except OSError as error:

@@ -117,10 +117,12 @@ def open_workdir(path) -> pathlib.Path:
     url = str(path).rstrip("/")
     folder = _folder_of(url, "workdir")
     with _locked(folder):
-        _sweep(folder)
-        _write_about(folder, {"url": url, "workdir": True})
+        if not _is_used(folder):
+            # Another process of this host, which trains for instance, has newer files than the store.
+            _sweep(folder)
+            _write_about(folder, {"url": url, "workdir": True})
+            _pull(url, folder)
         _hold(folder)
-        _pull(url, folder)
     return folder
 
 
@@ -141,7 +143,8 @@ def pull(workdir) -> None:
 def push(workdir) -> None:
     """Copy what is new in a workdir to where it belongs, then the list of its files; nothing for a local one.
 
-    Half-written files and checkpoints stay here. What is no longer here goes there too, after the list.
+    Half-written files and checkpoints stay here. What was taken away here goes there too, after the list. What another
+    host has pushed since stays as it is.
     """
     workdir = pathlib.Path(workdir)
     url = store_of(workdir)
@@ -149,20 +152,24 @@ def push(workdir) -> None:
         return
     store, root = open_store(url)
     with _locked(workdir):
-        before = _read_list(store, root)
-        now = {}
+        there, known, own = _read_list(store, root), _about(workdir).get("files", {}), {}
         for path in sorted(workdir.rglob("*")):
             name = path.relative_to(workdir).as_posix()
             if path.is_file() and not _is_half(name):
-                now[name] = _mark_of(path, before.get(name))
-        changed = [name for name, mark in now.items() if before.get(name, {}).get("sha256") != mark["sha256"]]
+                own[name] = _mark_of(path, known.get(name))
+        changed = [name for name, mark in own.items() if known.get(name, {}).get("sha256") != mark["sha256"]]
         gone = _each(lambda name: _put(store, workdir / name, _join(root, name)), changed)
         # Orbax has removed an old checkpoint meanwhile: nothing of it is listed.
         steps = {name.rpartition("/")[0].split("/")[1] for name in gone if name.startswith("checkpoints/")}
-        now = {n: m for n, m in now.items() if n not in gone and n.split("/")[1:2] not in [[step] for step in steps]}
-        if now != before:
+        own = {n: m for n, m in own.items() if n not in gone and n.split("/")[1:2] not in [[step] for step in steps]}
+        removed = set(known) - set(own)
+        # Without times, which are of this copy alone.
+        fresh = {n: {"size": own[n]["size"], "sha256": own[n]["sha256"]} for n in changed if n in own}
+        now = {name: mark for name, mark in {**there, **fresh}.items() if name not in removed}
+        if now != there:
             store.pipe_file(_join(root, LIST), json.dumps(now, indent=1, sort_keys=True).encode())
-        if left := [_join(root, name) for name in set(before) - set(now)]:
+        _write_about(workdir, {**_about(workdir), "files": own})
+        if left := [_join(root, name) for name in removed & set(there)]:
             store.rm(left)
 
 
@@ -207,6 +214,8 @@ def _pull(url, folder):
     for path in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
         with contextlib.suppress(OSError):
             path.rmdir()  # empty: Orbax takes a folder of a step for the step
+    marks = {name: _mark_of(folder / name, None) for name in listed if (folder / name).exists()}
+    _write_about(folder, {**_about(folder), "files": marks})
 
 
 def _fetch_listed(store, source, target, mark):
@@ -315,7 +324,7 @@ def _folder_of(url, kind):
 def _about(folder):
     try:
         return json.loads((folder / _ABOUT).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
 
 
@@ -354,6 +363,18 @@ def _hold(folder):
         _in_use[folder] = open(f"{folder}.used", "w")  # noqa: SIM115, for as long as the process runs
         fcntl.flock(_in_use[folder], fcntl.LOCK_SH)
     os.utime(f"{folder}.used")
+
+
+def _is_used(folder):
+    """Whether another process has the copy."""
+    if folder in _in_use or not folder.exists():
+        return False
+    with open(f"{folder}.used", "a") as used:
+        try:
+            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _make_room(size, folder):

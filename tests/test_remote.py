@@ -155,6 +155,35 @@ def test_a_workdir_comes_back_as_it_was_pushed(store):
         remote.open_workdir(f"{store.url}/runs/one")
 
 
+def test_two_machines_do_not_undo_each_other(store, tmp_path, monkeypatch):
+    trains = remote.open_workdir(f"{store.url}/run")
+    _write(trains / "checkpoints" / "2" / "state", "two")
+    remote.push(trains)
+    with monkeypatch.context() as other:
+        other.setenv("MSDDF_JAX_STAGE", str(tmp_path / "elsewhere"))
+        evaluates = remote.open_workdir(f"{store.url}/run")
+    _write(trains / "checkpoints" / "4" / "state", "four")
+    shutil.rmtree(trains / "checkpoints" / "2")
+    remote.push(trains)
+    _write(evaluates / "results.json", "{}")
+    remote.push(evaluates)
+    assert (store.folder / "run" / "checkpoints" / "4" / "state").read_text() == "four"
+    assert (store.folder / "run" / "results.json").exists()
+    shutil.rmtree(trains)
+    remote.open_workdir(f"{store.url}/run")
+    assert (trains / "checkpoints" / "4" / "state").exists() and (trains / "results.json").exists()
+
+
+def test_a_copy_that_another_process_works_in_is_left_as_it_is(store):
+    folder = remote.open_workdir(f"{store.url}/run")
+    _write(folder / "config.json", "{}")
+    remote.push(folder)
+    _write(folder / "checkpoints" / "2" / "state", "not pushed yet")
+    code = f"from msddf_jax import remote; print(remote.open_workdir('{store.url}/run'))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(folder) and (folder / "checkpoints" / "2" / "state").exists()
+
+
 def test_half_an_upload_is_not_taken_for_a_whole_one(store, monkeypatch):
     folder = remote.open_workdir(f"{store.url}/run")
     _write(folder / "checkpoints" / "2" / "state", "two")
