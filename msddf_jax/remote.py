@@ -12,6 +12,7 @@ default 200: what was used longest ago goes first, nothing that a running proces
 import concurrent.futures
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -59,6 +60,22 @@ def open_store(url) -> tuple[Any, str]:
         raise ValueError(f"{url} cannot be opened: {error}; {hint}") from error
 
 
+def _told(function):
+    """Errors of a store's own library, as of a login or a name that is not found, as OSError: one line for a user."""
+
+    @functools.wraps(function)
+    def run(*args, **keys):
+        try:
+            return function(*args, **keys)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:
+            raise OSError(f"the store gives {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+    return run
+
+
+@_told
 def stage(url) -> pathlib.Path:
     """The local copy of a file or of a folder with all that is below it, made or brought up to date.
 
@@ -92,6 +109,7 @@ def stage(url) -> pathlib.Path:
     return folder / _name(url) if set(there) == {""} else folder
 
 
+@_told
 def list_with(url, name) -> list[str]:
     """Names of the folders right below a URL that hold a file of this name."""
     store, root = open_store(str(url).rstrip("/"))
@@ -106,6 +124,7 @@ def push_opened() -> None:
             push(folder)
 
 
+@_told
 def open_workdir(path) -> pathlib.Path:
     """The folder to work in: a local path as it is, a URL as its local copy with what was last pushed there.
 
@@ -132,6 +151,7 @@ def store_of(workdir) -> str | None:
     return about["url"] if about.get("workdir") else None
 
 
+@_told
 def pull(workdir) -> None:
     """Bring the local copy of a workdir up to date with what another host has pushed; nothing for a local one."""
     workdir = pathlib.Path(workdir)
@@ -140,6 +160,7 @@ def pull(workdir) -> None:
             _pull(url, workdir)
 
 
+@_told
 def push(workdir) -> None:
     """Copy what is new in a workdir to where it belongs, then the list of its files; nothing for a local one.
 

@@ -155,6 +155,15 @@ def test_a_workdir_comes_back_as_it_was_pushed(store):
         remote.open_workdir(f"{store.url}/runs/one")
 
 
+def test_an_error_of_the_store_s_own_library_is_one_of_the_system(monkeypatch):
+    def lost(url):
+        raise RuntimeError("no login\nwas found")
+
+    monkeypatch.setattr(remote, "open_store", lost)
+    with pytest.raises(OSError, match="the store gives RuntimeError: no login was found"):
+        remote.stage("s3://bucket/x")
+
+
 def test_two_machines_do_not_undo_each_other(store, tmp_path, monkeypatch):
     trains = remote.open_workdir(f"{store.url}/run")
     _write(trains / "checkpoints" / "2" / "state", "two")
