@@ -217,8 +217,8 @@ def check_gpus(count=None) -> None:
     seen = visible_gpus() if count is None else count
     platform, used = jax.devices()[0].platform, jax.local_device_count()
     if jax.process_count() > 1:
-        mine = np.array([_number_of(socket.gethostname()), used, jax.process_index()], np.int64).astype(np.int32)
-        rows = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, 3)
+        mine = np.array([_number_of(socket.gethostname()), used], np.int32)
+        rows = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, 2)
         used = int(rows[rows[:, 0] == mine[0], 1].sum())
     if platform == "gpu" and used < seen:
         raise ValueError(
