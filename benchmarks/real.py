@@ -1,12 +1,13 @@
 """The table on real faces: rows of configs/real.py, seeds, and each manipulation left out once; launch/real.sh runs it.
 
     python -m benchmarks.real --data_dir=real/ffpp_crops/tfds --dfdc_dir=real/dfdc_faces/tfds [--out=real/runs] \\
-        [--clip=real/clip_b16.safetensors] [--rows=ln_tuning,msddf] [--seeds=3] [--leave_out] [--steps=150]
+        [--weights=real] [--rows=ln_tuning,msddf] [--seeds=3] [--leave_out] [--steps=150 [--tested]]
     python -m benchmarks.real --table [--out=real/runs]        what is there so far
 
 Resumable: a run that has its results.json is not run again, a run that was cut goes on at its checkpoint. Seeds are the
 outer loop. Every start is a line of OUT/starts.jsonl, so that what was begun and not finished is seen too; the table
-counts them. --steps makes short runs, which are validated, and tested on nothing but what --leave_out leaves out.
+counts them. --steps makes short runs, which are validated, and tested on nothing but what --leave_out leaves out;
+--tested scores their test sets too, once the settings are chosen. Rows of PUBLISHED are scored as they are.
 
 Figures are AUC of images in percent, mean over seeds: on the validation and the test split of FF++, each manipulation,
 DFDC, and the mean over manipulations of those runs that did not train on it. Intervals, 95 %, are of the difference to
@@ -24,27 +25,36 @@ import jax
 import numpy as np
 
 from configs import real
-from msddf_jax import paths, train
+from msddf_jax import evaluate, paths, train
+from msddf_jax.data import source
 from msddf_jax.data.methods import METHODS
 from msddf_jax.evaluators.detection import read_scores
+from msddf_jax.weights import __main__ as weights
 
 RESAMPLES = 2000
 COLUMNS = ("FF++ test", *real.METHODS, "left out", "DFDC")
+# {row: (title, weights that are scored as they are)}.
+PUBLISHED = {"mesonet": ("MesoInception-4 as published (Deepfakes of 2018)", "mesonet/mesoinception_df")}
+TITLES = {row: title for row, (title, _) in (*real.ROWS.items(), *PUBLISHED.items())}
 
 
 def load_config(row, args, seed, left_out=None):
     """The config of a run."""
-    words = [row] + [str(args.steps)] * bool(args.steps) + [f"without={left_out}"] * bool(left_out)
+    words = [row] + [str(args.steps)] * bool(args.steps) + ["tested"] * args.tested
+    words += [f"without={left_out}"] * bool(left_out)
     config = real.get_config(",".join(words)).unlock()
-    config.data.data_dir, config.init.backbone, config.seed = args.data_dir, args.clip + real.CLIP, seed
+    config.data.data_dir, config.seed = args.data_dir, seed
+    config.init.backbone = f"{args.weights}/{config.init.backbone.removeprefix('real/')}"
     if "dfdc" in config.evals:
         config.evals.dfdc.data_dir = args.dfdc_dir
     return config.lock()
 
 
 def folder_of(args, row, seed, left_out=None):
-    """Where a run is: OUT/<row>[-<steps>][-without-<manipulation>]/<seed>."""
-    name = row + f"-{args.steps}" * bool(args.steps) + f"-without-{left_out}" * bool(left_out)
+    """Where a run is: OUT/<row>[-<steps>][-without-<manipulation>]/<seed>; published rows have neither."""
+    name = row
+    if row not in PUBLISHED:
+        name += f"-{args.steps}" * bool(args.steps) + f"-without-{left_out}" * bool(left_out)
     return pathlib.Path(args.out) / name / str(seed)
 
 
@@ -58,10 +68,23 @@ def run(args, row, seed, left_out=None):
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
         file.write(json.dumps({"run": workdir.parent.name, "seed": seed, "at": at}) + "\n")
     start = time.monotonic()
-    train.train_and_evaluate(load_config(row, args, seed, left_out), workdir)
+    if row in PUBLISHED:
+        _score_published(row, args, workdir)
+    else:
+        train.train_and_evaluate(load_config(row, args, seed, left_out), workdir)
     print(f"{workdir}: {time.monotonic() - start:.0f} s", flush=True)
     # Each run compiles its own step; kept, they would fill the memory.
     jax.clear_caches()
+
+
+def _score_published(row, args, workdir):
+    """A published detector's scores on the sets that the first row is tested on."""
+    if not (workdir / "config.json").exists():
+        weights.convert(PUBLISHED[row][1], workdir)
+    config = real.get_config("ln_tuning").unlock()
+    config.data.data_dir, config.evals.dfdc.data_dir = args.data_dir, args.dfdc_dir
+    sets = {name: source.open_configured(config, asked) for name, asked in config.evals.items()}
+    evaluate.evaluate_workdir(workdir, sets)
 
 
 def beats(scores, labels) -> np.ndarray:
@@ -111,7 +134,7 @@ def print_table(args):
     starts = [json.loads(line) for line in _lines(pathlib.Path(args.out) / "starts.jsonl")]
     print(f"| | starts | seeds | val | {' | '.join(COLUMNS)} |\n|---|---|---|---|{'---|' * len(COLUMNS)}")
     first = {}
-    for row, (title, _) in real.ROWS.items():
+    for row, title in TITLES.items():
         seeds = [seed for seed in range(args.seeds) if (folder_of(args, row, seed) / "results.json").exists()]
         begun = sum(s["run"] == folder_of(args, row, 0).parent.name for s in starts)
         if not seeds:
@@ -151,23 +174,24 @@ def main():
     parser.add_argument(
         "--dfdc_dir", type=paths.expand, default="real/dfdc_faces/tfds", help="where DFDC's faces are built"
     )
-    parser.add_argument(
-        "--clip", type=paths.expand, default="real/clip_b16.safetensors", help="weights of CLIP ViT-B/16"
-    )
-    parser.add_argument("--rows", default="ln_tuning,msddf", help=f"of {', '.join(real.ROWS)}")
+    parser.add_argument("--weights", type=paths.expand, default="real", help="folder of the weight files")
+    parser.add_argument("--rows", default="ln_tuning,msddf", help=f"of {', '.join(TITLES)}")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=0, help="short runs, which are validated (0: all, and tested)")
+    parser.add_argument("--tested", action="store_true", help="short runs are tested too")
     parser.add_argument("--leave_out", action="store_true", help="and each manipulation left out of training once")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     args = parser.parse_args()
     rows = args.rows.split(",")
-    if unknown := sorted(set(rows) - set(real.ROWS)):
-        sys.exit(f"--rows names {unknown}, allowed: {', '.join(real.ROWS)}")
+    if unknown := sorted(set(rows) - set(TITLES)):
+        sys.exit(f"--rows names {unknown}, allowed: {', '.join(TITLES)}")
     if not args.table:
         for seed in range(args.seeds):
             for left_out in (None, *(real.METHODS if args.leave_out else ())):
                 for row in rows:
-                    run(args, row, seed, left_out)
+                    # Nothing of a published detector is trained: no seed and nothing left out changes it.
+                    if row not in PUBLISHED or (seed, left_out) == (0, None):
+                        run(args, row, seed, left_out)
     print_table(args)
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The table on real faces, from the material's folders. Usage: bash launch/real.sh MATERIAL [OUT] [FLAGS...]
 # MATERIAL holds ffpp_crops/ and dfdc_faces/, each with crops and label lists (FF_train.txt, FF_val.txt, FF_test.txt;
-# DFDC_test.txt), and clip_b16.safetensors: docs/results/real_faces.md says what they are. FLAGS go to benchmarks.real:
-# --rows, --seeds, --leave_out, --steps. Run again after an interruption, it goes on where it was.
+# DFDC_test.txt), and weight files, such as clip_b16.safetensors: docs/results/real_faces.md says what they are. FLAGS go
+# to benchmarks.real: --rows, --seeds, --leave_out, --steps, --tested. Run again after an interruption, it goes on where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 material="${1:?folder of the material}" out="${2:-real}"
@@ -20,4 +20,4 @@ for name in ffpp_crops dfdc_faces; do
   fi
 done
 $python -m benchmarks.real --data_dir="$out/ffpp_crops/tfds" --dfdc_dir="$out/dfdc_faces/tfds" \
-  --clip="$material/clip_b16.safetensors" --out="$out/runs" "$@"
+  --weights="$material" --out="$out/runs" "$@"

@@ -23,7 +23,7 @@ def test_a_row_is_an_experiment_of_32_rows_a_step(row):
     groups = config.data.batch_size // (layout.real + layout.fake)
     rows = 16 if row == "half" else 32
     assert rows - layout.rows < groups * layout.rows <= rows
-    assert config.data.train.methods == (() if "reals" in row else None)
+    assert config.data.train.methods == (() if "reals only" in real.ROWS[row][0] else None)
 
 
 def test_steps_and_what_is_left_out():
@@ -34,6 +34,7 @@ def test_steps_and_what_is_left_out():
     assert apart.evals.test.methods == ("faceswap",) and "dfdc" in apart.evals
     both = real.get_config("msddf,150,without=faceswap")
     assert both.steps == 150 and sorted(both.evals) == ["test", "val"] and both.evals.test.methods == ("faceswap",)
+    assert sorted(real.get_config("msddf,150,tested").evals) == ["dfdc", "test", "val"]
     for wrong in ("mssdf", "msddf,without=toy_swap", "msddf,0"):
         with pytest.raises(ValueError, match=r"configs/real\.py"):
             real.get_config(wrong)
@@ -56,7 +57,7 @@ def _write(folder, scores, labels, methods):
 
 def test_the_table(tmp_path, capsys):
     """Two rows, one seed: AUC by column, the difference, and a run that was begun and not finished."""
-    args = types.SimpleNamespace(out=tmp_path, seeds=3, steps=0)
+    args = types.SimpleNamespace(out=tmp_path, seeds=3, steps=0, tested=False)
     methods = np.array([0] * 4 + [METHODS.index(m) for m in real.METHODS for _ in range(2)], np.int32)
     labels = (methods != 0).astype(np.int32)
     rng = np.random.default_rng(0)
