@@ -115,7 +115,7 @@ def _sbi_clip():
 
 
 def _on_lite0(published):
-    """A published experiment on self-blended reals, its network EfficientNet-Lite0 and its data and steps these rows'."""
+    """A published experiment on self-blended reals, with EfficientNet-Lite0 and these rows' data and steps."""
     shared = _sbi_clip()
     config = published.copy_and_resolve_references().unlock()
     for name in ("dtype", "data", "evals", "select", "steps", "log_every", "checkpoint_every", "ema"):
@@ -340,7 +340,9 @@ def get_config(arg=None):
             if config.data.group.fake:
                 config.data.train.methods = kept
         else:
-            raise ValueError(f"configs/real.py takes a row, steps, tested and without=<{'|'.join(METHODS)}>, got {word!r}")
+            raise ValueError(
+                f"configs/real.py takes a row, steps, tested and without=<{'|'.join(METHODS)}>, got {word!r}"
+            )
     if short and not tested:
         left_out = ("test",) if config.evals.test.methods else ()
         config.evals = {name: config.evals[name] for name in ("val", *left_out)}
