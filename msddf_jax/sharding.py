@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from msddf_jax import trees
@@ -10,10 +11,11 @@ from msddf_jax import trees
 def make_mesh(axes) -> Mesh:
     """A device mesh from `{"data": -1, ...}`; one axis may be -1 and takes the devices that are left.
 
-    Axis types are Auto: `jax.make_mesh` defaults to Explicit, under which linen modules with Dropout fail.
+    Axis types are Auto: `jax.make_mesh` defaults to Explicit, under which linen modules with Dropout fail. Over several
+    TPU slices the first axis runs across them, and every other axis stays within one (`arrange_slices`).
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices, or the slices do not divide the first axis.
     """
     names, sizes = tuple(axes), [axes[name] for name in axes]
     if sizes.count(-1) > 1:
@@ -26,7 +28,32 @@ def make_mesh(axes) -> Mesh:
         sizes[sizes.index(-1)] = count // rest
     if int(np.prod(sizes)) != count:
         raise ValueError(f"mesh {dict(axes)} needs {int(np.prod(sizes))} devices, there are {count}")
-    return jax.make_mesh(tuple(sizes), names, axis_types=(AxisType.Auto,) * len(names))
+    kinds = (AxisType.Auto,) * len(names)
+    if len({_slice_of(device) for device in jax.devices()}) > 1:
+        return Mesh(arrange_slices(jax.devices(), sizes), names, axis_types=kinds)
+    return jax.make_mesh(tuple(sizes), names, axis_types=kinds)
+
+
+def arrange_slices(devices, sizes) -> np.ndarray:
+    """Devices of several TPU slices as an array of shape `sizes`, one slice's in a block of the first axis.
+
+    Slices are joined by the data-centre network alone: only the first axis, whose sums are the fewest bytes, crosses it.
+
+    Raises:
+      ValueError: the first size is no multiple of the number of slices.
+    """
+    slices = len({_slice_of(device) for device in devices})
+    if sizes[0] % slices:
+        raise ValueError(
+            f"{slices} slices: the first axis of config.mesh is {sizes[0]}, expected a multiple of {slices} "
+            "(the other axes stay within a slice)"
+        )
+    within, across = (sizes[0] // slices, *sizes[1:]), (slices, *(1 for _ in sizes[1:]))
+    return mesh_utils.create_hybrid_device_mesh(within, across, devices)
+
+
+def _slice_of(device):
+    return getattr(device, "slice_index", 0)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

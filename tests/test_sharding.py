@@ -1,3 +1,5 @@
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -26,6 +28,20 @@ def test_mesh_of_two_axes_and_its_errors():
         sharding.make_mesh({"data": -1, "model": 3})
     with pytest.raises(ValueError, match="needs 4 devices, there are 8"):
         sharding.make_mesh({"data": 4})
+
+
+def test_slices_are_blocks_of_the_first_axis():
+    """Two slices of four chips, named in turn: each row of the second axis is of one slice."""
+    # What JAX asks of a device to lay it out.
+    chip = lambda number: types.SimpleNamespace(
+        id=number, slice_index=number % 2, process_index=number % 2, platform="test", device_kind="test"
+    )
+    devices = [chip(number) for number in range(8)]
+    mesh = sharding.arrange_slices(devices, (4, 2))
+    assert mesh.shape == (4, 2) and {device.id for device in mesh.ravel()} == set(range(8))
+    assert [[device.slice_index for device in row] for row in mesh] == [[0, 0], [0, 0], [1, 1], [1, 1]]
+    with pytest.raises(ValueError, match=r"2 slices: the first axis of config\.mesh is 1, expected a multiple of 2"):
+        sharding.arrange_slices(devices, (1, 8))
 
 
 def test_rules_pick_the_largest_dimension_that_divides():
