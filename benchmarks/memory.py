@@ -4,13 +4,15 @@
 
 Training is configs/detectors/meso4.py:demo with a checkpoint every 500 steps, as one process or as several; scoring is
 `msddf_jax.score` with its two readers, of small images with landmarks beside them. Resident memory of each process is
-read once a second. Printed for each: MiB at a quarter of its time, at its end, and the growth between them by a
-straight line through all of its readings, per 1,000 steps or 10,000 files. Exit code 1 where one grows by more than 2 %
-from the first quarter on.
+read once a second, of training between its first selection of weights, which compiles what it needs, and its last step:
+the evaluation at the end of a run compiles and reads anew. Printed for each: MiB after a quarter of these readings, at
+their end, and the growth between them by a straight line, per 1,000 steps or 10,000 files. Exit code 1 where one grows
+by more than 2 % from the first quarter on.
 """
 
 import argparse
 import collections
+import json
 import os
 import pathlib
 import socket
@@ -28,13 +30,15 @@ from msddf_jax.faces.landmarks import to_dlib_order
 
 # A process younger than this has only started. Seconds.
 _YOUNG = 20
+# Steps between two selections of weights.
+SELECTED = 500
 
 
-def watch(processes):
-    """{"<number>: <what>": [(seconds, MiB)]} of processes and their children, until all have ended."""
+def watch(processes, counted):
+    """{"<number>: <what>": [(seconds, MiB)]} of processes and their children, read while `counted()`."""
     start, seen = time.monotonic(), collections.defaultdict(list)
     while any(process.poll() is None for process in processes):
-        for number, process in enumerate(processes):
+        for number, process in enumerate(processes if counted() else ()):
             try:
                 own = psutil.Process(process.pid)
                 for one in [own, *own.children(recursive=True)]:
@@ -58,19 +62,28 @@ def growth(rows):
 
 
 def train(args, out):
-    """Processes of the trainer."""
+    """(processes of the trainer, whether it is between its first selection and its last step)."""
     command = [sys.executable, "-m", "msddf_jax.main", "--config=configs/detectors/meso4.py:demo"]
     command += [f"--workdir={out / 'run'}", f"--config.data.data_dir={args.data_dir}", f"--config.steps={args.steps}"]
-    command += ["--config.checkpoint_every=500", "--config.data.batch_size=8", "--config.select.every=500"]
+    command += ["--config.checkpoint_every=500", "--config.data.batch_size=8", f"--config.select.every={SELECTED}"]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         place = [f"--coordinator=localhost:{free.getsockname()[1]}", f"--num_processes={args.processes}"]
     many = lambda number: [*place, f"--process_id={number}"] if args.processes > 1 else []
-    return [subprocess.Popen([*command, *many(number)], env=_environ()) for number in range(args.processes)]
+    started = [subprocess.Popen([*command, *many(number)], env=_environ()) for number in range(args.processes)]
+    return started, lambda: SELECTED <= _step_of(out / "run") < args.steps
+
+
+def _step_of(workdir):
+    """The last step that a run has logged, 0 before the first."""
+    log = workdir / "metrics.jsonl"
+    # What follows the last line break is still being written.
+    whole = log.read_text().rpartition("\n")[0].splitlines() if log.exists() else []
+    return json.loads(whole[-1])["step"] if whole else 0
 
 
 def score(args, out):
-    """The process that scores."""
+    """(the process that scores, always counted)."""
     rng, folder = np.random.default_rng(0), out / "files"
     folder.mkdir(parents=True, exist_ok=True)
     points = rng.uniform(16, 48, (81, 2))
@@ -82,7 +95,7 @@ def score(args, out):
     (out / "list.txt").write_text("".join(f"{folder / f'{i % 100}.jpg'}\n" for i in range(args.files)))
     command = [sys.executable, "-m", "msddf_jax.score", f"--workdir={out / 'run'}", f"--list={out / 'list.txt'}"]
     command += [f"--out={out / 'scores'}", "--landmarks=sidecar", "--workers=2", "--shard_size=5000"]
-    return [subprocess.Popen(command, env=_environ())]
+    return [subprocess.Popen(command, env=_environ())], lambda: True
 
 
 def _environ():
@@ -101,7 +114,7 @@ def main(argv=None):
     out, grown = pathlib.Path(args.out), []
     out.mkdir(parents=True)
     for what, start, units in (("training", train, args.steps / 1e3), ("scoring", score, args.files / 1e4)):
-        for name, rows in watch(start(args, out)).items():
+        for name, rows in watch(*start(args, out)).items():
             before, after = growth(rows)
             each = (after - before) / units / 0.75
             print(f"{what}, process {name}: {before:.0f} MiB, {after:.0f} MiB, {each:+.1f} a unit")
