@@ -78,7 +78,7 @@ def build(
     Args:
       name, config, data_dir: as `make_builder`. manual_dir: prepared data. overwrite: build again what is built.
       max_examples_per_split: None for all. on_beam: (runner, flags) of Beam, for data sets with a catalog.
-      allow_duplicates: of "folder", go on where one picture stands in two splits or classes.
+      allow_duplicates: of "folder", go on where one image stands in two splits or classes.
 
     Returns:
       Path of the built data set.

@@ -1,6 +1,6 @@
-"""Finds the same pictures in two built splits: by the bytes of a stored frame, and by perceptual hash.
+"""Finds the same images in two built splits: by the bytes of a stored frame, and by perceptual hash.
 
-A perceptual hash is OpenCV's `img_hash.PHash`: 64 bits, the signs of the low frequencies of the 32x32 picture. Crops
+A perceptual hash is OpenCV's `img_hash.PHash`: 64 bits, the signs of the low frequencies of the 32x32 image. Crops
 of one video at another compression, size or file format stay within a few bits.
 """
 
@@ -23,7 +23,7 @@ SAMPLED = 4
 DISTANCE = 4
 # One frame of two people can come near by chance; a copy with another number of frames shares its first and last.
 MIN_FRAMES = 2
-# Of the finer halves of two pictures. Drawn faces of different people reach 0.83, copies at a quarter of the size and
+# Of the finer halves of two images. Drawn faces of different people reach 0.83, copies at a quarter of the size and
 # JPEG quality 40 keep 0.98, moved by 2 pixels of 256 and 1.5 % larger 0.97.
 CORRELATION = 0.95
 # Bits of a hash that are looked up at once: with at most five bits differing, one band differs in at most one.
@@ -141,7 +141,7 @@ def look_alikes(videos):
 def confirm(pairs, first_counts, second_counts, read_first, read_second):
     """The pairs of `similar_videos` that rest on more than one hash.
 
-    Where a video has a single frame, two people can come near by chance: there the finer half of the two pictures, at
+    Where a video has a single frame, two people can come near by chance: there the finer half of the two images, at
     32 x 32, must correlate by `CORRELATION`. Copies do at any common size and quality.
 
     Args:
@@ -161,7 +161,7 @@ def confirm(pairs, first_counts, second_counts, read_first, read_second):
 
 
 def _detail(image):
-    """float32 [1024] of length 1, the finer half of a picture; zeros where it has none."""
+    """float32 [1024] of length 1, the finer half of an image; zeros where it has none."""
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
     fine = grey.astype(np.float32) - cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 4)
     fine = (fine - fine.mean()).ravel()
@@ -195,7 +195,7 @@ def same_frames(first, second):
       first, second: Frames.
 
     Returns:
-      (number of distinct pictures, set of (video of the first, video of the second)).
+      (number of distinct images, set of (video of the first, video of the second)).
     """
     common, a, b = np.intersect1d(first.digest, second.digest, return_indices=True)
     return len(common), {(int(first.video[i]), int(second.video[j])) for i, j in zip(a, b, strict=True)}

@@ -78,7 +78,7 @@ def save_config(workdir, config, allowed_leakage=()) -> None:
 
     A workdir without a checkpoint binds nobody: a run that failed before its first one may be started corrected.
 
-    allowed_leakage: lines that versions.json keeps: where training met a test split, and was told to go on.
+    allowed_leakage: lines that versions.json keeps: where training met a test split and the user allowed it.
 
     Fields that say where things are or how often to report may change between runs (`data.data_dir`,
     `data.num_threads`, `mesh`, `sharding`, `evals`, `log_every`, `init`); what shapes the parameters may not.
@@ -106,7 +106,7 @@ def save_config(workdir, config, allowed_leakage=()) -> None:
 
 
 def keep_origin(workdir, about, frozen, *, resumed) -> None:
-    """Keep in versions.json where a run's weights came from: what it started with, whatever a resumed one is told.
+    """Keep in versions.json where a run's weights came from: what it started with, whatever a resumed one is given.
 
     about: {tree or player: {"file", "sha256", ...}}. frozen: names of the players that are read at every start.
     Raises ValueError where a resumed run would go on with another file of one of those.
@@ -456,5 +456,5 @@ def _on_host(leaf):
     """The whole array; one that is spread over processes is gathered."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         leaf = multihost_utils.process_allgather(leaf, tiled=True)
-    # safetensors takes memory as it lies.
+    # safetensors writes the buffer in memory order, whatever the array's strides say.
     return np.asarray(leaf, order="C")

@@ -79,7 +79,7 @@ def find(coordinator=None, num_processes=None, process_id=None, environ=None, gp
     managed = slurm or mpi or {"KUBERNETES_SERVICE_HOST", "TPU_WORKER_HOSTNAMES"} & set(environ)
     if said and len(said) < len(given) and not managed:
         lacking = " and ".join(f"--{name} (or {VARIABLES[name]})" for name in given if name not in said)
-        raise ValueError(f"a run of several processes was told {said}, and not {lacking}")
+        raise ValueError(f"a run of several processes got {said} and lacks {lacking}")
     for name in ("num_processes", "process_id"):
         try:
             given[name] = None if given[name] is None else int(given[name])
@@ -252,8 +252,8 @@ def agree(what, value) -> None:
 class Watch:
     """Tells the other processes that this one lives, and why it stops; ends this one when another has stopped.
 
-    A context: an error that leaves it is told to all. The others then leave with exit code 1, and so do they where one
-    has said nothing for `SILENCE` seconds. Where the coordinator itself is killed, JAX ends the others.
+    A context: an error that leaves it is reported to all. The others then leave with exit code 1, and so do they where
+    one has said nothing for `SILENCE` seconds. Where the coordinator itself is killed, JAX ends the others.
     """
 
     def __init__(self, silence=SILENCE, beat=_BEAT):

@@ -77,7 +77,7 @@ def errors_in_one_line(argv, errors=ERRORS) -> Iterator[None]:
 
     Args:
       argv: what absl left of the command line, the program's name first.
-      errors: types that are told in one line; `--verbosity=1` shows where they come from. All others pass.
+      errors: types that are reported in one line; `--verbosity=1` shows where they come from. All others pass.
 
     Raises:
       app.UsageError: arguments that are no flags. SystemExit: one of `errors`, with exit code 1.

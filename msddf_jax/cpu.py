@@ -1,4 +1,4 @@
-"""What XLA does faster on a CPU if it is asked another way: another order of additions, the same results but for that.
+"""Operations written in the form that XLA compiles to faster code on a CPU. Only the order of additions differs.
 
 Measured beside it with benchmarks/inference.py on jaxlib 0.10, which hands matrix products, sums and convolutions to
 YNNPACK.

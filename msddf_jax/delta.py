@@ -153,7 +153,7 @@ def _read_frozen(config, tree, text, shapes, names):
 
     adapts = hasattr(detector.load(config.detector), "from_backbone")
     start = ConfigDict({"init": {tree: text}, "model": config.model})
-    # What is loaded is told, but standard output is for results.
+    # What is loaded is reported on standard error: standard output is for results.
     with contextlib.redirect_stdout(sys.stderr):
         flat, _ = load(start, shapes, adapt=keep if adapts else None)
     return {name: np.asarray(flat[name], belongs[name].dtype) for name in names}

@@ -151,7 +151,7 @@ def make_score(config) -> Callable[[dict, dict], dict[str, jax.Array]]:
 
 
 def read(out) -> dict[str, jax.Array]:
-    """What a user is told of a Model's outputs, float32.
+    """What a user sees of a Model's outputs, float32.
 
     "score" [B], P(fake), of `logit`; and of what else a detector gives, "map" [B, g, g], P(manipulated) on the token
     grid, of `map_logits` [B, g, g] or [B, g, g, 1]; "type" [B, 6] and "regions" [B, 5], probabilities over

@@ -137,14 +137,14 @@ def _rings(height, width):
 def radial_profile(images) -> tuple[np.ndarray, np.ndarray]:
     """Azimuthal mean of the log power spectrum of grey images, as a function of the spatial frequency.
 
-    The mean grey level is taken off and a Hann window laid over, so that the picture's edges, which a spectrum joins,
+    The mean grey level is taken off and a Hann window laid over, so that the image's edges, which a spectrum joins,
     do not stand for detail.
 
     Args:
       images: uint8 RGB [N, H, W, 3].
 
     Returns:
-      (frequency [F] in cycles a pixel, rings of one cycle a picture from 1 to its half side; float64 [N, F] in dB, of
+      (frequency [F] in cycles a pixel, rings of one cycle an image from 1 to its half side; float64 [N, F] in dB, of
       grey levels from 0 to 1).
 
     Source: Durall et al., CVPR 2020 (azimuthal integration), here of the logarithm and with a window.

@@ -17,7 +17,7 @@ import jax.export
 import numpy as np
 from absl import logging
 
-# Not `trees`: what an earlier start left needs no flax, which takes a tenth of a second.
+# Not `trees`: a program that an earlier start has compiled needs no flax, whose import takes a tenth of a second.
 from msddf_jax import checkpoint, command, cpu, detector, paths
 
 
@@ -149,7 +149,7 @@ def score_crops(model, crops, batch_size=32) -> list[dict[str, float | np.ndarra
 
 
 def use_compilation_cache(folder) -> str | None:
-    """Keep compiled code in `folder` for the next process; where JAX itself is told of one, that one stays.
+    """Keep compiled code in `folder` for the next process; where JAX's own setting names one, that one stays.
 
     Args:
       folder: "~" is the home folder; in it, each kind of CPU has a folder of its own. "" does nothing.

@@ -80,7 +80,7 @@ class PriorWatch:
             f"step {step}: for {self.PATIENCE} steps the label loss, {own / len(self._seen):.3f}, has been that of a "
             f"detector which knows the share of fakes and nothing else, {prior / len(self._seen):.3f}. Called fake "
             f"(label loss) in the last batch: {called}. Where forgeries stay at the prior and the rest does not, they "
-            "cannot be told (config.synth.visible, strength_floor); where all do, try another learning rate, more "
+            "cannot be seen (config.synth.visible, strength_floor); where all do, try another learning rate, more "
             "fakes of the data set (config.data.group), or the recipe none"
         )
 

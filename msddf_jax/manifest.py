@@ -23,7 +23,7 @@ from msddf_jax.statistics import novelty, verdict
 from msddf_jax.weights import hub
 
 FORMAT, VERSION = "msddf_jax run manifest", 1
-# Fields of a record that are paths of pictures.
+# Fields of a record that are paths of images.
 PICTURES = ("timeline", "overlays")
 # Beside the weights, where there: what turns scores into verdicts, and what says how unlike the training faces one is.
 OPTIONAL = (verdict.FILE, novelty.FILE)
@@ -182,7 +182,7 @@ def compare(old_records, new_records) -> list[str]:
     """One line for each field that is not the same, numbers bit for bit: the file, the field, the old and new value.
 
     old_records: of a manifest. new_records: what `predict.predict_files` gave for its `replay_inputs`, in order: the
-    folder of a file may be another, its name may not. Pictures are left out.
+    folder of a file may be another, its name may not. Images are left out.
     """
     lines = []
     if len(old_records) != len(new_records):
@@ -201,7 +201,7 @@ def compare(old_records, new_records) -> list[str]:
 
 
 def _leaves(record):
-    """{"faces[0].score": JSON text}, without the file and its pictures; the text of two numbers is the same only where
+    """{"faces[0].score": JSON text}, without the file and its images; the text of two numbers is the same only where
     all bits are."""
     flat = {}
 

@@ -1,4 +1,4 @@
-"""The one import of `cv2`, so that a machine without its system libraries is told what to install."""
+"""The one import of `cv2`, with a message that says what to install where its system libraries are missing."""
 
 try:
     import cv2

@@ -37,7 +37,7 @@ def make_mesh(axes) -> Mesh:
 def arrange_slices(devices, sizes) -> np.ndarray:
     """Devices of several TPU slices as an array of shape `sizes`, one slice's in a block of the first axis.
 
-    Slices are joined by the data-centre network alone: only the first axis, whose sums are the fewest bytes, crosses it.
+    Only the data-centre network joins slices: the first axis alone, whose sums are the fewest bytes, crosses it.
 
     Raises:
       ValueError: the first size is no multiple of the number of slices.

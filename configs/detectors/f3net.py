@@ -1,4 +1,4 @@
-"""F3-Net (ECCV 2020): two Xceptions on the bands of the cosine transform, of the whole picture and of windows.
+"""F3-Net (ECCV 2020): two Xceptions on the bands of the cosine transform, of the whole image and of windows.
 
     python -m msddf_jax.main --config configs/detectors/f3net.py --workdir runs/f3net
     python -m msddf_jax.main --config configs/detectors/f3net.py:port --workdir runs/f3net_port

@@ -9,7 +9,7 @@ rates (github.com/yuezunli/CVPRW2019_Face_Artifacts: plain SGD of 1e-3, less a t
 alone.
 
 Differs from the paper: a real is seen beside its forgery, there one of the two is; faces are FaceForensics++'s, there
-24,442 pictures from the web; crops are cut and stored once, and `augment.crop` moves their edges; of the colours
+24,442 images from the web; crops are cut and stored once, and `augment.crop` moves their edges; of the colours
 saturation and sharpness, there a fifth more or less, stay as they are; no second training on hard examples; an image is
 scored once, there ten times with other edges. Figures: the port as DeepfakeBench trained it has frame AUCs of 87.7 on
 FF++ c23 and 66.8 on Celeb-DF v2 (reference "detectors", section 1).

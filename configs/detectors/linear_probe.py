@@ -3,7 +3,7 @@
     python -m msddf_jax.main --config configs/detectors/linear_probe.py --workdir runs/linear_probe
 
 Recipe of UnivFD (Ojha et al., CVPR 2023): the class token's feature, cross-entropy; there on the penultimate feature of
-generated pictures, here on faces. What it reaches is in the features that CLIP has of itself.
+generated images, here on faces. What it reaches is in the features that CLIP has of itself.
 """
 
 from configs import msddf

@@ -1,4 +1,4 @@
-"""SPSL (CVPR 2021): Xception without its middle, on colours and the picture of the phases.
+"""SPSL (CVPR 2021): Xception without its middle, on colours and the image of the phases.
 
     python -m msddf_jax.main --config configs/detectors/spsl.py --workdir runs/spsl
     python -m msddf_jax.main --config configs/detectors/spsl.py:port --workdir runs/spsl_port

@@ -16,7 +16,7 @@ CONFIGS = ("scenes", "crops")
 DEFAULT_CONFIG = "scenes"
 # Sets of this layout have names of the user's; the one where none is given.
 DEFAULT_NAME = "mine"
-# Of people's own pictures many show no face; what is left out is told.
+# Of people's own images many show no face; what is left out is told.
 MAX_BAD_FRACTION = 0.2
 # Crops of one config are not taken for those of the other.
 _UNITS = {"scenes": "folder", "crops": "folder_crops"}
@@ -42,7 +42,7 @@ def find(root, config, options):
 
     Args:
       root: folder with {real,fake[/method]}, with {train,val,test} of such, with one table, or the table itself.
-      config: "scenes", whole pictures in which faces are looked for; "crops", images that are face crops already.
+      config: "scenes", whole images in which faces are looked for; "crops", images that are face crops already.
       options: catalog.Options; lists: a table. name: of the set. allow_duplicates: go on where files contradict.
 
     Returns:
@@ -84,7 +84,7 @@ def find(root, config, options):
 def settle(entries, results, out, options):
     """The entries with their final splits: dealt again where they were dealt, what looks alike in one of them.
 
-    Pictures are known to look alike only when their crops are there (`phash.look_alikes`). What gave no crop is not
+    Images are known to look alike only when their crops are there (`phash.look_alikes`). What gave no crop is not
     counted.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whether a built set of a user's own files holds one picture in two splits or classes, and which."""
+"""Whether a built set of a user's own files holds one image in two splits or classes, and which."""
 
 import itertools
 import json

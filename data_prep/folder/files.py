@@ -130,7 +130,7 @@ def _of_class(root, top, label, split, numbered, left_out):
         images = _numbers(names) if inner else None
         if label == "fake":
             known = inner and known_method(inner[0]) is not None
-            # fake/x/000.png may be a frame of the video x, or a picture by the method x: the reals tell how it is here.
+            # fake/x/000.png may be a frame of the video x, or an image by the method x: the reals tell how it is here.
             images = images if len(inner) > 1 or (inner and numbered and not known) else None
             method, inner = ("", inner) if images and len(inner) == 1 else (inner[0] if inner else "", inner[1:])
         else:

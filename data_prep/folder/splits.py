@@ -157,7 +157,7 @@ def assign(items, groups, problems):
 
 
 def check(items, same, allow, problems):
-    """Tell files that contradict each other: one picture in both classes or in two splits, a group in two splits.
+    """Tell files that contradict each other: one image in both classes or in two splits, a group in two splits.
 
     Args:
       items: list of files.Item. same: from `same_files`. allow: go on all the same. problems: list to add to.

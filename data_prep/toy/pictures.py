@@ -1,9 +1,9 @@
-"""A folder of drawn pictures, real ones and fakes, as people's own lie: `python -m data_prep.toy.pictures --out DIR`.
+"""A folder of drawn images, real ones and fakes, as people's own lie: `python -m data_prep.toy.pictures --out DIR`.
 
     DIR/real/person_000.png    a drawn face, and person_000.landmarks.npy beside it, for --landmarks=sidecar
     DIR/fake/person_000.png    the same person, forged by `METHOD`, with the grid that an up-sampling network leaves
 
-The grid is planted: a hundred pictures are enough to learn it.
+The grid is planted: a hundred images are enough to learn it.
 """
 
 import argparse
@@ -27,14 +27,14 @@ PERIOD, HEIGHT = 8, 14.0
 
 
 def write_pictures(out, people=60, size=128, seed=0, workers=2, split=""):
-    """Write so many real pictures, and as many fakes.
+    """Write so many real images, and as many fakes.
 
     Args:
       out: folder that is not there, or empty. people: even, at least 2. size: side in pixels, even. seed: other seeds
         draw other people. split: folder above real and fake, such as "test"; "" for none.
 
     Returns:
-      number of pictures.
+      number of images.
 
     Raises:
       ValueError: an argument out of range, or a folder that holds something.

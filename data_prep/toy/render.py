@@ -1,4 +1,4 @@
-"""From a person and a clip to frames and landmarks: draw the face's maps, light them, turn the head, take the picture.
+"""From a person and a clip to frames and landmarks: draw the face's maps, light them, turn the head, take the image.
 
 Frames are drawn at `SUPERSAMPLE` times their size, in linear light, and averaged down.
 """

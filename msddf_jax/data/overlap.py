@@ -301,7 +301,7 @@ def _partners_apart(first, second):
     shared = {
         base
         for base in first.bases.keys() & second.bases.keys()
-        # Whoever shares the real itself has been told.
+        # A shared real has been reported already.
         if not (base in first.videos and base in second.videos)
     }
     apart = {base for base in shared if base[0] in _PARTNERS_APART}
@@ -321,7 +321,7 @@ def _shared_groups(first, second, strict):
     for group in first.groups.keys() & second.groups.keys():
         a, b = first.groups[group], second.groups[group]
         if a & b:
-            continue  # a shared video or partner, which is told already
+            continue  # a shared video or partner, reported already
         clips = {(x[2], y[2]) for x in a for y in b} if group[0] == "ff" else set()
         pairs = {tuple(sorted(pair)) for pair in clips}
         if pairs and pairs <= set(KNOWN_STRADDLERS):

@@ -332,7 +332,7 @@ def _describe_group(groups):
 
 
 def _who(source, identities):
-    """What `collect` is told about persons."""
+    """What `collect` knows about persons."""
     return {} if identities is None else {"identities": identities, "strangers": stranger_numbers(source)}
 
 

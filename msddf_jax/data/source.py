@@ -214,7 +214,7 @@ def open_configured(config, settings, data_dir=None) -> Source:
 
 
 def mix_sources(sources) -> Source:
-    """Several sources as one, one after the other. Videos are told apart by data set, compression and id.
+    """Several sources as one, one after the other. Videos are distinguished by data set, compression and id.
 
     Raises:
       ValueError: none given, the same video in two of them, images of two sizes, or frames and clips.
@@ -315,7 +315,7 @@ def _decode_pictures(example, where, height, width):
 
 
 def _stack(pictures):
-    """[T, ...]; of one picture without a copy."""
+    """[T, ...]; of one image without a copy."""
     return pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
 
 

@@ -1,7 +1,7 @@
 """F3-Net: what bands of the spectrum show, and how much of them there is where (Qian et al., ECCV 2020).
 
 "Thinking in Frequency: Face Forgery Detection by Mining Frequency-aware Clues", arXiv 2007.09355. Two Xceptions: one
-sees the picture that each of three learned bands of its cosine transform gives (FAD), the other the amplitude of six
+sees the image that each of three learned bands of its cosine transform gives (FAD), the other the amplitude of six
 bands in windows that slide over it (LFS). After a middle and a late block each takes over what the other sees, where
 rows of the two agree (MixBlock); both features together decide.
 

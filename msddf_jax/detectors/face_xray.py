@@ -1,4 +1,4 @@
-"""Face X-ray: where two pictures were blended into one, and whether they were (Li et al., CVPR 2020 oral).
+"""Face X-ray: where two images were blended into one, and whether they were (Li et al., CVPR 2020 oral).
 
 "Face X-ray for More General Face Forgery Detection", arXiv 1912.13458. HRNet's maps give the X-ray of a face, which is
 4 m (1 - m) of the mask m that blended it and nothing of a real; the X-ray alone decides. It learns from reals, each

@@ -1,4 +1,4 @@
-"""IID: a face whose identity, as a face recogniser sees it, is not the one that the picture is of (Huang, CVPR 2023).
+"""IID: a face whose identity, as a face recogniser sees it, is not the one that the image is of (Huang, CVPR 2023).
 
 "Implicit Identity Driven Deepfake Face Swapping Detection". A recogniser, ArcFace's iResNet-50 and frozen, gives the
 explicit identity of a face; of a swapped one that is the donor's. Xception learns an embedding of the implicit one: of

@@ -1,4 +1,4 @@
-"""SPSL: the picture that phases alone give, beside the colours, and a shallow network (Liu et al., CVPR 2021).
+"""SPSL: the image that phases alone give, beside the colours, and a shallow network (Liu et al., CVPR 2021).
 
 "Spatial-Phase Shallow Learning: Rethinking Face Forgery Detection in Frequency Domain", arXiv 2103.01856. Up-sampling
 leaves its traces in the phase spectrum: the mean of the channels is transformed, every amplitude set to 1, and the real

@@ -1,4 +1,4 @@
-"""UCF: what all forgeries share, told from what one method leaves and from the content (Yan et al., ICCV 2023).
+"""UCF: what all forgeries share, separated from what one method leaves and from the content (Yan et al., ICCV 2023).
 
 "UCF: Uncovering Common Features for Generalizable Deepfake Detection", arXiv 2304.13949; DeepfakeBench is its authors'.
 One Xception sees the fingerprint of a forgery and one the content. Half of the fingerprint is to name the method, the

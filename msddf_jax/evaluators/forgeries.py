@@ -25,7 +25,7 @@ def can_forge(config) -> bool:
 
 
 def forgery_metrics(config, weights, name, eval_set, *, max_images=MAX_IMAGES, seed=0) -> dict[str, float]:
-    """How well type, regions and strength are told of a set's reals, forged as in training by fixed odds, unaugmented.
+    """How well type, regions and strength of forgeries of a set's reals are recognised; fixed odds, unaugmented.
 
     Args:
       config, weights: a model. name: of the eval. eval_set: opened source. max_images: reals that are forged at most.

@@ -52,7 +52,7 @@ PRESETS = {
 
 
 # SBI (Shiohara and Yamasaki, CVPR 2022) does not align: its test crops are the detector's box with this share of its
-# sides added on each, cut at the picture's edge and stretched to a square.
+# sides added on each, cut at the image's edge and stretched to a square.
 BOX_MARGINS = {"sbi": 0.125}
 NAMES = (*PRESETS, *BOX_MARGINS)
 

@@ -93,8 +93,8 @@ def extract_scene(
 
     Returns:
       list of `Extraction`: one, or with "all" one a track, the one that matters first; what was lost before tracks
-      were told apart is in the first. Codes of frames lost, beside the scene's: no_face, other_face (faces, but not the
-      subject), no_landmarks, face_not_manipulated, mask_len_mismatch. Of frames kept: landmark_out_of_range.
+      were distinguished is in the first. Codes of frames lost, beside the scene's: no_face, other_face (faces, but not
+      the subject), no_landmarks, face_not_manipulated, mask_len_mismatch. Of frames kept: landmark_out_of_range.
       Of a whole track (frame_index -1): face_not_manipulated.
     """
     drops = list(scene.drops)

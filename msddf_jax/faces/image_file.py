@@ -21,7 +21,7 @@ else:
 
 MAX_IMAGE_PIXELS = 100_000_000
 MIN_IMAGE_SIDE = 16
-# A picture of 16 bits that is darker than this throughout holds 12 bits or fewer, as cameras and microscopes save them.
+# An image of 16 bits that is darker than this throughout holds 12 bits or fewer, as cameras and microscopes save them.
 _LEAST_16_BITS = 4096
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TIFF = (b"II", b"MM")
@@ -122,10 +122,10 @@ def _unknown_format(path):
 
 
 def count_frames(path) -> int:
-    """Pictures of an image file: more than 1 of an animation. Raises ImageError where it is no image."""
+    """Images of an image file: more than 1 of an animation. Raises ImageError where it is no image."""
     try:
         with PIL.Image.open(path) as image:
-            # Phones put a preview, or the other eye's picture, behind a JPEG's own.
+            # Phones put a preview, or the other eye's image, behind a JPEG's own.
             return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     except (OSError, SyntaxError, EOFError, ValueError, struct.error) as error:
         raise ImageError("corrupt_image", path, "not an image") from error
@@ -155,7 +155,7 @@ def png_damage(data) -> str:
 
 
 def jpeg_complaint(path) -> str:
-    """What the JPEG decoder complains of though it gives a picture: damage that Pillow keeps to itself.
+    """What the JPEG decoder complains of though it gives an image: damage that Pillow keeps to itself.
 
     Args:
       path: an image file that `read_image` reads.

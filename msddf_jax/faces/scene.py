@@ -81,7 +81,7 @@ def read_video_scene(path, sample, *, mask_path=None, sidecar=False, limits=None
     limits = limits or {}
     info = video.probe(path)
     video.check_limits(info, path, **limits)
-    # Before the decode, which costs most, so that a missing file is told at once.
+    # Before the decode, which costs most, so that a missing file is reported at once.
     points = read_sidecar(sidecar_path(path)) if sidecar else None
     drops = [Drop(-1, "truncated", info.cut_short)] * bool(info.cut_short)
     drops += [Drop(-1, "odd_header", info.odd)] * bool(info.odd)

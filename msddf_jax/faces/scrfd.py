@@ -40,7 +40,7 @@ def decode_heads(outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Args:
       outputs: per stride 8, 16 and 32, with n = 2 (640 / stride)^2 rows, the two anchors of a cell next to each other,
         cells by row: scores [n, 1]; left, top, right, bottom distances [n, 4] and five points [n, 10] (x0 y0 x1 ...)
-        from the cell's corner, in strides. In any order, with or without a leading 1: they are told by shape.
+        from the cell's corner, in strides. In any order, with or without a leading 1: shapes distinguish them.
 
     Returns:
       scores float32 [N] of at least 0.4, boxes [N, 4] x0 y0 x1 y1 and points [N, 5, 2], pixels of the input.

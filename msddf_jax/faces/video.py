@@ -32,7 +32,7 @@ class MediaError(ValueError):
 
 
 class VideoError(MediaError):
-    """A video: `unreadable_video` (cannot be opened, no picture in it), `zero_frames` (none decodes),
+    """A video: `unreadable_video` (cannot be opened, no image in it), `zero_frames` (none decodes),
     `video_too_long` or `video_too_large`."""
 
 
@@ -42,7 +42,7 @@ class VideoInfo:
 
     Attributes:
       num_frames: that are there to be shown: its packets, counted, without those that an edit list cuts out.
-      width, height: of the picture as it is shown, in square pixels, before it is turned upright.
+      width, height: of the image as it is shown, in square pixels, before it is turned upright.
       fps: mean frame rate, 0 where the container names none.
       cut_short: "" or how many frames the header promises that are not there.
       odd: "" or what else the header has wrong; nothing is lost by it.
@@ -138,7 +138,7 @@ def check_limits(info, path, *, max_seconds=MAX_VIDEO_SECONDS, max_pixels=MAX_FR
 
 
 def open_video(path, **options) -> tuple[av.container.InputContainer, av.video.stream.VideoStream]:
-    """(PyAV's container, to be closed by the caller; its first stream of moving pictures).
+    """(PyAV's container, to be closed by the caller; its first stream of moving images).
 
     Args:
       path: a file. options: of FFmpeg's demuxer.
@@ -168,7 +168,7 @@ def open_video(path, **options) -> tuple[av.container.InputContainer, av.video.s
 
 
 def _count(path, **options):
-    """Packets with a picture that is shown; nothing is decoded. An edit list's other packets only help to decode."""
+    """Packets with an image that is shown; nothing is decoded. An edit list's other packets only help to decode."""
     container, stream = open_video(path, **options)
     with container:
         try:

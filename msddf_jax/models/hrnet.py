@@ -64,7 +64,7 @@ def stages(variant) -> dict[str, tuple[int, int]]:
 
 
 class Step(nn.Module):
-    """A convolution of side 3, norm and, unless told otherwise, ReLU."""
+    """A convolution of side 3, norm and, unless `relu` is False, ReLU."""
 
     width: int
     stride: int

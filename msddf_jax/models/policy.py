@@ -172,7 +172,7 @@ def joint_log_prob(log_probs, blend_type, magnitude_on=("dynamic",)) -> jax.Arra
 
     Args:
       log_probs: {head: [B]} of `sample`. blend_type: int32 [B], index into `schema.BLENDS`.
-      magnitude_on: the blends that use the strength, as the blender was told.
+      magnitude_on: the blends that use the strength, as the blender has them.
 
     Returns:
       [B] float32.

@@ -9,7 +9,7 @@ is in tests/test_fwa.py. Defects of DeepfakeBench's fwa_blend.py that are not he
 
 - it cuts the face out of black before it is warped back, so that every forgery has a dark seam, and pastes what is
   brighter than 0, channel by channel: dark pixels keep the frame's. Here the mask is warped as well.
-- its reals are always sharpened or re-sampled, its forgeries never, and these alone are compressed: either is told
+- its reals are always sharpened or re-sampled, its forgeries never, and these alone are compressed: either shows
   without a look at the face. Here a real is shown in the altered frame of its forgery (`frame`).
 - its last augmentation is computed and not used, and exchanges red with blue.
 """
@@ -63,7 +63,7 @@ _PARTS[SHAPES.index("lower"), [schema.FACE_PARTS.index(eye) for eye in ("left_ey
 
 
 def fwa(key, image, landmarks, *, one_by_one=None, **cfg) -> dict[str, jax.Array]:
-    """A forgery of every image of a batch by its own coarse face, and the real it is to be told from.
+    """A forgery of every image of a batch by its own coarse face, and the real that it is compared with.
 
     Args:
       key: typed key.

@@ -12,7 +12,7 @@ from msddf_jax.synth import blend, blender, geometry, masks, twins
 
 
 def self_blend(key, image, landmarks, *, one_by_one=None, **cfg) -> dict[str, jax.Array]:
-    """A self-blended forgery of every image of a batch, and the real it is to be told from.
+    """A self-blended forgery of every image of a batch, and the real that it is compared with.
 
     Args:
       key: typed key.

@@ -182,7 +182,7 @@ def _deepfakebench_clip(shapes):
         "format": DEEPFAKEBENCH_CLIP,
         "family": "clip",
         "variant": tower["variant"],
-        # Its pictures are normalised with 0.5 and not with CLIP's statistics.
+        # Its images are normalised with 0.5 and not with CLIP's statistics.
         "options": {"quick_gelu": tower["quick_gelu"], **cnn_names.HALF},
         "image_size": tower["image_size"],
         "table": prefixed(table, start) | linear(head, cnn_names.HEAD),

@@ -1,4 +1,4 @@
-"""Names of others and ours, tensor by tensor: one table reads a foreign checkpoint and writes it back.
+"""Tensor names of other projects and of this one: one table reads a foreign checkpoint and writes it back.
 
 A table is {their name: Entry(our names, kind)}. It is made for one architecture of one size, so that every name is
 known beforehand: what is missing or too much is an error and not a guess. Our names are those of flax variables,
@@ -172,7 +172,7 @@ def to_ours(tensors, table, where="the file") -> dict[str, np.ndarray]:
     """
     out, bad = {}, []
     for name, entry in table.items():
-        with np.errstate(over="ignore"):  # told below, by name
+        with np.errstate(over="ignore"):  # reported below, by name
             value = np.asarray(tensors[name].read(), np.float32)
         if count := value.size - np.count_nonzero(np.isfinite(value)):
             bad.append(f"{name} ({count} of {value.size})")

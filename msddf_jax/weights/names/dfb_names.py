@@ -1,6 +1,6 @@
 """DeepfakeBench's detectors whose network is more than one plain backbone: names of their published `.pth` files.
 
-A line of `FORMATS` each: how it is told from the others, and its table. The plain ones are in `cnn_names`.
+A line of `FORMATS` each: how it is recognised, and its table. The plain ones are in `cnn_names`.
 """
 
 import re
