@@ -1,7 +1,14 @@
 """What the commands of this package share: errors that a user can mend are one line, and the exit code is 1."""
 
 import contextlib
+import errno
+import os
+import pathlib
+import shutil
+import socket
 import sys
+import threading
+import traceback
 from collections.abc import Iterator
 
 from absl import app, flags, logging
@@ -49,6 +56,40 @@ def define_paths(name, default, help, *, workdir=False, **keys) -> flags.FlagHol
     """`define_path` of a flag that may be given several times; its value is a list. A path may hold commas."""
     parser = _WorkdirParser() if workdir else _PathParser()
     return flags.DEFINE_multi(parser, flags.ArgumentSerializer(), name, default, help, **keys)
+
+
+def describe(error, workdir=None) -> str:
+    """The line that reports an error; of a full disk it says which disk of which machine, and what to do.
+
+    workdir: of the run, or None where there is none.
+    """
+    # The checkpoint library turns the operating system's error into a ValueError of the same words.
+    full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+    if not full or workdir is None:
+        return f"{type(error).__name__}: {error}"
+    there = next(path for path in (pathlib.Path(workdir), *pathlib.Path(workdir).parents) if path.exists())
+    free = shutil.disk_usage(there).free / 2**20
+    return (
+        f"the disk of {workdir} on {socket.gethostname()} is full ({free:.1f} MiB free). Free some of it, or move the "
+        "workdir to another disk; then the same command resumes from the last checkpoint"
+    )
+
+
+def silence_checkpoint_threads() -> None:
+    """From now on a thread of the checkpoint library prints no traceback of an error of `ERRORS`.
+
+    The library raises the same error again where the trainer waits for its checkpoint, and there it is reported.
+    `--verbosity=1` shows the thread's too.
+    """
+    usual = threading.excepthook
+
+    def hook(found):
+        of_orbax = any("orbax" in frame.filename for frame in traceback.extract_tb(found.exc_traceback))
+        if of_orbax and isinstance(found.exc_value, ERRORS) and logging.get_verbosity() < logging.DEBUG:
+            return
+        usual(found)
+
+    threading.excepthook = hook
 
 
 def check_devices() -> None:

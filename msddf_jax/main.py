@@ -82,6 +82,7 @@ def main(argv) -> None:
         logging.set_verbosity(logging.WARNING)
     spec = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = _WORKDIR.value or default_workdir(":".join([spec, *([_OWN.value] if _OWN.value else [])]))
+    command.silence_checkpoint_threads()
     try:
         with cluster.joined():
             print(
@@ -98,7 +99,7 @@ def main(argv) -> None:
     except (FileNotFoundError, ValueError, OSError, FloatingPointError) as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise
-        logging.error("%s: %s (--verbosity=1 shows where)", type(error).__name__, error)
+        logging.error("%s (--verbosity=1 shows where)", command.describe(error, workdir))
         sys.exit(1)
 
 
