@@ -76,12 +76,18 @@ def describe(error, workdir=None) -> str:
 
 
 def silence_checkpoint_threads() -> None:
-    """From now on a thread of the checkpoint library prints no traceback of an error of `ERRORS`.
+    """From now on the checkpoint library prints no traceback of an error of `ERRORS` from its threads.
 
     The library raises the same error again where the trainer waits for its checkpoint, and there it is reported.
-    `--verbosity=1` shows the thread's too.
+    `--verbosity=1` shows the library's too.
     """
     usual = threading.excepthook
+
+    def is_shown(record):
+        again = "orbax" in record.pathname and record.exc_info and isinstance(record.exc_info[1], ERRORS)
+        return not again or logging.get_verbosity() >= logging.DEBUG
+
+    logging.get_absl_handler().addFilter(is_shown)
 
     def hook(found):
         of_orbax = any("orbax" in frame.filename for frame in traceback.extract_tb(found.exc_traceback))
