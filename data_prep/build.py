@@ -171,7 +171,7 @@ def main(argv=None):
     parser.add_argument(
         "--allow_duplicates",
         action="store_true",
-        help="of your own files: go on where one picture stands in two splits or classes",
+        help="of your own files: go on where one image stands in two splits or classes",
     )
     parser.add_argument(
         "--to_dfb",

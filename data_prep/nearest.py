@@ -67,7 +67,7 @@ def read_reals(built):
     if not rows:
         names = ", ".join(split.names.name for split in built)
         raise leakage.UsageError(
-            f"no real record of {names} has landmarks: prepare a set from videos or whole pictures"
+            f"no real record of {names} has landmarks: prepare a set from videos or whole images"
         )
     names = ("dataset", "compression", "video_id", "frame_index", "person", "landmarks")
     columns = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))

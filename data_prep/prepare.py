@@ -295,11 +295,11 @@ def _parse(argv):
         type=paths.expand,
         help="folder of the lists, where they are not in the root; of --layout=folder a table",
     )
-    parser.add_argument("--name", help="of the set that your own pictures and videos make (default: mine)")
+    parser.add_argument("--name", help="of the set that your own images and videos make (default: mine)")
     parser.add_argument(
         "--allow_duplicates",
         action="store_true",
-        help="with --layout=folder: go on where one picture is in two splits or classes, or one person in two splits",
+        help="with --layout=folder: go on where one image is in two splits or classes, or one person in two splits",
     )
     parser.add_argument("--max_video_seconds", type=float, default=video.MAX_VIDEO_SECONDS, help="longer is refused")
     parser.add_argument("--max_video_pixels", type=_positive, default=video.MAX_FRAME_PIXELS, help="of a frame")

@@ -281,7 +281,7 @@ def main(argv) -> None:
 
 if __name__ == "__main__":
     command.define_path("workdir", None, "Folder of a training run.", workdir=True, required=True)
-    command.define_path("out", None, "Folder for the pictures and tables.", required=True)
+    command.define_path("out", None, "Folder for the images and tables.", required=True)
     flags.DEFINE_list("evals", None, "Which of the config's evals; all by default.")
     flags.DEFINE_integer("max_images", 200, "Of each eval, half of them real.", lower_bound=2)
     flags.DEFINE_float("perplexity", PERPLEXITY, "Of t-SNE.", lower_bound=1.0)

@@ -143,7 +143,7 @@ def test_a_cover_is_no_video(tmp_path):
             frame.sample_rate, frame.pts = 16000, 1024 * number
             container.mux(sound.encode(frame))
         container.mux(sound.encode())
-    with pytest.raises(video.VideoError, match="the picture in it is a cover"):
+    with pytest.raises(video.VideoError, match="the image in it is a cover"):
         video.probe(path)
 
 

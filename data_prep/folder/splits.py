@@ -113,7 +113,7 @@ def deal(labels, groups, shares):
 def _too_few(label, number, shares):
     raise DownloadError(
         f"the {label} files are {number} group{'s' * (number != 1)} that can be apart, and {', '.join(shares)} need "
-        f"one each: add {label} files, put pictures straight into {label}/ (a folder in it is one group), or give "
+        f"one each: add {label} files, put images straight into {label}/ (a folder in it is one group), or give "
         "splits, by folders train/, val/ and test/ or a column split [cannot_split]"
     )
 

@@ -5,7 +5,7 @@ import numpy as np
 # {field: (in words, data sets of data_prep that have it)}.
 FIELDS = {
     "mask": ("masks of fakes", ("faceforensics", "dfd", "ffiw", "sladd", "dfb")),
-    "landmarks": ("landmarks of reals", ("all that are prepared from videos or whole pictures",)),
+    "landmarks": ("landmarks of reals", ("all that are prepared from videos or whole images",)),
     "pair": (
         "fakes with their own real",
         ("faceforensics", "celebdf", "dfd", "dfdc", "dfdcp", "deeperforensics", "deepspeak", "df40", "ffiw", "sladd"),

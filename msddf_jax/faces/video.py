@@ -157,7 +157,7 @@ def open_video(path, **options) -> tuple[av.container.InputContainer, av.video.s
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     problem = ""
     if not streams:
-        covers = "; the picture in it is a cover" if container.streams.video else ""
+        covers = "; the image in it is a cover" if container.streams.video else ""
         problem = f"has no video stream{covers}"
     elif streams[0].codec_context is None:
         problem = "is in a format that no decoder here knows"
