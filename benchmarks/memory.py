@@ -12,7 +12,6 @@ by more than 2 % from the first quarter on.
 
 import argparse
 import collections
-import json
 import os
 import pathlib
 import socket
@@ -24,7 +23,7 @@ import numpy as np
 import PIL.Image
 import psutil
 
-from msddf_jax import paths
+from msddf_jax import logs, paths
 from msddf_jax.faces import align
 from msddf_jax.faces.landmarks import to_dlib_order
 
@@ -76,10 +75,7 @@ def train(args, out):
 
 def _step_of(workdir):
     """The last step that a run has logged, 0 before the first."""
-    log = workdir / "metrics.jsonl"
-    # What follows the last line break is still being written.
-    whole = log.read_text().rpartition("\n")[0].splitlines() if log.exists() else []
-    return json.loads(whole[-1])["step"] if whole else 0
+    return max((line["step"] for line in logs.read_metrics(workdir)[-1:]), default=0)
 
 
 def score(args, out):

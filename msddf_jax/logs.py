@@ -86,11 +86,15 @@ class PriorWatch:
 
 
 def read_metrics(workdir) -> list[dict[str, float | None]]:
-    """The lines of metrics.jsonl as dicts, in order; [] where there is no file."""
+    """The whole lines of metrics.jsonl as dicts, in order; [] where there is no file.
+
+    What follows the last line break is left out: a run is still writing it, or was killed there.
+    """
     path = pathlib.Path(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    whole = path.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines() if line]
 
 
 def _keep_until(path, step):

@@ -22,6 +22,7 @@ def test_lines_and_tensorboard_events(tmp_path):
 def test_resume_cuts_what_is_run_again_and_a_torn_last_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": s, "loss": 1.0}) + "\n" for s in (10, 20, 30)) + '{"step": 4')
+    assert [m["step"] for m in logs.read_metrics(tmp_path)] == [10, 20, 30]  # a run that still writes
     writer = logs.MetricWriter(tmp_path, 20)
     writer.write(30, {"loss": 2.0})
     writer.close()
