@@ -34,6 +34,7 @@ from msddf_jax.weights import files, hub, identify, load_initial, scenic_files, 
 from msddf_jax.weights.names import clip_names, scenic_names
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "howto" / "coming_from_scenic.md"
 TOLERANCE = 1e-4
 NAMES = ("LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
 
@@ -463,17 +464,17 @@ def scenic(monkeypatch):
     try:
         return importlib.import_module("scenic.train_lib.classification_trainer")
     except ImportError as error:
-        pytest.skip(f"needs google-research/scenic, tensorflow-cpu and clu as docs/scenic.md says ({error})")
+        pytest.skip(f"needs google-research/scenic, tensorflow-cpu and clu as {PAGE.name} says ({error})")
 
 
 def _blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "docs" / "scenic.md").read_text(), re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.M | re.S)
 
 
 def test_the_code_of_the_page_compiles():
     assert len(_blocks("python")) == 5
     for block in _blocks("python"):
-        compile(block, "docs/scenic.md", "exec")
+        compile(block, str(PAGE), "exec")
 
 
 # Compiles Scenic's train and eval step on eight devices.
@@ -483,7 +484,7 @@ def test_the_page_from_data_to_weights_and_back(scenic, built, tmp_path, monkeyp
     (tmp_path / "demo").symlink_to(built / "demo")
     code = iter(_blocks("python"))
     page = {"__name__": "page"}
-    run = lambda: exec(compile(next(code), "docs/scenic.md", "exec"), page)
+    run = lambda: exec(compile(next(code), str(PAGE), "exec"), page)
     run()  # the data set
     run()  # the builder by name
     faces = page["datasets"].get_dataset("faces")
