@@ -82,37 +82,42 @@ def test_the_chosen_candidate_is_the_one_that_the_rule_names():
 REALS, STEPS = 8, (0, 10_000)
 
 
+CONFIG, KEY = _config(candidates=3, suppress=0.5, low=(0.0, 0.5)), jax.random.key(0)
+
+
 @pytest.fixture(scope="module")
-def made():
-    """(config, {step: rows}, the candidates one by one as the model sees them)."""
-    config, key, batch = _config(candidates=3, suppress=0.5, low=(0.0, 0.5)), jax.random.key(0), _batch(REALS)
-    make = jax.jit(lambda step: fpg.make_rows(key, batch, _context(config, step)))
-    layout, synth = hooks.layout_of(config), config.synth
+def candidates():
+    """The candidates one by one as the model sees them."""
+    layout, synth = hooks.layout_of(CONFIG), CONFIG.synth
 
     @jax.jit
     def candidate(number):
-        key_of = jax.random.fold_in(key, number)
-        rows = compose.compose(key_of, batch, layout=layout, recipe=synth.recipe, flip=synth.flip)
-        return hooks.see_rows(rows, layout, _context(config))
+        key = jax.random.fold_in(KEY, number)
+        rows = compose.compose(key, _batch(REALS), layout=layout, recipe=synth.recipe, flip=synth.flip)
+        return hooks.see_rows(rows, layout, _context(CONFIG))
 
-    rows = {step: jax.tree.map(np.asarray, make(step)) for step in STEPS}
-    return config, rows, [jax.tree.map(np.asarray, candidate(number)) for number in range(3)]
+    return [jax.tree.map(np.asarray, candidate(number)) for number in range(3)]
 
 
-def _chosen(made, step):
+@pytest.fixture(scope="module")
+def made():
+    """{step: rows}."""
+    make = jax.jit(lambda step: fpg.make_rows(KEY, _batch(REALS), _context(CONFIG, step)))
+    return {step: jax.tree.map(np.asarray, make(step)) for step in STEPS}
+
+
+def _chosen(candidates, step):
     """(index, inside, score) of each real, from the candidates' own scores."""
-    config, _, candidates = made
     logits = [_Scorer().apply({}, c, train=False, mutable=False)["logit"][1::2] for c in candidates]
     scores = np.asarray(jax.nn.sigmoid(jnp.stack(logits)))
-    index, inside = fpg._choose(scores, np.ones_like(scores, bool), 0.5 * step / config.steps, 0.95)
+    index, inside = fpg._choose(scores, np.ones_like(scores, bool), 0.5 * step / CONFIG.steps, 0.95)
     return np.asarray(index), np.asarray(inside), scores[index, np.arange(REALS)]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("step", STEPS)
-def test_rows_are_of_the_chosen_candidates(made, step):
-    _, rows, candidates = made
-    rows, (index, inside, score) = rows[step], _chosen(made, step)
+def test_rows_are_of_the_chosen_candidates(made, candidates, step):
+    rows, (index, inside, score) = made[step], _chosen(candidates, step)
     assert len(set(index.tolist())) > 1 and rows["label"].tolist() == [0, 1] * REALS
     np.testing.assert_allclose(rows["score"], np.stack([0 * score, score], 1).ravel(), atol=1e-5)
     np.testing.assert_array_equal(rows["inside"][1::2], inside)
@@ -126,9 +131,9 @@ def test_rows_are_of_the_chosen_candidates(made, step):
     assert rows["quality"].shape == (2 * REALS,) and (rows["quality"] > 0).all() and (rows["quality"] < 1).all()
 
 
-def test_the_window_closes_from_below(made):
+def test_the_window_closes_from_below(candidates):
     # The scores are near one half: late in training, low is there too, and another candidate is taken.
-    assert (_chosen(made, 0)[0] != _chosen(made, 10_000)[0]).any()
+    assert (_chosen(candidates, 0)[0] != _chosen(candidates, 10_000)[0]).any()
 
 
 def test_suppression_takes_the_highest_cells_from_the_mask():
@@ -150,9 +155,9 @@ def test_suppression_takes_the_highest_cells_from_the_mask():
     np.testing.assert_allclose(fpg._kept(response, 0.0, 55), 1.0, atol=1e-5)
 
 
-def test_a_suppressed_forgery_is_its_real_where_the_response_was_highest(made):
-    _, rows, candidates = made
-    rows, index = rows[0], _chosen(made, 0)[0]
+@pytest.mark.long  # compiles the rows of the chosen candidates, as the test above
+def test_a_suppressed_forgery_is_its_real_where_the_response_was_highest(made, candidates):
+    rows, index = made[0], _chosen(candidates, 0)[0]
     did = np.flatnonzero(rows["suppressed"][1::2])
     assert 1 <= len(did) < REALS
     for number in did:
@@ -349,7 +354,8 @@ def test_the_response_is_aligned_with_the_mask():
 def test_quality_is_a_choice_of_the_config():
     config = experiment.get_config().copy_and_resolve_references().unlock()
     assert fpg.players(config) == {}
-    config.loss_args.quality.of = "network"
+    config = experiment.get_config("network").copy_and_resolve_references().unlock()
+    assert "SDD_FIQA" in config.init.quality  # a flag can change a field that is there
     player = fpg.players(config)["quality"]
     assert player.frozen and isinstance(player.module, ir_net.QualityNet)
     assert player.example[0].shape == (1, 112, 112, 3)

@@ -64,6 +64,8 @@ def test_the_worst_of_each_kind_by_hand():
         "set": ("two", "two", 0.85),
     }
     assert lead.worst(RESULTS, []) == {}
+    # DeepfakeBench's own figures of a set are no compression of it.
+    assert lead.worst(RESULTS | {"one/dfb_compat/video_auc": 0.1}, ["one", "two"]) == found
 
 
 def test_the_lines_have_both_figures_with_their_intervals():

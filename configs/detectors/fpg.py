@@ -10,7 +10,7 @@ The quality of an image is its sharpness, measured on the device. With TFace's S
 (SDD_FIQA_checkpoints_r50.pth, linked from the quality folder of github.com/Tencent/TFace; no digest of it is known
 here, so that nothing fetches it):
 
-    --config.loss_args.quality.of=network --config.init.quality='PATH#sha256=DIGEST'
+    python -m msddf_jax.main --config configs/detectors/fpg.py:network --config.init.quality='PATH#sha256=DIGEST'
 
 It was trained on faces aligned without a margin; here it sees whole crops at 112 px.
 """
@@ -19,8 +19,8 @@ from configs.detectors import common, sbi
 
 
 def get_config(arg=None):
-    """The experiment. `arg`: nothing, or "demo" for the embedded data set."""
-    common.check_arg(arg, "configs/detectors/fpg.py")
+    """The experiment. `arg`: nothing, "network" (TFace's network says the quality), or "demo"."""
+    common.check_arg(arg, "configs/detectors/fpg.py", ("network",))
     config = sbi.get_published()
     config.detector = "fpg"
     del config.model["normalize"]
@@ -33,6 +33,9 @@ def get_config(arg=None):
         # 0.5 weighs a real or a forgery by 1 + 0.5 (1 - quality) (reference "fpg", 3b).
         "sample_weight": 0.0,
     }
+    if arg == "network":
+        config.loss_args["quality"]["of"] = "network"
+        config.init.quality = "weights/SDD_FIQA_checkpoints_r50.pth"
     config.step.name = "gradient"
     config.optim.schedule, config.optim.start = "cosine", 0.0
     config.steps = 30 * sbi.STEPS_PER_EPOCH

@@ -61,6 +61,8 @@ def worst(results, tested) -> dict[str, dict]:
         name, *group, figure = key.split("/")
         if name not in tested or figure != AUC or value is None or np.isnan(value) or len(group) > 1:
             continue
+        if group == ["dfb_compat"]:
+            continue  # DeepfakeBench's own figures of the same set
         kind = "set" if not group else "generator" if group[0] in methods.METHODS else "quality"
         found[kind].append((value, name, group[0] if group else name, key.rpartition("/")[0]))
     ends = results.get("_intervals", {})
