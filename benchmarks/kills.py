@@ -32,7 +32,7 @@ from data_prep.toy import generate
 from msddf_jax import checkpoint, logs, paths
 
 METHODS = "ToySwap,ToyReenact,ToyNeural,ToyTexture"
-STEPS, EVERY = 40, 10
+STEPS, EVERY = 24, 8
 
 
 class Phase(NamedTuple):
@@ -177,15 +177,16 @@ class Run:
         return [process.wait(timeout=900) for process in self.processes]
 
 
-def _watch(run, phase, place):
-    """Seconds that a command was in a phase, once it has ended."""
-    first = last = None
+def _watch(run, names, place):
+    """{phase: seconds that a command was in it}, once it has ended."""
+    first, last = {}, {}
     while not run.is_over():
-        if phase.inside(place, run.said):
-            last = time.monotonic()
-            first = last if first is None else first
+        for name in names:
+            if PHASES[name].inside(place, run.said):
+                last[name] = time.monotonic()
+                first.setdefault(name, last[name])
         time.sleep(0.01)
-    return 0.0 if first is None else last - first
+    return {name: last[name] - first[name] if name in first else 0.0 for name in names}
 
 
 def _begin(place, material, phase):
@@ -236,17 +237,19 @@ def make_material(folder):
 
 
 def measure(names, material, place, processes):
-    """{phase: (seconds, result)} of commands that nobody kills."""
+    """{phase: (seconds, result)} of commands that nobody kills, each run once for all its phases."""
     found = {}
-    for name in names:
-        phase = PHASES[name]
-        _begin(place, material, phase)
-        run = Run(phase.command(material, place), place, processes)
-        lasted = _watch(run, phase, place)
+    for command in dict.fromkeys(PHASES[name].command for name in names):
+        mine = [name for name in names if PHASES[name].command is command]
+        _begin(place, material, PHASES[mine[0]])
+        run = Run(command(material, place), place, processes)
+        lasted = _watch(run, mine, place)
         codes = run.end()
         if any(codes):
-            raise SystemExit(f"{name}: the command fails without any kill:\n{run.said[-2000:]}")
-        found[name] = lasted, phase.result(place)
+            raise SystemExit(f"{', '.join(mine)}: the command fails without any kill:\n{run.said[-2000:]}")
+        found |= {name: (lasted[name], PHASES[name].result(place)) for name in mine}
+        if command is _train:
+            shutil.copytree(place / "run", material / "reference" / "run", dirs_exist_ok=True)
     return found
 
 
@@ -263,9 +266,9 @@ def main(argv=None):
     names, material = args.phases.split(","), out / "material"
     make_material(material)
     place = pathlib.Path(tempfile.mkdtemp(dir=out))
-    if "predicting" in names and not (material / "reference" / "run").exists():
-        Run(_train(material, material / "reference"), place, 1).end()
-    alone = measure(names, material, place, args.processes)
+    # What predicts needs a trained run first.
+    trained = [name for name in PHASES if PHASES[name].command is _train and (name in names or "predicting" in names)]
+    alone = measure([*trained, *(name for name in names if name not in trained)], material, place, args.processes)
     kills, tries = [], 0
     while len(kills) < args.kills and tries < 3 * args.kills:
         tries += 1

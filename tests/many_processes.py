@@ -17,6 +17,12 @@ def free_port():
         return free.getsockname()[1]
 
 
+def xla_flags(devices):
+    """$XLA_FLAGS of the tests, which compile fast, for a process of so many CPU devices in place of their eight."""
+    kept = [word for word in os.environ["XLA_FLAGS"].split() if "device_count" not in word]
+    return " ".join([*kept, f"--xla_force_host_platform_device_count={devices}"])
+
+
 def start(count, devices, workdir, data_dir, *flags, config="bare", env=None):
     """[process]: `count` processes of the trainer with `devices` CPU devices each. config: of tiny_run.
 
@@ -24,7 +30,7 @@ def start(count, devices, workdir, data_dir, *flags, config="bare", env=None):
     """
     port = free_port()
     own = env or [{}] * count
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags(devices)}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     command = [sys.executable, "-m", "msddf_jax.main", f"--config={ROOT}/tests/tiny_run.py:{config}"]
     command += [f"--workdir={workdir}", *flags]

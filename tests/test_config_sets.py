@@ -2,6 +2,7 @@
 
 import csv
 import json
+import types
 
 import built_index
 import jax
@@ -151,6 +152,18 @@ def test_other_sets_are_scored_and_stand_beside_the_config_s(workdir, toy_data):
     # Again: each line once.
     evaluate.evaluate_workdir(workdir, sets=asked, data_dir=workdir / "copy", resamples=20)
     assert json.loads((workdir / "results.json").read_text())["_about"]["leakage"] == after["_about"]["leakage"]
+
+
+def test_a_table_has_one_way_of_counting(tmp_path):
+    about = {"step": 1, "weights": "w", "aggregate": "max", "dfb_compat": False}
+    (tmp_path / "results.json").write_text(json.dumps({"_about": about}))
+    model = types.SimpleNamespace(step=1, origin="w")
+    assert asked_sets.earlier_results(tmp_path, model, "max", False) == {"_about": about}
+    with pytest.raises(ValueError, match="pass --aggregate=max, or evaluate every set again, without --sets"):
+        asked_sets.earlier_results(tmp_path, model, "mean", False)
+    # What was passed is not advised once more.
+    with pytest.raises(ValueError, match="pass --nodfb_compat, or"):
+        asked_sets.earlier_results(tmp_path, model, "max", True)
 
 
 def test_what_trained_is_no_test(workdir, toy_data):

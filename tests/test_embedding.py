@@ -3,6 +3,7 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -125,7 +126,7 @@ def test_the_command_draws_everything(toy_data, tmp_path, capsys):
     config = tiny.tiny_config(toy_data[1], bare=True)
     workdir, out = tmp_path / "run", tmp_path / "out"
     checkpoint.save_config(workdir, config)
-    checkpoint.save_best(workdir, 1, ema_weights(init_state(config)), {"val/frame_auc": 0.5})
+    checkpoint.save_best(workdir, 1, ema_weights(jax.jit(lambda: init_state(config))()), {"val/frame_auc": 0.5})
     _write_log(workdir, [{"step": s, "policy/type/alpha": 1.0, "policy/entropy_type": 0.0} for s in (1, 2)])
     written = embedding.embed_workdir(workdir, out, evals=["toy_swap"], max_images=8, batch_size=8)
     names = {path.name for path in written}

@@ -54,7 +54,7 @@ def _start(tmp_path, data_dir):
     assert not own
     host, _, port = VARIABLES["JAX_COORDINATOR_ADDRESS"]["value"].partition(":")
     assert port == "55527"
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": many_processes.xla_flags(1)}
     env |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     env |= {"JAX_NUM_PROCESSES": str(count), "JAX_COORDINATOR_ADDRESS": f"{host}:{many_processes.free_port()}"}
     enter = ["unshare", "--mount", "bash", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "bash"]

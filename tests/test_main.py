@@ -9,6 +9,7 @@ import sys
 import time
 
 import jax
+import many_processes
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 def _main(config_dir, workdir, *flags):
     command = [sys.executable, "-m", "msddf_jax.main", f"--config={config_dir}", f"--workdir={workdir}", *flags]
-    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, "XLA_FLAGS": many_processes.xla_flags(1), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import many_processes
 import pytest
 
 from msddf_jax import predict
@@ -69,7 +70,7 @@ def test_train_evaluate_and_predict(prepared):
     path = prepared / "tiny_run.py"
     path.write_text(CONFIG.format(paths=[str(ROOT), str(ROOT / "tests")], data=str(prepared / "tfds")))
     command = [sys.executable, "-m", "msddf_jax.main", f"--config={path}", f"--workdir={prepared / 'run'}"]
-    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    env = {**os.environ, "XLA_FLAGS": many_processes.xla_flags(1)}
     ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr[-2000:]
     results = json.loads((prepared / "run" / "results.json").read_text())

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 
+import many_processes
 import pytest
 import slurm_on_one_machine as slurm
 from launch_stand_ins import ROOT
@@ -14,7 +15,7 @@ from msddf_jax import logs
 def _submit(env, tmp_path, data_dir, *flags):
     """Number of a job of two processes of the tiny trainer, one CPU device each."""
     own = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"}
-    own["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+    own["XLA_FLAGS"] = many_processes.xla_flags(1)
     words = ["--parsable", "--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1", "--time=30"]
     words += [f"--output={tmp_path}/job.out", ROOT / "launch" / "slurm.sh", "tests/tiny_run.py:bare", tmp_path / "run"]
     words += [f"--config.data.data_dir={data_dir}", *flags]

@@ -106,7 +106,7 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workdir")
     config = tiny_config("data", bare=True)
     checkpoint.save_config(folder, config)
-    checkpoint.save_best(folder, 3, ema_weights(init_state(config)), {"val/video_auc": 0.5})
+    checkpoint.save_best(folder, 3, ema_weights(jax.jit(lambda: init_state(config))()), {"val/video_auc": 0.5})
     return folder
 
 

@@ -3,31 +3,28 @@
 import functools
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import jax
+import many_processes
 
 
 def join(index, port):
     """Called first in each process."""
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", 4)
     jax.distributed.initialize(f"localhost:{port}", 2, index)
 
 
 def run(module, function, *arguments):
     """The lines that `module.function(index, *arguments)` printed in either process; arguments are strings."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = many_processes.free_port()
     root = pathlib.Path(__file__).resolve().parents[1]
     code = (
         f"import sys, two_processes, {module} as t; index, port = map(int, sys.argv[1:3]); "
         f"two_processes.join(index, port); t.{function}(index, *sys.argv[3:])"
     )
-    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    env = os.environ | {"XLA_FLAGS": many_processes.xla_flags(4)}
     env["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests")])
     start = functools.partial(
         subprocess.Popen, cwd=root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
