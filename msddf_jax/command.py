@@ -75,11 +75,11 @@ def describe(error, workdir=None) -> str:
     )
 
 
-def silence_checkpoint_threads() -> None:
-    """From now on the checkpoint library prints no traceback of an error of `ERRORS` from its threads.
+def silence_writing_threads() -> None:
+    """From now on threads that write checkpoints or TensorBoard's events print no traceback of an error of `ERRORS`.
 
-    The library raises the same error again where the trainer waits for its checkpoint, and there it is reported.
-    `--verbosity=1` shows the library's too.
+    Both libraries raise the same error again where the trainer waits for a checkpoint or writes the next event, and
+    there it is reported. `--verbosity=1` shows the threads' too.
     """
     usual = threading.excepthook
 
@@ -90,8 +90,9 @@ def silence_checkpoint_threads() -> None:
     logging.get_absl_handler().addFilter(is_shown)
 
     def hook(found):
-        of_orbax = any("orbax" in frame.filename for frame in traceback.extract_tb(found.exc_traceback))
-        if of_orbax and isinstance(found.exc_value, ERRORS) and logging.get_verbosity() < logging.DEBUG:
+        files = [frame.filename for frame in traceback.extract_tb(found.exc_traceback)]
+        again = any(library in file for library in ("orbax", "tensorboard") for file in files)
+        if again and isinstance(found.exc_value, ERRORS) and logging.get_verbosity() < logging.DEBUG:
             return
         usual(found)
 

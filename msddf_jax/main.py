@@ -82,7 +82,7 @@ def main(argv) -> None:
         logging.set_verbosity(logging.WARNING)
     spec = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = _WORKDIR.value or default_workdir(":".join([spec, *([_OWN.value] if _OWN.value else [])]))
-    command.silence_checkpoint_threads()
+    command.silence_writing_threads()
     try:
         with cluster.joined():
             print(
