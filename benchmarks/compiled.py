@@ -2,22 +2,26 @@
 
     pip install -e '.[cuda13]' or '.[tpu]'   whichever the device belongs to; no GPU, TPU or driver is needed
     python -m benchmarks.compiled --device=h200 [--batch_size=64] [--rows=self_blend,step] [--top=5] [--out=FILE]
+        [--attention=flash] [--remat_mlp]
 
 XLA compiles for a described device (`jax.experimental.topologies`). From the compiled program come the kernels that are
 launched, the bytes that they read and write (each operand once for each kernel, nothing kept in a cache between two),
 loops whose length is not known beforehand (counted as one turn; before each of theirs a GPU asks the host), and the
 memory planned for temporaries; from the program before it, the FLOPs. "least ms" is bytes over the device's bandwidth
 or FLOPs over its peak, whichever is longer: a bound that no run is faster than unless caches help, and no timing.
+Of a kernel of cuDNN, its operands count once each; the workspace that it asks for on a device is not known here.
 Nothing is autotuned, for there is nothing to try it on. Synthesis runs in float32 at full precision, the ViT in
 bfloat16, as configs/msddf.py has it.
 
 Rows: the recipes of benchmarks/synthesis.py at 256 px (not the blender by type: side by side, every sample pays for
-every type); "synthesis", "augmentation" and "step" of configs/msddf.py, a batch of `batch_size` host rows. The first
-two also over the step: over its least time, and over the time that its FLOPs alone would take. Both sides are least
-times, so this is an estimate of the share and no bound on it.
+every type); "synthesis", "augmentation" and "step" of configs/msddf.py, a batch of `batch_size` host rows; "H.264",
+"resizes" and "two JPEGs", what `augment.h264_prob`, `resize_chain_prob` and `double_jpeg_prob` each add to its
+augmentation. All of these also over the step: over its least time, and over the time that its FLOPs alone would take.
+Both sides are least times, so this is an estimate of the share and no bound on it.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -54,6 +58,8 @@ device_description_str: "{name}"
 FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "iota", "partition-id", "after-all")
 FREE += ("opt-barrier", "async-done", "copy-done", "slice-done")
 BYTES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "s64": 8}
+# What recompresses in the augmentation; each row by its setting.
+RECODED = {"H.264": "h264_prob", "resizes": "resize_chain_prob", "two JPEGs": "double_jpeg_prob"}
 
 
 class Plan(NamedTuple):
@@ -133,6 +139,10 @@ def parse():
     parser.add_argument("--rows", help="names, comma separated (default: all)")
     parser.add_argument("--top", type=int, default=0, help="also print so many of each row's kernels, by bytes")
     parser.add_argument("--out", type=paths.expand, help="write the table as JSON")
+    parser.add_argument("--attention", default="auto", choices=("auto", "flash"), help="of the step's model")
+    parser.add_argument(
+        "--remat_mlp", action="store_true", help="of the step's model: computed again in the backward pass"
+    )
     args = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     if DEVICES[args.device][0] == "cuda":
@@ -185,25 +195,48 @@ def synthesis_programs(batch_size):
     return {name: (program(name), (key, image, landmarks)) for name in names}
 
 
-def step_programs(batch_size):
-    """{row: (function, inputs)} of the full-size train step and its parts, and how many rows the detector sees."""
+def step_programs(batch_size, fields):
+    """{row: (function, inputs)} of the full-size train step and its parts, and how many rows the detector sees.
+
+    fields: of config.model.
+    """
     import jax
 
     from benchmarks import train_step as bench
+    from msddf_jax.synth import recode as recoding
     from msddf_jax.train_step import init_state, make_train_step
 
-    config = bench.make_config("L/14", batch_size, "bfloat16")
+    config = bench.make_config("L/14", batch_size, "bfloat16", **fields)
     batch = jax.eval_shape(lambda: bench.make_batch(config))
     state = jax.eval_shape(lambda: init_state(config))
     parts = bench.parts(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     made = jax.eval_shape(parts["synthesis"], state, key, batch)
+    recoded = lambda setting: lambda key, image: recoding.recode(key, image, **{setting: 0.5})
     programs = {
         "synthesis": (parts["synthesis"], (state, key, batch)),
         "augmentation": (parts["augmentation"], (key, made)),
+        **{name: (recoded(setting), (key, made["image"])) for name, setting in RECODED.items()},
         "step": (make_train_step(config), (state, (batch,))),
     }
     return programs, made["label"].shape[0]
+
+
+@contextlib.contextmanager
+def tracing_for(platform):
+    """Programs are traced as on a host that has devices of a platform, "cuda" or "tpu"; a GPU is one of Hopper's."""
+    import jax
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    with contextlib.ExitStack() as stack:
+        replace = lambda *where, **what: stack.enter_context(mock.patch.object(*where, **what))
+        # Rows of a batch are run side by side on everything but a CPU, which is all that jax knows of here.
+        replace(jax, "default_backend", return_value="gpu" if platform == "cuda" else platform)
+        # What jax asks of the GPU itself before it calls cuDNN's attention.
+        replace(cudnn, "check_cudnn_version", return_value=90800)
+        replace(cudnn, "check_compute_capability", return_value=True)
+        replace(cudnn, "is_cuda_compute_capability_equal", return_value=False)
+        yield
 
 
 def compile_for(device, function, inputs):
@@ -220,16 +253,14 @@ def compile_for(device, function, inputs):
 
 def main(args):
     """Print the table."""
-    import jax
-
     from benchmarks.timing import report
 
     device = describe_device(args.device)
     _, bandwidth, float32, bfloat16 = DEVICES[args.device]
-    # Rows of a batch are run side by side on everything but a CPU, which is all that jax knows of here.
-    with mock.patch.object(jax, "default_backend", return_value=DEVICES[args.device][0]):
+    fields = {"attention": args.attention, "remat_mlp": args.remat_mlp}
+    with tracing_for(DEVICES[args.device][0]):
         programs = synthesis_programs(args.batch_size)
-        parts, detector_rows = step_programs(args.batch_size)
+        parts, detector_rows = step_programs(args.batch_size, fields)
         images = {**dict.fromkeys(programs, args.batch_size), **dict.fromkeys(parts, detector_rows)}
         programs |= parts
         wanted = args.rows.split(",") if args.rows else list(programs)
@@ -251,10 +282,14 @@ def main(args):
                 print(f"  {name}: {moved / 1e6:8.1f} MB  x{times}  {what}  {source}", flush=True)
     header = ["", "images", "kernels", "unknown loops", "MB/image", "GFLOP/image", "temp MiB", "least ms", "image/s <="]
     report(f"compiled for {args.device}, not run; batch {args.batch_size}", header, rows, args.out)
-    if {"synthesis", "augmentation", "step"} <= set(least):
-        parts = least["synthesis"] + least["augmentation"]
-        shares = [f"{100 * parts / seconds:.1f} %" for seconds in (least["step"], computing["step"])]
-        print("synthesis and augmentation: {} of the step's least time, {} of its FLOPs at peak".format(*shares))
+    if "step" in least:
+        for title, chosen in {
+            "synthesis and augmentation": ("synthesis", "augmentation"),
+            **{name: (name,) for name in RECODED},
+        }.items():
+            if set(chosen) <= set(least):
+                shares = [f"{100 * sum(least[n] for n in chosen) / of['step']:.1f} %" for of in (least, computing)]
+                print("{}: {} of the step's least time, {} of its FLOPs at peak".format(title, *shares))
 
 
 if __name__ == "__main__":

@@ -1,36 +1,41 @@
 """The train step: images a second, model FLOP/s and the share of each part; beside torch's CLIP where installed.
 
     python -m benchmarks.train_step [--variants=Ti/16,B/16,L/14] [--batch_size=8] [--runs=5] [--torch] [--out=FILE]
+        [--attention=flash] [--remat_mlp]
 
 "step" is the whole train step on detector rows (synthesis, augmentation, forward, backward, update); the parts are
 timed as functions of their own, so their sum is near and not equal to the step. FLOP/s are those of the ViT alone
 (multiply-adds count two; forward plus what LN-tuning's backward needs), over the time of forward and backward.
 `--torch` runs transformers' CLIPVisionModel of the same size, float32 with sdpa attention, forward and backward to the
-LayerNorms alone as here, in turn with ours.
+LayerNorms alone as here, in turn with ours. `--attention=flash` (bfloat16, an NVIDIA GPU) and `--remat_mlp` are fields
+of the model in all tables, and add one: the step with them and the step as configs/msddf.py has it, in turn, and
+whether the two compute the same.
 """
 
 import argparse
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import medians, report
+from benchmarks.timing import medians, report, turns
 from configs import msddf as msddf_config
 from msddf_jax import detector, hooks, optim, paths, trees
 from msddf_jax.data import schema
-from msddf_jax.models import clip
+from msddf_jax.models import attention, clip
 from msddf_jax.synth import compose
 from msddf_jax.train_step import init_state, make_cast, make_train_step
 
 
-def make_config(variant, batch_size, dtype):
-    """configs/msddf.py at another size of ViT; `batch_size` host rows."""
+def make_config(variant, batch_size, dtype, **fields):
+    """configs/msddf.py at another size of ViT; `batch_size` host rows; fields: of config.model."""
     config = msddf_config.get_config().unlock()
     config.model.variant = variant
     config.data.batch_size = batch_size
     config.dtype = dtype
     config.init.backbone = "random"
+    config.model.update(fields)
     return config
 
 
@@ -85,7 +90,8 @@ def parts(config):
     """
     cast, plain = make_cast(config), config.copy_and_resolve_references()
     with plain.unlocked():
-        plain.augment.update({f"{name}_prob": 0.0 for name in ("blur", "downscale", "noise", "tone", "jpeg")})
+        steps = ("blur", "downscale", "noise", "tone", "jpeg", "resize_chain", "h264", "double_jpeg")
+        plain.augment.update({f"{name}_prob": 0.0 for name in steps})
         plain.augment.image_size = config.data.image_size
 
     def rows_of(chosen):
@@ -96,9 +102,9 @@ def parts(config):
     return {"rows": rows_of(config), "synthesis": rows_of(plain), "augmentation": augment}
 
 
-def measure(variant, batch_size, dtype, runs):
+def measure(variant, batch_size, dtype, runs, fields):
     """One row of the table."""
-    config = make_config(variant, batch_size, dtype)
+    config = make_config(variant, batch_size, dtype, **fields)
     cast = make_cast(config)
     state = jax.jit(lambda: init_state(config))()
     batch = jax.device_put(make_batch(config))
@@ -143,6 +149,19 @@ def measure(variant, batch_size, dtype, runs):
         share("forward"),
         f"{100 * (times['both'] - times['forward']) / times['step']:.0f} %",
     ]
+
+
+def measure_fields(variant, batch_size, dtype, runs, fields):
+    """[variant, seconds of a step as it is, seconds with fields of the model, median of their ratio, losses' ratio]."""
+    config = make_config(variant, batch_size, dtype)
+    state, batch = jax.jit(lambda: init_state(config))(), jax.device_put(make_batch(config))
+    run = lambda config: functools.partial(jax.jit(make_train_step(config)), state, (batch,))
+    steps = {"as it is": run(config), "with": run(make_config(variant, batch_size, dtype, **fields))}
+    losses = {name: float(step()[1]["loss"]) for name, step in steps.items()}
+    times = turns(steps, runs=runs)
+    seconds = [f"{np.median(times[name]):.4f}" for name in steps]
+    ratio = np.median(times["as it is"] / times["with"])
+    return [variant, *seconds, f"{ratio:.2f}", f"{losses['with'] / losses['as it is']:.4f}"]
 
 
 def measure_torch(variant, rows, runs):
@@ -192,18 +211,23 @@ def main():
     parser.add_argument("--batch_size", type=int, default=4, help="host rows; the detector sees twice as many")
     parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--attention", default="auto", choices=attention.KINDS)
+    parser.add_argument("--remat_mlp", action="store_true", help="the MLPs are computed again in the backward pass")
     parser.add_argument("--torch", action="store_true", help="also time transformers' CLIP (needs the [torch] extra)")
     parser.add_argument("--torch_rows", type=int, default=8, help="images of the comparison with torch")
     parser.add_argument("--out", type=paths.expand, help="write the first table as JSON")
     args = parser.parse_args()
-    variants = args.variants.split(",")
-    rows = []
+    variants, rows = args.variants.split(","), []
+    fields = {"attention": args.attention, "remat_mlp": args.remat_mlp}
     for variant in variants:
-        rows.append(measure(variant, args.batch_size, args.dtype, args.runs))
+        rows.append(measure(variant, args.batch_size, args.dtype, args.runs, fields))
         # A large ViT takes long on a CPU: what is there is said at once.
         print(*rows[-1], flush=True)
     header = ["ViT", "rows", "step s", "img/s", "GFLOP/s", "synth", "augment", "forward", "backward"]
     report(f"train step, {args.dtype}", header, rows, args.out)
+    if fields != {"attention": "auto", "remat_mlp": False}:
+        rows = [measure_fields(v, args.batch_size, args.dtype, args.runs, fields) for v in variants]
+        report(f"the step with {fields}", ["ViT", "as it is s", "with s", "as it is/with", "loss/loss"], rows)
     if args.torch:
         rows = [measure_torch(v, args.torch_rows, args.runs) for v in variants]
         report("ViT alone, forward and LN-only backward", ["ViT", "rows", "ours s", "torch s", "torch/ours"], rows)

@@ -53,7 +53,11 @@ def _model(variant, *, image_size, num_identities, rank):
             "reverse_type": False,
             # "cosine" uses ArcMargin with loss_args.arc instead of plain cross-entropy (clip_cross_domain B5).
             "binary_head": "linear",
+            # What the backward pass computes again, for memory: whole blocks, or their MLPs alone.
             "remat": False,
+            "remat_mlp": False,
+            # "flash": fused attention on NVIDIA GPUs, in bfloat16.
+            "attention": "auto",
         }
     )
 

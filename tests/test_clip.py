@@ -167,6 +167,8 @@ def test_remat_and_bfloat16(mu):
     apply = lambda model: jax.jit(model.apply)({"params": params}, images)
     exact = apply(model)["cls"]
     np.testing.assert_allclose(apply(VisionTransformer("Mu/8", 16, remat=True))["cls"], exact, atol=1e-5)
+    with pytest.raises(ValueError, match="set one of the two"):
+        apply(VisionTransformer("Mu/8", 16, remat=True, remat_mlp=True))
 
     half = VisionTransformer("Mu/8", 16, dtype=jnp.bfloat16)
     shapes = jax.eval_shape(half.init, jax.random.key(0), images)

@@ -80,6 +80,7 @@ def test_remat_and_bfloat16(tower, made):
     apply = lambda **fields: jax.jit(model.clone(**fields).apply)(params, images)
     exact = apply()["feature"]
     np.testing.assert_allclose(apply(remat=True)["feature"], exact, atol=1e-5)
+    np.testing.assert_allclose(apply(attention="flash", dtype=jnp.bfloat16)["feature"], exact, atol=0.1)
     half = apply(dtype=jnp.bfloat16)
     assert half["feature"].dtype == jnp.float32 and half["spatial"].dtype == jnp.bfloat16
     np.testing.assert_allclose(half["feature"], exact, atol=0.1)

@@ -82,6 +82,8 @@ def get_model(variant, *, image_size, num_identities, rank):
         "slerp_probability": 0.5,
         "binary_head": "linear",
         "remat": False,
+        "remat_mlp": False,
+        "attention": "auto",
     }
 
 

@@ -48,6 +48,7 @@ class Model(nn.Module):
     identity_width: of the feature that is taught identity, 0 for none; needs num_identities.
     rank, use_frequency, use_boundary, edges: of `trunk.encode`.
     slerp_probability, binary_head: of `trunk.classify`; "cosine" is for ArcMargin.
+    remat, remat_mlp, attention: of `clip.VisionTransformer`.
     options: further fields of `clip.VisionTransformer`, None for their defaults (LAION's weights: quick_gelu False).
     """
 
@@ -63,6 +64,8 @@ class Model(nn.Module):
     slerp_probability: float = 0.0
     binary_head: str = "linear"
     remat: bool = False
+    remat_mlp: bool = False
+    attention: str = "auto"
     options: Any = None
     dtype: jnp.dtype = jnp.float32
 
@@ -80,7 +83,8 @@ class Model(nn.Module):
           domain_logits [B, D]; identity_feature [B, w] and own_identity_logits [B, I] of it; cosine [B, 2] with the
           "cosine" head.
         """
-        settings = {"remat": self.remat, "dtype": self.dtype, **(self.options or {})}
+        settings = {name: getattr(self, name) for name in ("remat", "remat_mlp", "attention", "dtype")}
+        settings |= self.options or {}
         features, out = trunk.encode(
             compose.resize(rows["image"], self.image_size),
             variant=self.variant,

@@ -38,6 +38,7 @@ class Model(nn.Module):
     reverse_type: whether the type head's gradient is reversed before the feature, which is then to say nothing of how a
       forgery was made ("manipulation-invariant features").
     binary_head: of `heads.BinaryHead`; "cosine" is for ArcMargin.
+    remat, remat_mlp, attention: of `clip.VisionTransformer`.
     options: further fields of `clip.VisionTransformer`, None for their defaults (LAION's weights: quick_gelu False).
     """
 
@@ -51,6 +52,8 @@ class Model(nn.Module):
     reverse_type: bool = False
     binary_head: str = "linear"
     remat: bool = False
+    remat_mlp: bool = False
+    attention: str = "auto"
     options: Any = None
     dtype: jnp.dtype = jnp.float32
 
@@ -67,7 +70,8 @@ class Model(nn.Module):
           type_logits [B, 6], region_logits [B, 5], strength [B], identity_logits [B, I], boundary_logits [B, g, g],
           frequency [B, d / 4]; cosine [B, 2] with the "cosine" head.
         """
-        settings = {"remat": self.remat, "dtype": self.dtype, **(self.options or {})}
+        settings = {name: getattr(self, name) for name in ("remat", "remat_mlp", "attention", "dtype")}
+        settings |= self.options or {}
         features, out = trunk.encode(
             compose.resize(rows["image"], self.image_size),
             variant=self.variant,

@@ -7,6 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from msddf_jax.models import flash_attention
+
+# How attention is computed: "auto", by the plain form; "flash", on NVIDIA GPUs by `flash_attention`.
+KINDS = ("auto", "flash")
 # With more tokens, the scores of so many heads, counted over the batch, stay in a CPU's cache and those of all do not
 # ("gend" and "gend, all heads at once" of benchmarks/inference.py).
 _TOKENS_AT_ONCE = 256
@@ -18,19 +22,25 @@ def split_heads(x, heads) -> jax.Array:
     return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
 
-def attend(module, query, key, value, *, causal=False) -> jax.Array:
+def attend(module, query, key, value, *, causal=False, kind="auto") -> jax.Array:
     """Attention of heads [B, h, N, D] (keys and values may be of another number of tokens); float32 scores and softmax.
 
     Args:
       module: flax module that calls; it sows the weights [B, h, N, N] float32 as "attention" of its intermediates.
       causal: a token sees itself and those before it.
+      kind: of `KINDS`. "flash" is the fused kernel of a program traced where an NVIDIA GPU is, for more than one
+        query; on other devices, in an exported program of any batch, and where weights are sown, it is "auto".
 
     Returns:
       [B, N, h * D] in the dtype of `value`.
 
     Raises:
-      ValueError: causal with another number of keys than of queries.
+      ValueError: causal with another number of keys than of queries; an unknown kind; "flash" in float32.
     """
+    if kind not in KINDS:
+        raise ValueError(f"attention is {kind!r}, allowed: {', '.join(KINDS)}")
+    if kind == "flash" and value.dtype not in flash_attention.DTYPES:
+        raise ValueError(f'attention "flash" computes in bfloat16 or float16 (config.dtype), got {value.dtype}')
     if causal and query.shape[2] != key.shape[2]:
         raise ValueError(f"causal attention wants as many queries as keys, got {query.shape[2]} and {key.shape[2]}")
     query = query * query.shape[-1] ** -0.5
@@ -39,6 +49,13 @@ def attend(module, query, key, value, *, causal=False) -> jax.Array:
         module.sow("intermediates", "attention", weights)
         return _merge_heads(mixed)
     on_cpu, elsewhere = (functools.partial(mix, causal) for mix in (_mix_in_groups, _mix_at_once))
+    batch, _, asking, _ = query.shape
+    # JAX asks the GPU itself whether cuDNN can, so nothing can be traced for it where there is none. One query's scores
+    # are no matrix.
+    if kind == "flash" and jax.default_backend() == "gpu" and isinstance(batch, int) and asking > 1:
+        fused = functools.partial(flash_attention.mix, causal=causal)
+        # All branches hand on what any of them keeps for the backward pass: of this one, no scores.
+        return jax.lax.platform_dependent(query, key, value, cuda=fused, default=jax.checkpoint(elsewhere))
     return jax.lax.platform_dependent(query, key, value, cpu=on_cpu, default=elsewhere)
 
 

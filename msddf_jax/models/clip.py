@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from msddf_jax.models import layers
 from msddf_jax.models.attention import attend, split_heads
-from msddf_jax.models.layers import LAYER_NORM_EPS, Linear, Mlp, layer_norm
+from msddf_jax.models.layers import LAYER_NORM_EPS, Linear, Mlp, feed_forward, layer_norm
 from msddf_jax.models.tap import Tap
 
 # Mean and standard deviation of OpenAI's CLIP preprocessing, RGB in [0, 1].
@@ -85,7 +85,8 @@ class Attention(nn.Module):
 
     causal: a token sees itself and those before it (the text tower). linear: module of the four projections, called
     like `Linear`. affinity: whether the call gives (that, affinity [B, M, N] float32), what goes into softmax, mean
-    over heads. In the call, asking: (first, end) of the M tokens that look at all; all N where it is causal.
+    over heads. kind: of `attend`. In the call, asking: (first, end) of the M tokens that look at all; all N where it is
+    causal.
     """
 
     heads: int
@@ -94,6 +95,7 @@ class Attention(nn.Module):
     causal: bool = False
     linear: Any = Linear
     affinity: bool = False
+    kind: str = "auto"
 
     @nn.compact
     def __call__(self, x, asking=ALL) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -103,7 +105,8 @@ class Attention(nn.Module):
             self.linear(width, self.dtype, nn.initializers.normal(std), name=name)(y)
             for name, y in (("query", x[:, slice(*asking)]), ("key", x), ("value", x))
         )
-        mixed = attend(self, *(split_heads(y, self.heads) for y in (query, key, value)), causal=self.causal)
+        split = (split_heads(y, self.heads) for y in (query, key, value))
+        mixed = attend(self, *split, causal=self.causal, kind=self.kind)
         out_init = nn.initializers.normal(std * (2 * self.depth) ** -0.5)
         out = self.linear(width, self.dtype, out_init, name="out")(mixed)
         if not self.affinity:
@@ -116,7 +119,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-LN transformer block [B, N, d] -> [B, M, d]: the M tokens of (first, end) `asking`, by default all.
 
-    affinity: of its `Attention`.
+    affinity, attention: of its `Attention`, the latter its kind. remat_mlp: of `layers.remat_block`.
     """
 
     heads: int
@@ -128,16 +131,22 @@ class Block(nn.Module):
     causal: bool = False
     attn_linear: Any = Linear
     affinity: bool = False
+    attention: str = "auto"
+    remat_mlp: bool = False
 
     @nn.compact
     def __call__(self, x, asking=ALL) -> jax.Array | tuple[jax.Array, jax.Array]:
         y = layer_norm(self.dtype, "ln_1", self.norm_eps)(x)
-        settings = (self.heads, self.depth, self.dtype, self.causal, self.attn_linear, self.affinity)
+        settings = (self.heads, self.depth, self.dtype, self.causal, self.attn_linear, self.affinity, self.attention)
         mixed = Attention(*settings, name="attn")(y, asking)
         mixed, *affinity = mixed if self.affinity else (mixed,)
         x = x[:, slice(*asking)] + mixed
-        y = layer_norm(self.dtype, "ln_2", self.norm_eps)(x)
-        x = x + Mlp(self.depth, self.quick_gelu, self.dtype, self.tanh_gelu, name="mlp")(y)
+
+        def half(block, x):
+            y = layer_norm(block.dtype, "ln_2", block.norm_eps)(x)
+            return Mlp(block.depth, block.quick_gelu, block.dtype, block.tanh_gelu, name="mlp")(y)
+
+        x = x + feed_forward(self, x, half, self.remat_mlp)
         return (x, *affinity) if self.affinity else x
 
 
@@ -151,7 +160,8 @@ class VisionTransformer(nn.Module):
       quick_gelu: the activation the weights were trained with. True for OpenAI's, whoever hosts them; False (exact
         GELU) for LAION's and most others of open_clip, whose names end in "-quickgelu" where it is True. Hugging
         Face's config.json says it as `hidden_act`, open_clip's as `quick_gelu`.
-      remat: recompute each block in the backward pass, for memory.
+      remat, remat_mlp: what the backward pass computes again, for memory: of `layers.remat_block`.
+      attention: how it is computed, of `attention.KINDS`.
       pixel_mean, pixel_std: of the preprocessing the weights were trained with, RGB in [0, 1].
       use_pre_norm: LayerNorm before the first block (`ln_pre`); CLIP's has one, the plain ViT does not.
       patch_bias: the patch embedding has a bias (`patch_embed_bias`); the plain ViT's has one.
@@ -180,6 +190,8 @@ class VisionTransformer(nn.Module):
     tanh_gelu: bool = False
     attn_linear: Any = Linear
     in_channels: int = 3
+    remat_mlp: bool = False
+    attention: str = "auto"
     affinity_from: int | None = None
 
     @nn.compact
@@ -215,8 +227,8 @@ class VisionTransformer(nn.Module):
         self._check(inject, (images.shape[0], grid * grid, width), depth)
         if self.use_pre_norm:
             x = layer_norm(self.dtype, "ln_pre", self.norm_eps)(x)
-        block = nn.remat(Block, static_argnums=2) if self.remat else Block
-        settings = {"tanh_gelu": self.tanh_gelu, "norm_eps": self.norm_eps, "attn_linear": self.attn_linear}
+        block = layers.remat_block(Block, self.remat, self.remat_mlp, static_argnums=2)
+        settings = {name: getattr(self, name) for name in ("tanh_gelu", "norm_eps", "attn_linear", "attention")}
         out, stages, affinities = {}, {}, []
         for index in range(depth):
             if index == depth // 2:

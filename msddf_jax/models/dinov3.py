@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from msddf_jax.models import layers, rope
-from msddf_jax.models.layers import MLP_RATIO, Linear, layer_norm
+from msddf_jax.models.layers import MLP_RATIO, Linear, feed_forward, layer_norm
 from msddf_jax.models.tap import Tap
 
 # ImageNet's statistics, RGB in [0, 1]: what the LVD-1689M checkpoints were trained with. Those of SAT-493M have others.
@@ -68,18 +68,24 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-LN transformer block with LayerScale: [B, N, d] -> [B, N, d]."""
+    """Pre-LN transformer block with LayerScale: [B, N, d] -> [B, N, d]; attention, remat_mlp: as the tower's."""
 
     heads: int
     gated: bool
     dtype: Any
+    attention: str = "auto"
+    remat_mlp: bool = False
 
     @nn.compact
     def __call__(self, x, angles) -> jax.Array:
         scale = lambda name: self.param(name, nn.initializers.ones, x.shape[-1:], jnp.float32).astype(self.dtype)
-        attention = rope.Attention(self.heads, False, False, self.dtype, _INIT, name="attn")
+        attention = rope.Attention(self.heads, False, False, self.dtype, _INIT, self.attention, name="attn")
         x = x + scale("scale_1") * attention(layer_norm(self.dtype, "ln_1")(x), angles)
-        return x + scale("scale_2") * Mlp(self.gated, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_2")(x))
+
+        def half(block, x):
+            return Mlp(block.gated, block.dtype, name="mlp")(layer_norm(block.dtype, "ln_2")(x))
+
+        return x + scale("scale_2") * feed_forward(self, x, half, self.remat_mlp)
 
 
 class VisionTransformer(nn.Module):
@@ -89,7 +95,8 @@ class VisionTransformer(nn.Module):
       variant: a name in `VARIANTS`.
       image_size: side of the square input in pixels, any multiple of the patch side: no parameter depends on it.
       dtype: compute dtype; parameters, rotations, softmax and LayerNorm statistics stay float32.
-      remat: recompute each block in the backward pass, for memory.
+      remat, remat_mlp: what the backward pass computes again, for memory: of `layers.remat_block`.
+      attention: how it is computed, of `attention.KINDS`.
       pixel_mean, pixel_std: of the preprocessing the weights were trained with, RGB in [0, 1].
       in_channels: of the input; other than 3, see `layers.normalized`.
 
@@ -104,6 +111,8 @@ class VisionTransformer(nn.Module):
     pixel_mean: tuple = PIXEL_MEAN
     pixel_std: tuple = PIXEL_STD
     in_channels: int = 3
+    remat_mlp: bool = False
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
@@ -126,12 +135,12 @@ class VisionTransformer(nn.Module):
         grid = rope.grid_size(f"DINOv3 {self.variant}", self.image_size, patch)
         x = self._embed(images, patch, width)
         angles = np.pad(rope.dinov3_angles(grid, width // heads), ((1 + REGISTERS, 0), (0, 0)))
-        block = nn.remat(Block) if self.remat else Block
+        block = layers.remat_block(Block, self.remat, self.remat_mlp)
         stages = {}
         for index in range(depth):
             if index == depth - 1:
                 last = x = Tap(1 + REGISTERS, name="tap")(x)
-            x = block(heads, gated, self.dtype, name=f"block_{index}")(x, angles)
+            x = block(heads, gated, self.dtype, self.attention, name=f"block_{index}")(x, angles)
             stages[f"block_{index}"] = layers.as_grid(x, 1 + REGISTERS)
         x = layer_norm(jnp.float32, "ln_post")(x)
         return {"feature": x[:, 0], "spatial": layers.as_grid(last, 1 + REGISTERS), "stages": stages}

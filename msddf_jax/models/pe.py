@@ -9,7 +9,7 @@ import numpy as np
 
 from msddf_jax.models import layers, rope
 from msddf_jax.models.attention import attend, split_heads
-from msddf_jax.models.layers import Linear, Mlp, layer_norm
+from msddf_jax.models.layers import Linear, Mlp, feed_forward, layer_norm
 from msddf_jax.models.tap import Tap
 
 PIXEL_MEAN = (0.5, 0.5, 0.5)
@@ -50,17 +50,23 @@ def stages(variant) -> dict[str, tuple[int, int]]:
 
 
 class Block(nn.Module):
-    """Pre-LN transformer block [B, N, d] -> [B, N, d]."""
+    """Pre-LN transformer block [B, N, d] -> [B, N, d]; attention, remat_mlp: as the tower's."""
 
     heads: int
     depth: int
     dtype: Any
+    attention: str = "auto"
+    remat_mlp: bool = False
 
     @nn.compact
     def __call__(self, x, angles) -> jax.Array:
-        attention = rope.Attention(self.heads, True, True, self.dtype, _INIT, name="attn")
+        attention = rope.Attention(self.heads, True, True, self.dtype, _INIT, self.attention, name="attn")
         x = x + attention(layer_norm(self.dtype, "ln_1")(x), angles)
-        return x + Mlp(self.depth, False, self.dtype, name="mlp")(layer_norm(self.dtype, "ln_2")(x))
+
+        def half(block, x):
+            return Mlp(block.depth, False, block.dtype, name="mlp")(layer_norm(block.dtype, "ln_2")(x))
+
+        return x + feed_forward(self, x, half, self.remat_mlp)
 
 
 class AttentionPool(nn.Module):
@@ -88,7 +94,8 @@ class VisionTransformer(nn.Module):
       image_size: side of the square input in pixels, a multiple of the patch side. The learned positions have its
         grid; those of a release at another size are resampled. The rotary ones stretch by themselves.
       dtype: compute dtype; parameters, rotations, softmax and LayerNorm statistics stay float32.
-      remat: recompute each block in the backward pass, for memory.
+      remat, remat_mlp: what the backward pass computes again, for memory: of `layers.remat_block`.
+      attention: how it is computed, of `attention.KINDS`.
       pixel_mean, pixel_std: of the preprocessing the weights were trained with, RGB in [0, 1].
       in_channels: of the input; other than 3, see `layers.normalized`.
 
@@ -102,6 +109,8 @@ class VisionTransformer(nn.Module):
     pixel_mean: tuple = PIXEL_MEAN
     pixel_std: tuple = PIXEL_STD
     in_channels: int = 3
+    remat_mlp: bool = False
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, images, *, train=False) -> dict[str, jax.Array | dict[str, jax.Array]]:
@@ -132,12 +141,12 @@ class VisionTransformer(nn.Module):
         x = jnp.concatenate([first, tokens], axis=1) + positions.astype(self.dtype)
         x = layer_norm(self.dtype, "ln_pre")(x)
         angles = np.pad(rope.pe_angles(grid, reference, width // heads), ((1, 0), (0, 0)))
-        block = nn.remat(Block) if self.remat else Block
+        block = layers.remat_block(Block, self.remat, self.remat_mlp)
         stages = {}
         for index in range(depth):
             if index == depth - 1:
                 last = x = Tap(1, name="tap")(x)
-            x = block(heads, depth, self.dtype, name=f"block_{index}")(x, angles)
+            x = block(heads, depth, self.dtype, self.attention, name=f"block_{index}")(x, angles)
             stages[f"block_{index}"] = layers.as_grid(x, 1)
         x = layer_norm(self.dtype, "ln_post")(x)
         pooled = AttentionPool(depth, self.dtype, name="pool")(x)

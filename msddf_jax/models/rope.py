@@ -73,7 +73,7 @@ def rotate(x, angles, interleaved) -> jax.Array:
 class Attention(nn.Module):
     """Multi-head self-attention [B, N, d] -> [B, N, d] whose queries and keys are rotated.
 
-    key_bias: whether the key projection has a bias. interleaved: see `rotate`.
+    key_bias: whether the key projection has a bias. interleaved: see `rotate`. kind: of `attend`.
     """
 
     heads: int
@@ -81,6 +81,7 @@ class Attention(nn.Module):
     interleaved: bool
     dtype: Any
     kernel_init: Any
+    kind: str = "auto"
 
     @nn.compact
     def __call__(self, x, angles) -> jax.Array:
@@ -90,4 +91,4 @@ class Attention(nn.Module):
         query = rotate(split_heads(linear("query")(x), self.heads), angles, self.interleaved)
         key = rotate(split_heads(linear("key", self.key_bias)(x), self.heads), angles, self.interleaved)
         value = split_heads(linear("value")(x), self.heads)
-        return linear("out")(attend(self, query, key, value))
+        return linear("out")(attend(self, query, key, value, kind=self.kind))
