@@ -1,9 +1,9 @@
 """cuDNN's fused attention on NVIDIA GPUs: the scores [B, h, N, N] are never written to memory, forward or backward.
 
 Why this kernel: JAX splits it over devices along the batch by itself, and its backward is one kernel. The other one
-that JAX has, `jax.experimental.pallas.ops.gpu.attention.mha`, is not split over devices, and versions of JAX's own tests
-skip its backward on GPUs from compute capability 8.0 on, for its precision (tests/pallas/gpu_ops_test.py). Here neither
-has run on a GPU: `benchmarks/train_step.py --attention=flash` times it there and compares the losses.
+that JAX has, `jax.experimental.pallas.ops.gpu.attention.mha`, is not split over devices, and versions of JAX's own
+tests skip its backward on GPUs from compute capability 8.0 on, for its precision (tests/pallas/gpu_ops_test.py).
+Neither has run on a GPU here: `benchmarks/train_step.py --attention=flash` times it there and compares the losses.
 """
 
 import jax
