@@ -25,6 +25,7 @@ from benchmarks.timing import medians
 from configs.ablations import base
 from msddf_jax import logs, optim, paths, train, trees
 from msddf_jax.inference import load_for_inference
+from msddf_jax.show import page
 from msddf_jax.train_step import init_state
 
 # In the order of the table; "<file>/<row>" is a row of a file that has several.
@@ -47,6 +48,7 @@ ROWS = {
     "no_structure": "MSDDF - region, type, strength",
     "recolored_twins": "MSDDF, twins recoloured and moved alone",
     "no_twins": "MSDDF - twins",
+    "codec": "MSDDF, H.264 in the step",
     "clip_cross_domain/l2": "cross-domain: LN + L2",
     "clip_cross_domain/frequency": "+ Freq-Adapter",
     "clip_cross_domain/boundary": "+ Boundary Mining",
@@ -126,28 +128,40 @@ def summarize(results, method):
     }
 
 
-def print_table(out, method):
-    """The table as Markdown, from the results there are."""
+def make_table(runs, method, speeds) -> page.Table:
+    """The table: mean (standard deviation) over the seeds of each row.
+
+    Args:
+      runs: {row: [results, one a seed]}, "<eval>/video_auc" of every eval. method: that was trained on.
+      speeds: {row: what speed.json holds}; {} leaves these columns out.
+    """
     unseen = [f"unseen {name.removeprefix('toy_')}" for name in base.METHODS if name != method]
-    columns = [*COLUMNS, *unseen]
-    titles = [*columns, *SPEED.values()]
-    print(f"trained on {method}; video AUC in percent, mean (standard deviation) over seeds\n")
-    print(f"| | seeds | {' | '.join(titles)} |\n|---|---|{'---|' * len(titles)}")
-    for name, title in ROWS.items():
-        files = sorted(pathlib.Path(out).glob(f"{name}/*/results.json"))
-        if not files:
-            continue
-        runs = [summarize(json.loads(f.read_text()), method) for f in files]
+    columns, lines = [*COLUMNS, *unseen], []
+    for name in (name for name in ROWS if name in runs):
+        found = [summarize(results, method) for results in runs[name]]
         cells = []
         for column in columns:
-            values = [run[column] for run in runs]
+            values = [run[column] for run in found]
             cells.append(
                 f"{np.mean(values):.1f} ({np.std(values, ddof=1):.1f})" if len(values) > 1 else f"{values[0]:.1f}"
             )
+        if speeds:
+            cells += [f"{speeds[name][key]:.0f}" if key in speeds.get(name, {}) else "-" for key in SPEED]
+        lines.append([ROWS[name], str(len(found)), *cells])
+    header = ["", "seeds", *columns, *(SPEED.values() if speeds else ())]
+    note = f"Trained on `{method}`; video AUC in percent, mean (standard deviation) over seeds."
+    return page.Table("ablation", header, lines, note)
+
+
+def print_table(out, method):
+    """The table as Markdown, from the results there are."""
+    files = {name: sorted(pathlib.Path(out).glob(f"{name}/*/results.json")) for name in ROWS}
+    runs = {name: [json.loads(file.read_text()) for file in found] for name, found in files.items() if found}
+    speeds = {}
+    for name in runs:
         measured = sorted(pathlib.Path(out).glob(f"{name}/*/speed.json"), key=lambda path: path.stat().st_mtime)
-        speed = json.loads(measured[-1].read_text()) if measured else {}
-        cells += [f"{speed[key]:.0f}" if key in speed else "-" for key in SPEED]
-        print(f"| {title} | {len(files)} | {' | '.join(cells)} |")
+        speeds[name] = json.loads(measured[-1].read_text()) if measured else {}
+    print(page.markdown(make_table(runs, method, speeds)))
 
 
 def main():

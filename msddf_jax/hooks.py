@@ -8,7 +8,7 @@ import jax
 
 from msddf_jax import adversary, trees
 from msddf_jax.data import schema
-from msddf_jax.synth import compose, degrade, recipes
+from msddf_jax.synth import compose, degrade, recipes, recode
 
 
 class Player(NamedTuple):
@@ -123,7 +123,9 @@ def check(config) -> None:
     """Raise ValueError for settings of the default rows that do not fit: recipe, augmentation, adversary, group."""
     recipes.check(config.synth.recipe)
     adversary.check(config.policy, config.synth.recipe)
-    recipes.check_settings("augment", set(config.augment) - {"image_size"}, degrade.augment_planes, compose.augment)
+    functions = (degrade.augment_planes, recode.recode_planes, compose.augment)
+    recipes.check_settings("augment", set(config.augment) - {"image_size"}, *functions)
+    recode.check(**recode.own_settings(config.augment))
     if not 0.0 <= config.augment.get("crop", 0.0) < 0.5:
         raise ValueError(f"config.augment.crop is {config.augment.crop}, expected a share of the side in [0, 0.5)")
     layout_of(config)

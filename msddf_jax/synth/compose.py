@@ -16,7 +16,7 @@ import numpy as np
 
 from msddf_jax import losses
 from msddf_jax.data import schema
-from msddf_jax.synth import degrade, geometry, recipes
+from msddf_jax.synth import degrade, geometry, recipes, recode
 
 ROLES = ("target_twin", "source_twin", "forgery", "dataset_fake")
 # What a row has of its record whatever becomes of its pixels.
@@ -182,7 +182,7 @@ def _compose_frames(key, batch, layout, recipe, flip, choose, progress):
 
 
 def augment(key, rows, *, image_size, bases=None, crop=0.0, **settings) -> dict[str, jax.Array | dict]:
-    """Photometric augmentation (`degrade.augment`), a random window, then the size of the model.
+    """Photometric augmentation (`degrade.augment`), codecs (`recode`), a random window, then the size of the model.
 
     Args:
       key: typed key. rows: of `compose`. image_size: of the model.
@@ -191,13 +191,14 @@ def augment(key, rows, *, image_size, bases=None, crop=0.0, **settings) -> dict[
         are.
       crop: each edge of an image moves by up to this share of its side, in or out, on its own (SBI, step 6); masks
         follow. What lies outside repeats the edge. 0 for none.
-      **settings: of `degrade.augment`.
+      **settings: of `degrade.augment` and `recode.recode`.
 
     Returns:
       rows; with `crop` also window float32 [N, 4], what is seen of an image: left, right, top and bottom edge, as
       shares of its sides.
     """
-    window = None
+    window, codecs = None, recode.own_settings(settings)
+    settings = {name: value for name, value in settings.items() if name not in codecs}
     if crop:
         key, window_key = jax.random.split(key)
         numbers = jnp.arange(rows["image"].shape[0]) if bases is None else bases
@@ -207,6 +208,7 @@ def augment(key, rows, *, image_size, bases=None, crop=0.0, **settings) -> dict[
 
     def one(image):
         image = degrade.augment(key, image, numbers=bases, **settings)
+        image = recode.recode(jax.random.fold_in(key, 1), image, numbers=bases, **codecs)
         return resize(image if window is None else geometry.cut_windows(image, window), image_size)
 
     out = dict(rows, image=_over_frames(one, rows["image"]))

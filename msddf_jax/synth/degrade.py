@@ -70,7 +70,7 @@ def _quantization_tables(quality):
     return jnp.clip(jnp.floor((tables * scale + 50.0) / 100.0), 1.0, 255.0)
 
 
-def _pad_edge(planes, rows, cols):
+def pad_edge(planes, rows, cols) -> jax.Array:
     """[C, H, W] grown at the bottom and the right to [C, rows, cols] by repeating the edge."""
     pad = ((0, 0), (0, rows - planes.shape[1]), (0, cols - planes.shape[2]))
     return jnp.pad(planes, pad, mode="edge") if pad[1][1] or pad[2][1] else planes
@@ -96,7 +96,7 @@ def _halve_chroma(planes, rounding):
     The mean of four is rounded down and up in turn along a row, so that the rounding has no bias.
     """
     _, height, width = planes.shape
-    planes = _pad_edge(planes, height + height % 2, -(-width // 16) * 16)
+    planes = pad_edge(planes, height + height % 2, -(-width // 16) * 16)
     total = planes[:, ::2, ::2] + planes[:, 1::2, ::2] + planes[:, ::2, 1::2] + planes[:, 1::2, 1::2]
     # rounding(t / 4 - 1/4) is floor((t + 1) / 4) for integers t; with +0 it is floor((t + 2) / 4).
     bias = jnp.where(jnp.arange(total.shape[2]) % 2 == 0, -0.25, 0.0)
@@ -137,17 +137,17 @@ def jpeg_planes(planes, quality, straight_through=True) -> jax.Array:
     # Chroma offset by 128 and not signed: the halving rounds in one direction.
     ycc = jnp.clip(rounding(ycc + jnp.array([0.0, 128.0, 128.0])[:, None, None]), 0.0, 255.0)
 
-    whole = _pad_edge(ycc[:1], -(-height // 8) * 8, -(-width // 8) * 8)
+    whole = pad_edge(ycc[:1], -(-height // 8) * 8, -(-width // 8) * 8)
     luma = _code_plane(whole, tables[0], rounding)[:, :height, :width]
     half = _halve_chroma(ycc[1:], rounding)
     half_height, half_width = -(-height // 2), -(-width // 2)
-    half = _code_plane(_pad_edge(half, -(-half_height // 8) * 8, half.shape[2]), tables[1], rounding)
+    half = _code_plane(pad_edge(half, -(-half_height // 8) * 8, half.shape[2]), tables[1], rounding)
     chroma = _double_chroma(half[:, :half_height, :half_width], height, width, rounding) - 128.0
     out = luma + rounding(jnp.tensordot(_RGB_FROM_CHROMA, chroma, 1, precision=filters.PRECISION))
     return jnp.clip(out / 255.0, 0.0, 1.0)
 
 
-def _planewise(planes_fn, x, *parameters, one_by_one):
+def planewise(planes_fn, x, *parameters, one_by_one) -> jax.Array:
     """Runs a `*_planes` function on a batch [B, H, W, 3] with parameters [B] or scalar."""
     rows = [jnp.broadcast_to(jnp.asarray(p, jnp.float32), x.shape[:1]) for p in parameters]
 
@@ -172,7 +172,7 @@ def jpeg(x, quality, straight_through=True, one_by_one=None) -> jax.Array:
       [B, H, W, 3] float32 in [0, 1], multiples of 1 / 255.
     """
     code = functools.partial(jpeg_planes, straight_through=straight_through)
-    return _planewise(code, x, quality, one_by_one=one_by_one)
+    return planewise(code, x, quality, one_by_one=one_by_one)
 
 
 def blur_planes(planes, kernel_size, sigma) -> jax.Array:
@@ -195,7 +195,7 @@ def gaussian_blur(x, kernel_size, sigma=None, one_by_one=None) -> jax.Array:
       [B, H, W, C] float32.
     """
     sigma = filters.auto_sigma(jnp.asarray(kernel_size, jnp.float32)) if sigma is None else sigma
-    return _planewise(blur_planes, x, kernel_size, sigma, one_by_one=one_by_one)
+    return planewise(blur_planes, x, kernel_size, sigma, one_by_one=one_by_one)
 
 
 def down_up_planes(planes, factor, down="nearest", whole=round) -> jax.Array:
@@ -252,7 +252,7 @@ def sharpen(x, share, lightness, one_by_one=None) -> jax.Array:
     Returns:
       [B, H, W, C] float32 in [0, 1].
     """
-    return _planewise(sharpen_planes, x, share, lightness, one_by_one=one_by_one)
+    return planewise(sharpen_planes, x, share, lightness, one_by_one=one_by_one)
 
 
 def _each(value):
