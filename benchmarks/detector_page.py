@@ -45,9 +45,9 @@ def make_page(costs) -> str:
         "",
         "Made by `python -m benchmarks.detector_page` from the docstrings of `configs/` and `msddf_jax/detectors/`.",
         "Every experiment takes `:demo` (the embedded data set, minutes on two cores) and `:folder/mine` (a built set",
-        "of your own, [own_data.md](../own_data.md)). Writing another: [detectors.md](../detectors.md). Parameters and",
-        "GFLOP of scoring one image are of the full size; `python -m benchmarks.zoo` puts AUC on drawn faces, speed",
-        "and memory beside them.",
+        "of your own: [own_data.md](../howto/own_data.md)). To write another:",
+        "[add_a_detector.md](../howto/add_a_detector.md). Parameters and GFLOP of scoring one image are of",
+        "the full size; `python -m benchmarks.zoo` puts AUC on drawn faces, speed and memory beside them.",
         "",
         "| experiment | detector | parameters | trained | GFLOP an image |",
         "| --- | --- | --- | --- | --- |",
@@ -68,11 +68,15 @@ def make_page(costs) -> str:
 
 def _text(path):
     """Lines of a file's docstring, indented blocks as code."""
+    lines = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).split("\n")
     out, inside = [], False
-    for line in ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).split("\n"):
+    for number, line in enumerate(lines):
         code = line.startswith("    ")
         if code != inside and (code or line):
-            out.append("```bash" if code else "```")
+            # Flags without their command are nothing for a shell.
+            first = next((below.strip() for below in lines[number:] if below.strip()[:1] not in ("", "#")), "")
+            opening = "```text" if first.startswith("-") else "```bash"
+            out.append(opening if code else "```")
             inside = code
         # What looks like a tag would not be shown.
         out.append(line[4:] if code else line.replace("<", "&lt;"))

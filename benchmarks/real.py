@@ -16,6 +16,7 @@ manipulation among themselves. They say what other images would do, and not what
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import sys
@@ -29,6 +30,8 @@ from msddf_jax import evaluate, paths, train
 from msddf_jax.data import source
 from msddf_jax.data.methods import METHODS
 from msddf_jax.evaluators.detection import read_scores
+from msddf_jax.show import page
+from msddf_jax.statistics import metrics
 from msddf_jax.weights import __main__ as weights
 
 RESAMPLES = 2000
@@ -51,11 +54,15 @@ def load_config(row, args, seed, left_out=None):
 
 
 def folder_of(args, row, seed, left_out=None):
-    """Where a run is: OUT/<row>[-<steps>][-without-<manipulation>]/<seed>; published rows have neither."""
-    name = row
-    if row not in PUBLISHED:
-        name += f"-{args.steps}" * bool(args.steps) + f"-without-{left_out}" * bool(left_out)
-    return pathlib.Path(args.out) / name / str(seed)
+    """Where a run is: OUT/<`run_name`>/<seed>."""
+    return pathlib.Path(args.out) / run_name(row, args.steps, left_out) / str(seed)
+
+
+def run_name(row, steps=0, left_out=None):
+    """<row>[-<steps>][-without-<manipulation>]; published rows have neither."""
+    if row in PUBLISHED:
+        return row
+    return row + f"-{steps}" * bool(steps) + f"-without-{left_out}" * bool(left_out)
 
 
 def run(args, row, seed, left_out=None):
@@ -93,21 +100,21 @@ def beats(scores, labels) -> np.ndarray:
     return ((fake > real_scores) + 0.5 * (fake == real_scores)).astype(np.float32)
 
 
-def read_columns(args, row, seed):
-    """{column: [tables of `beats`]} of what a row and seed have; a column's figure is the mean of its tables' means."""
-    found = {}
-    workdir = folder_of(args, row, seed)
-    if (workdir / "scores" / "dfdc.csv").exists():
-        scores = read_scores(workdir / "scores" / "test.csv")
+def read_columns(runs, row, seed, steps=0):
+    """{column: [tables of `beats`]} of what a row and seed have; a column's figure is the mean of its tables' means.
+
+    runs: as `make_table`.
+    """
+    found, sets = {}, runs.get((run_name(row, steps), seed), {})
+    if "dfdc" in sets:
+        scores = sets["test"]
         found["FF++ test"] = [beats(scores["score"], scores["label"])]
         for method in real.METHODS:
             found[method] = [_beats_method(scores, method)]
-        dfdc = read_scores(workdir / "scores" / "dfdc.csv")
-        found["DFDC"] = [beats(dfdc["score"], dfdc["label"])]
-    apart = [folder_of(args, row, seed, method) / "scores" / "test.csv" for method in real.METHODS]
-    if all(path.exists() for path in apart):
-        pairs = zip(apart, real.METHODS, strict=True)
-        found["left out"] = [_beats_method(read_scores(path), method) for path, method in pairs]
+        found["DFDC"] = [beats(sets["dfdc"]["score"], sets["dfdc"]["label"])]
+    apart = [runs.get((run_name(row, steps, method), seed), {}).get("test") for method in real.METHODS]
+    if all(apart):
+        found["left out"] = [_beats_method(scores, method) for scores, method in zip(apart, real.METHODS, strict=True)]
     return found
 
 
@@ -119,34 +126,68 @@ def _beats_method(scores, method):
 def paired_interval(ours, theirs, seed=0) -> tuple[float, float, float]:
     """(mean, low, high) of the difference of AUC: lists of tables alike, [seeds x tables] of [fakes, reals]."""
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-    rng = np.random.default_rng(seed)
-    draw = lambda count: rng.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float32) / count
-    # Tables share their reals; fakes of one manipulation are drawn alike in every seed.
-    reals = draw(differences[0].shape[1])
-    fakes = {size: draw(size) for size in sorted({d.shape[0] for d in differences})}
-    drawn = np.mean([((fakes[len(d)] @ d) * reals).sum(1) for d in differences], axis=0)
+    # Tables share their reals; fakes of one manipulation are drawn alike in every seed. Of tables alike the mean is
+    # drawn from: drawing is linear.
+    sizes = [d.shape[0] for d in differences]
+    summed = {size: sum(d for d in differences if d.shape[0] == size) / len(sizes) for size in sorted(set(sizes))}
+    reals, fakes = _draws(differences[0].shape[1], tuple(summed), seed)
+    drawn = sum(((fakes[size] @ d) * reals).sum(1) for size, d in summed.items())
     low, high = np.quantile(drawn, (0.025, 0.975))
     return float(np.mean([d.mean() for d in differences])), float(low), float(high)
+
+
+@functools.lru_cache(maxsize=2 * len(COLUMNS))
+def _draws(num_real, sizes, seed):
+    """Shares float32 [RESAMPLES, count] of the reals, and {size: shares} of the fakes: the same ones for every row."""
+    rng = np.random.default_rng(seed)
+    draw = lambda count: rng.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float32) / count
+    return draw(num_real), {size: draw(size) for size in sizes}
+
+
+def read_runs(args):
+    """{(folder, seed): {eval: scores}} of the runs that have ended, as `make_table` takes them."""
+    found = {}
+    for results in pathlib.Path(args.out).glob("*/*/results.json"):
+        if (seed := int(results.parts[-2])) < args.seeds:
+            files = sorted((results.parent / "scores").glob("*.csv"))
+            found[results.parts[-3], seed] = {file.stem: _in_order(read_scores(file)) for file in files}
+    return found
+
+
+def _in_order(scores):
+    """By name: which images are drawn follows from the order, and a table of kept scores has this one."""
+    order = np.lexsort((scores["frame_index"], scores["video_key"]))
+    return {name: values[order] for name, values in scores.items()}
+
+
+def make_table(runs, starts, steps=0) -> page.Table:
+    """The table.
+
+    Args:
+      runs: {(`run_name`, seed): {eval: scores as `read_scores` gives them}}, evals val, test and dfdc.
+      starts: the lines of starts.jsonl. steps: of the rows.
+    """
+    lines, first = [], {}
+    for row, title in TITLES.items():
+        name = run_name(row, steps)
+        seeds = sorted(seed for folder, seed in runs if folder == name)
+        if not seeds:
+            continue
+        sets = [runs[name, seed]["val"] for seed in seeds]
+        cells = [f"{100 * np.mean([metrics.auc(val['score'], val['label']) for val in sets]):.1f}"]
+        found = {seed: read_columns(runs, row, seed, steps) for seed in seeds}
+        first = first or found
+        for column in COLUMNS:
+            have = [seed for seed in seeds if column in found[seed]]
+            cells.append(_cell(found, first, column, have) if have else "")
+        lines.append([title, str(sum(start["run"] == name for start in starts)), str(len(seeds)), *cells])
+    return page.Table("real faces", ["", "starts", "seeds", "val", *COLUMNS], lines, "")
 
 
 def print_table(args):
     """The table as Markdown, from the results there are."""
     starts = [json.loads(line) for line in _lines(pathlib.Path(args.out) / "starts.jsonl")]
-    print(f"| | starts | seeds | val | {' | '.join(COLUMNS)} |\n|---|---|---|---|{'---|' * len(COLUMNS)}")
-    first = {}
-    for row, title in TITLES.items():
-        seeds = [seed for seed in range(args.seeds) if (folder_of(args, row, seed) / "results.json").exists()]
-        begun = sum(s["run"] == folder_of(args, row, 0).parent.name for s in starts)
-        if not seeds:
-            continue
-        results = [json.loads((folder_of(args, row, seed) / "results.json").read_text()) for seed in seeds]
-        cells = [f"{100 * np.mean([r['val/frame_auc'] for r in results]):.1f}"]
-        found = {seed: read_columns(args, row, seed) for seed in seeds}
-        first = first or found
-        for column in COLUMNS:
-            have = [seed for seed in seeds if column in found[seed]]
-            cells.append(_cell(found, first, column, have) if have else "")
-        print(f"| {title} | {begun} | {len(seeds)} | {' | '.join(cells)} |")
+    print(page.markdown(make_table(read_runs(args), starts, args.steps)), end="")
 
 
 def _cell(found, first, column, seeds):

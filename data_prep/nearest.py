@@ -66,9 +66,7 @@ def read_reals(built):
     rows = [row for split in built for row in _read_split(split)]
     if not rows:
         names = ", ".join(split.names.name for split in built)
-        raise leakage.UsageError(
-            f"no real record of {names} has landmarks: prepare a set from videos or whole images"
-        )
+        raise leakage.UsageError(f"no real record of {names} has landmarks: prepare a set from videos or whole images")
     names = ("dataset", "compression", "video_id", "frame_index", "person", "landmarks")
     columns = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
     return columns | {"frame_index": columns["frame_index"].astype(np.int32)}

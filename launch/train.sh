@@ -22,7 +22,7 @@ while true; do
   kill -0 "$trainer" 2>/dev/null || break
 done
 wait "$reader" || true
-# A run that stops with a checkpoint exits with 0 too, as docs/clusters.md says: its words tell the two apart.
+# A run that stops with a checkpoint exits with 0 too, as docs/howto/many_devices.md says: its words tell the two apart.
 if [ "$code" = 0 ] && grep -q "Run the same command to resume" "$folder/said"; then
   exit 75
 fi

@@ -2,9 +2,11 @@
 
 import json
 
+from ml_collections import ConfigDict
+
 from msddf_jax import checkpoint, config_sets
 from msddf_jax.data import overlap, source
-from msddf_jax.statistics import tables
+from msddf_jax.statistics import tables, verdict
 
 
 def open_asked(workdir, config, texts, data_dir=None, allow_leakage=False) -> tuple[dict, dict]:
@@ -46,15 +48,38 @@ def open_asked(workdir, config, texts, data_dir=None, allow_leakage=False) -> tu
 
 def _leakage(workdir, config, opened, data_dir):
     """[(kind, line)] of what training and selection share with sets, by their names; "not checked" where unknown."""
+    chosen = [] if config.select is None else [config.evals[config.select.eval]]
+    fitted = verdict.load_calibration(workdir) or {}
+    if "set" in fitted:  # of msddf_jax.calibrate: likelihood ratios were fitted to it
+        chosen.append(ConfigDict(fitted["set"] | {"max_frames": None}))
+    before, lines = open_roles(workdir, config, {"train": [config.data.train], "validation": chosen}, data_dir)
+    parts = [overlap.from_sources(before[role], role) for role in ("train", "validation")]
+    errors, reports = overlap.check_experiment(*parts, overlap.from_sources(opened.values(), "test"))
+    lines += [("error", overlap.describe(finding)) for finding in errors]
+    return lines + [("reported", overlap.describe(finding)) for finding in reports]
+
+
+def open_roles(workdir, config, roles, data_dir=None) -> tuple[dict, list[tuple[str, str]]]:
+    """Opens the sets that a workdir had in some roles, as far as they can be told.
+
+    Args:
+      workdir: of the detector, config: its own. roles: {"train" | "validation" | "test": list of settings of a set}.
+      data_dir: where built sets are, if not where the config says.
+
+    Returns:
+      ({role: list of Source}, [("not checked", what cannot be compared, and why)]). Of converted weights nobody knows
+      what they were trained on: "train" and "validation" are empty then.
+    """
+    before, lines = {role: [] for role in roles}, []
     origin = (checkpoint.read_choice(workdir) or {}).get("converted_from")
     if origin is not None:
-        return [("not checked", f"the weights are converted ({origin}): what they were trained on is not recorded")]
-    before, lines = {}, []
-    chosen = [] if config.select is None else [config.evals[config.select.eval]]
-    for role, settings in (("train", [config.data.train]), ("validation", chosen)):
-        before[role] = []
+        why = f"the weights are converted ({origin}): what they were trained on is not recorded"
+        lines.append(("not checked", why))
+        roles = {role: settings for role, settings in roles.items() if role == "test"}
+    for role, settings in roles.items():
         for one in settings:
-            for place in dict.fromkeys((data_dir, None)):
+            # Where the config says first: another folder may hold another set of the same name.
+            for place in dict.fromkeys((None, data_dir)):
                 try:
                     before[role].append(source.open_configured(config, one, place))
                     break
@@ -62,16 +87,13 @@ def _leakage(workdir, config, opened, data_dir):
                     reason = error
             else:
                 lines.append(("not checked", f"{one.name}:{one.split} ({role}) cannot be compared: {reason}"))
-    parts = [overlap.from_sources(before[role], role) for role in ("train", "validation")]
-    errors, reports = overlap.check_experiment(*parts, overlap.from_sources(opened.values(), "test"))
-    lines += [("error", overlap.describe(finding)) for finding in errors]
-    return lines + [("reported", overlap.describe(finding)) for finding in reports]
+    return before, lines
 
 
 def earlier_results(workdir, model, aggregate, dfb_compat) -> dict:
     """The results that a workdir holds of the weights of `model`, {} where there are none.
 
-    Raises ValueError where they are by another aggregate, or with dfb_compat where these are without.
+    Raises ValueError where they are by another aggregate, or one has DeepfakeBench's figures and the other has not.
     """
     path = workdir / "results.json"
     if not path.exists():
@@ -82,8 +104,13 @@ def earlier_results(workdir, model, aggregate, dfb_compat) -> dict:
         print(f"{path} is of other weights (step {about['step']}): its figures are not kept")
         return {}
     for name, ours in (("aggregate", aggregate), ("dfb_compat", dfb_compat)):
-        if about[name] != ours:
-            raise ValueError(f"{path} has {name}={about[name]!r}, asked is {ours!r}: one table has one; pass --{name}")
+        theirs = about[name]
+        if theirs != ours:
+            flag = f"--{name}={theirs}" if name == "aggregate" else f"--{'' if theirs else 'no'}{name}"
+            raise ValueError(
+                f"{path} has {name}={theirs!r}, asked is {ours!r}, and one table has one: pass {flag}, or evaluate "
+                "every set again, without --sets"
+            )
     return results
 
 

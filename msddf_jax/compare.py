@@ -118,7 +118,7 @@ def format_comparison(result) -> str:
     for name, row in result.items():
         if name.startswith("_"):
             continue
-        p_values = [_p_value(row[test]) for test in ("p_delong", "p_permutation")]
+        p_values = [format_p(row[test]) for test in ("p_delong", "p_permutation")]
         difference = tables.percent(row["difference"], (row["low"], row["high"]))
         videos = f"{row['num_real']} + {row['num_fake']}"
         rows.append([name, tables.percent(row["a"]), tables.percent(row["b"]), difference, *p_values, videos])
@@ -139,7 +139,8 @@ def none_for_nan(value) -> dict | list | str | float | None:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _p_value(value):
+def format_p(value) -> str:
+    """A p-value as text, "-" where it is None or NaN."""
     return "-" if value is None or np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

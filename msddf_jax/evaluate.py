@@ -7,12 +7,14 @@ import functools
 import pathlib
 
 import jax
+import numpy as np
 from absl import app, flags
 
 from msddf_jax import asked_sets, checkpoint, command, compare, sharding
 from msddf_jax.data import overlap, pipeline, schema, source
 from msddf_jax.evaluators import detection, features, forgeries, lead, localization
 from msddf_jax.inference import load_for_inference
+from msddf_jax.show import words
 from msddf_jax.statistics import calibration as calibrate
 from msddf_jax.statistics import intervals, novelty, tables, verdict
 from msddf_jax.statistics.scores import AGGREGATES, check_aggregate
@@ -89,7 +91,8 @@ def evaluate_workdir(
 
     Writes `results.json`, `results.csv`, `results.tex`, `scores/<eval>.csv`, and, where `config.select` names a
     validation set, `calibration.json` and `novelty.npz`: that set is scored first; its threshold and slope hold for
-    all, and what lies far from its features is out of range (`statistics.novelty`).
+    all, and what lies far from its features is out of range (`statistics.novelty`). A calibration of these weights by
+    `msddf_jax.calibrate` is kept and used.
 
     Args:
       workdir: of a training run. eval_sets: {name: opened source}, or None to open them. data_dir: where built
@@ -118,8 +121,8 @@ def evaluate_workdir(
         eval_sets, asked = asked_sets.open_asked(workdir, config, sets, data_dir, allow_leakage)
     elif eval_sets is None:
         eval_sets = {name: source.open_configured(config, s, data_dir) for name, s in config.evals.items()}
-    calibration = None
-    if chosen is not None and chosen not in eval_sets:
+    calibration = verdict.chosen_calibration(workdir, step=model.step, weights=model.origin, aggregate=aggregate)
+    if calibration is None and chosen is not None and chosen not in eval_sets:
         calibration, why_none = verdict.calibration_of(
             workdir, step=model.step, weights=model.origin, aggregate=aggregate
         )
@@ -164,7 +167,7 @@ def _score_all(workdir, model, eval_sets, chosen, calibration, settings, any_siz
             if jax.process_index() == 0:
                 detection.write_scores(workdir / "scores" / f"{name}.csv", scores)
             if name == chosen:
-                calibration = _calibrate(workdir, model, scores, aggregate)
+                calibration = calibration or _calibrate(workdir, model, eval_sets[name], scores, aggregate)
                 in_range = _fit_range(workdir, model, found)
                 if forgeries.can_forge(config):
                     results |= forgeries.forgery_metrics(config, weights, name, eval_sets[name])
@@ -192,7 +195,7 @@ def _about_model(model):
     return {"step": model.step, "weights": model.origin, "select": chosen, "versions": checkpoint.versions()}
 
 
-def _calibrate(workdir, model, scores, aggregate):
+def _calibrate(workdir, model, eval_set, scores, aggregate):
     """Fits and writes the calibration of the validation set; None, and no file, where it has one class only."""
     name = model.config.select.eval
     calibration = calibrate.fit_calibration(
@@ -202,9 +205,10 @@ def _calibrate(workdir, model, scores, aggregate):
         fitted_on=name,
         split=model.config.evals[name].split,
         aggregate=aggregate,
+        groups=persons_of(eval_set, scores["video_key"]),
     )
     if calibration is not None:
-        calibration |= {"step": model.step, "weights": model.origin}
+        calibration = compare.none_for_nan(calibration | {"step": model.step, "weights": model.origin})
     if jax.process_index() == 0:
         if calibration is not None:
             checkpoint.write_json(workdir / verdict.FILE, calibration)
@@ -212,6 +216,14 @@ def _calibrate(workdir, model, scores, aggregate):
             # That of earlier weights does not fit these.
             (workdir / verdict.FILE).unlink(missing_ok=True)
     return calibration
+
+
+def persons_of(eval_set, keys) -> np.ndarray:
+    """[N] texts: for each video key of `detection.collect_scores` who is seen, as far as the set's index says."""
+    columns = eval_set.videos
+    fields = (columns[name].tolist() for name in ("dataset", "compression", "method", "video_id"))
+    who = dict(zip(map("/".join, zip(*fields, strict=True)), overlap.persons(columns), strict=True))
+    return np.array([who[key] for key in np.asarray(keys).tolist()])
 
 
 def _fit_range(workdir, model, found):
@@ -240,10 +252,7 @@ def _report(workdir, results):
     print(f"percent; [95 % interval, {intervals.METHOD}]; a video's score is the {about['aggregate']} of its frames'")
     calibration = about["calibration"]
     if calibration is not None:
-        print(
-            f"calibration: slope {calibration['slope']:.3g}, threshold {calibration['threshold']:.3g} of "
-            f"video scores, fitted on {calibration['fitted_on']} ({calibration['num_videos']} videos)"
-        )
+        print("\n".join(words.describe_fit(calibration)))
     else:
         print(f"no calibration: {about['no_calibration']}")
     if about["range"] is not None:

@@ -20,6 +20,7 @@ from msddf_jax import command, inference, saliency
 from msddf_jax.faces import detect, extract, fetch, find, reading
 from msddf_jax.faces import landmarks as face_landmarks
 from msddf_jax.show import plots
+from msddf_jax.show import records as show_records
 from msddf_jax.statistics import verdict
 
 
@@ -38,9 +39,9 @@ def explain_files(
 
     Returns:
       the lines, as dicts: file, calibration ({fitted_on, threshold} or null), faces ({frame_index, box in the frame,
-      score, probability and label of this face alone, peak {method: [x, y]}, picture below `out`}), peak in shares of
-      the crop's sides, from its left and top, null where the map is constant; drops ({frame_index, code, detail}); or
-      file, error {code, message}.
+      score, probability, label and lr (of `show.records.weigh`, or null) of this face alone, peak {method: [x, y]},
+      picture below `out`}), peak in shares of the crop's sides, from its left and top, null where the map is constant;
+      drops ({frame_index, code, detail}); or file, error {code, message}.
 
     Raises:
       ValueError: a method that the detector has not. fetch.ModelFileError, ImportError: the face models cannot be had.
@@ -64,6 +65,8 @@ def explain_files(
                 judged = [verdict.judge([score], calibration, level="frame") for score in maps["score"]]
                 record["calibration"] = judged[0].calibration
                 record["faces"] = _draw(path, item, maps, judged, out, pathlib.Path("pictures") / names[path])
+                for face in record["faces"]:
+                    face["lr"] = show_records.weigh(face["score"], calibration, "frame")
                 record["drops"] = [dataclasses.asdict(drop) for drop in item.drops]
             else:
                 record["error"] = {"code": item.drops[0].code, "message": item.drops[0].detail}

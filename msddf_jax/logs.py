@@ -81,7 +81,7 @@ class PriorWatch:
             f"detector which knows the share of fakes and nothing else, {prior / len(self._seen):.3f}. Called fake "
             f"(label loss) in the last batch: {called}. Where forgeries stay at the prior and the rest does not, they "
             "cannot be seen (config.synth.visible, strength_floor); where all do, try another learning rate, more "
-            "fakes of the data set (config.data.group), or no forgeries of the step (synth.recipe = {'name': 'none'} in "
+            "fakes of the data set (config.data.group), or no forgeries (synth.recipe = {'name': 'none'} in "
             "the config file)"
         )
 

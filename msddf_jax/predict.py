@@ -148,8 +148,8 @@ def _draw(record, item, outputs, out, folder, max_overlays):
             whole = row["stretch"]["frames"] == row["frames_used"]
             if whole or not records.is_worth_a_word(row["stretch"], record):
                 del row["stretch"]
-        in_range = not records.is_out_of_range(record)
-        image = plots.draw_timeline(title, rows, judged, named=named, fps=item.info.fps, in_range=in_range)
+        unanswered = records.why_unanswered(record)
+        image = plots.draw_timeline(title, rows, judged, named=named, fps=item.info.fps, unanswered=unanswered)
         pictures["timeline"] = _write_png(out, folder / "timeline.png", image)
     pictures["overlays"] = []
     with_map = [i for i, output in enumerate(outputs) if "map" in output]

@@ -1,9 +1,10 @@
 """One page about trained workdirs: `python -m msddf_jax.report --workdir A [--workdir B] --out report.html`.
 
-The page holds everything itself (no network, no script): the table with intervals, curves, calibration, robustness, the
-worst mistakes, embeddings, the config and the versions. Beside it, `<page>_tables/` has every table as CSV and LaTeX.
-Figures come from `results.json` and `scores/*.csv` (msddf_jax.evaluate), `stress/` (msddf_jax.stress) and pictures in
-`embedding/` and `faithfulness/`, as far as they are there; what is not is named with the command that makes it.
+The first screen answers in sentences: how good, where worst, what not to conclude. Below stand the tables with
+intervals, curves, calibration, robustness, the worst mistakes, embeddings, the config and the versions. The page holds
+everything itself (no network, no script). Beside it, `<page>_tables/` has every table as CSV and LaTeX. Metrics come
+from `results.json` and `scores/*.csv` (msddf_jax.evaluate), `stress/` (msddf_jax.stress) and images in `embedding/` and
+`faithfulness/`, as far as they are there; what is not is named with the command that makes it.
 """
 
 import json
@@ -14,12 +15,11 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from msddf_jax import checkpoint, command
+from msddf_jax import command
 from msddf_jax.data import schema, source
-from msddf_jax.evaluators import detection, lead
 from msddf_jax.inference import load_for_inference
-from msddf_jax.show import curves, page, plots
-from msddf_jax.statistics import intervals, tables, verdict
+from msddf_jax.show import answer, curves, page, plots, words
+from msddf_jax.statistics import intervals, metrics, tables, verdict
 from msddf_jax.statistics.scores import group_videos
 
 # Columns of the table of one workdir: title, metric, higher is better.
@@ -30,6 +30,7 @@ COLUMNS = (
     ("balanced accuracy", "video_balanced_accuracy"),
     ("TNR at TPR 95 %", "video_tnr95"),
     ("ECE", "video_ece"),
+    ("Cllr, bits", "video_cllr_calibrated"),
     ("frame AUC", "frame_auc"),
 )
 # Of the table of what a detector says of held-out forgeries: title, figure of `results.json`, digits, factor.
@@ -41,9 +42,8 @@ FORGERY = (
 
 
 class Run(NamedTuple):
-    """name: of the workdir, unique on the page. folder: Path. results: of results.json. scores: {eval: {column:
-    array [N]}}. config, versions: dicts. aggregate: of the frames of a video. fitted: the calibration of these scores,
-    or None, and why_none. stress: rows of stress.json."""
+    """name: of the workdir, unique on the page. folder: Path. tested: `answer.Tested`. stress: rows of stress.json.
+    The other fields are those of `tested`."""
 
     name: str
     folder: pathlib.Path
@@ -55,6 +55,7 @@ class Run(NamedTuple):
     fitted: dict | None
     why_none: str
     stress: list
+    tested: answer.Tested
 
 
 def write_report(workdirs, out, *, mistakes=6, data_dir=None) -> pathlib.Path:
@@ -77,12 +78,14 @@ def write_report(workdirs, out, *, mistakes=6, data_dir=None) -> pathlib.Path:
     if not evals:
         raise ValueError(f"no eval is in all of {', '.join(str(run.folder) for run in runs)}")
     out = pathlib.Path(out)
-    shown = [table for run in runs for table in (_main_table(run), _forgery_table(run)) if table.rows]
+    made = (_main_table, _confusion_table, _forgery_table)
+    shown = [table for run in runs for table in (make(run) for make in made) if table.rows]
     if len(runs) > 1:
         shown.insert(0, _comparison(runs, evals))
     drawn = _draw_mistakes(runs[0], evals, mistakes, data_dir) if mistakes else {}
     sections = [
-        page.section("Results", _lead(runs), _reading(runs), *map(page.table, shown)),
+        *_answer(runs),
+        page.section("Results", _reading(runs), *map(page.table, shown)),
         page.section("Curves", *(_curves(runs, name) for name in evals)),
         page.section("Robustness", *_robustness(runs)),
         page.section("Worst mistakes", *_mistakes(drawn, mistakes)),
@@ -106,22 +109,12 @@ def _short_names(workdirs):
 
 
 def _load_run(folder, name):
-    folder = pathlib.Path(folder)
-    config = checkpoint.load_config(folder)
-    path = folder / "results.json"
-    if not path.exists():
-        raise FileNotFoundError(f"no {path}: run `python -m msddf_jax.evaluate --workdir {folder}` first")
-    results = json.loads(path.read_text())
-    scores = {file.stem: detection.read_scores(file) for file in sorted((folder / "scores").glob("[!.]*.csv"))}
-    ordered = [key for key in config.evals if key in scores] + [key for key in scores if key not in config.evals]
-    versions = results["_about"]["versions"]
-    stress = folder / "stress" / "stress.json"
+    tested = answer.load(folder)
+    stress = tested.folder / "stress" / "stress.json"
     rows = json.loads(stress.read_text())["rows"] if stress.exists() else []
-    about = results["_about"]
-    aggregate = about.get("aggregate", "mean")
-    fitted = verdict.calibration_of(folder, step=about["step"], weights=about["weights"], aggregate=aggregate)
-    scores = {name: scores[name] for name in ordered}
-    return Run(name, folder, results, scores, config.to_dict(), versions, aggregate, *fitted, rows)
+    about = tested.results["_about"]
+    return Run(name, tested.folder, tested.results, tested.scores, tested.config.to_dict(), about["versions"],
+               tested.aggregate, tested.fitted, tested.why_none, rows, tested)  # fmt: skip
 
 
 def _videos(run, name):
@@ -142,10 +135,16 @@ def _main_table(run):
     for name in run.scores:
         _, labels, _ = _videos(run, name)
         cells = [name, f"{np.sum(labels == 0)} + {np.sum(labels == 1)}"]
-        rows.append(cells + [_figure(run.results.get(f"{name}/{m}"), bounds.get(f"{name}/{m}")) for _, m in there])
+        rows.append(cells + [_figure(run.results.get(f"{name}/{m}"), bounds.get(f"{name}/{m}"), m) for _, m in there])
     header = ["test set", "videos, real + fake", *(title for title, _ in there)]
-    note = "Percent; in brackets 95 % intervals by bootstrap over videos, none where all draws agree."
+    note = "Percent where no unit is named; in brackets 95 % intervals by bootstrap over videos, none where all agree."
     return page.Table(run.name, header, rows, note)
+
+
+def _confusion_table(run):
+    header, rows = answer.confusion(run.tested)
+    note = "Each video once, at the threshold; in brackets Clopper and Pearson's 95 % interval, for independent videos."
+    return page.Table(f"{run.name}: what the videos are called", header, rows, note)
 
 
 def _forgery_table(run):
@@ -203,20 +202,33 @@ def _ranks(runs, evals):
     return [row + blank for row in rows], note
 
 
-def _figure(value, bounds):
+def _figure(value, bounds, metric="video_auc"):
+    """Percent, or bits with two decimals."""
     if value is None or value != value:
         return "-"
-    text = f"{100 * value:.1f}"
+    factor, digits = (1, 2) if metric.partition("_")[2] in metrics.IN_BITS else (100, 1)
+    text = f"{factor * value:.{digits}f}"
     if bounds is None or None in bounds:
         return text
-    return f"{text} [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+    return f"{text} [{factor * bounds[0]:.{digits}f}, {factor * bounds[1]:.{digits}f}]"
 
 
-def _lead(runs):
-    """The worst of each run first, and its test sets as one."""
+def _answer(runs):
+    """The first screen: how good each run is and where it is worst, then what not to conclude."""
     several = len(runs) > 1
-    found = [f"{run.name}: {line}" if several else line for run in runs for line in lead.lines(run.results)]
-    return page.paragraphs(*found) if found else ""
+    limits = {}
+    for run in runs:
+        if several:
+            yield page.points(run.name, [*answer.how_good(run.tested)[:1], *answer.where_worst(run.tested)[:1]])
+        else:
+            first, *more = answer.how_good(run.tested)
+            yield page.headline(first) + page.paragraphs(" ".join([*more, "In brackets: 95 % intervals."]))
+            yield page.points("Where it is worst", answer.where_worst(run.tested))
+        for line in answer.not_to_conclude(run.tested):
+            limits.setdefault(line, []).append(run.name)
+    # What holds for some of the runs alone is said of these.
+    of = lambda names: f"{', '.join(names)}: " if len(names) < len(runs) else ""
+    yield page.points("What not to conclude", [f"{of(names)}{line}" for line, names in limits.items()])
 
 
 def _reading(runs):
@@ -234,6 +246,7 @@ def _reading(runs):
                 f"{fitted['fitted_on']} ({fitted['num_videos']} videos)"
             )
         lines.append(f"{run.name}: weights of step {about['step']} ({about['weights']}), {how}; {threshold}.")
+        lines += [] if fitted is None else [f"{run.name}: {line}." for line in words.describe_fit(fitted)[1:]]
     return page.paragraphs(*lines)
 
 

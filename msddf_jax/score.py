@@ -227,18 +227,20 @@ def _whole_lines(path):
 def summarise(files, labels, out, shard_size, aggregate, calibration) -> dict | None:
     """Figures of a list with labels, also in `<out>/results.json`; None where parts are missing.
 
-    A file is a video, or an image, with one score. What could not be scored is counted and in no figure.
+    A file is a video, or an image, with one score. What could not be scored is counted and in no figure; what got no
+    answer (`records.why_unanswered`) is counted, and its score is in all of them.
     """
     out, count = pathlib.Path(out), -(-len(files) // shard_size)
     parts = [_part(out, shard, count) for shard in range(count)]
     if not all(part.exists() for part in parts):
         return None
-    score, errors = np.full(len(files), np.nan, np.float64), {}
+    score, errors, unanswered = np.full(len(files), np.nan, np.float64), {}, 0
     for part in parts:
         with open(part, encoding="utf-8") as lines:
             for line in map(json.loads, lines):
                 if "score" in line:
                     score[line["number"]] = line["score"]
+                    unanswered += bool(records.why_unanswered(line))
                 else:
                     errors[line["error"]["code"]] = errors.get(line["error"]["code"], 0) + 1
     keep = np.isfinite(score)
@@ -247,7 +249,7 @@ def summarise(files, labels, out, shard_size, aggregate, calibration) -> dict | 
         score[keep], labels[keep], keys, name=str(out), aggregate=aggregate, calibration=calibration
     )
     results = {name.removeprefix("video_"): value for name, value in figures.items() if name.startswith("video_")}
-    results |= {"files": len(files), "not_scored": int((~keep).sum()), "errors": errors}
+    results |= {"files": len(files), "not_scored": int((~keep).sum()), "no_answer": unanswered, "errors": errors}
     results = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in results.items()}
     checkpoint.write_json(out / "results.json", results)
     return results

@@ -1,20 +1,17 @@
-"""Every experiment has the same fields of one name, and every command of the docs is one that its program takes."""
+"""Every experiment has the same fields of one name, and each can be set on the command line."""
 
-import argparse
 import importlib
-import importlib.util
 import pathlib
-import re
 import runpy
-import shlex
 import sys
 
+import parse_only
 import pytest
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 
 from configs.common import get_common
-from msddf_jax import config_sets, experiments, hooks, remote, steps, train
+from msddf_jax import config_sets, experiments, hooks, steps, train
 from msddf_jax.weights import hub, published
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -76,71 +73,10 @@ def test_configs_start_from_the_published_file(path, entry):
     assert experiments.load(path).init.backbone == entry.reference
 
 
-def _commands(path):
-    """The command lines of a page, from its code blocks and its inline code, joined and without placeholders."""
-    text = path.read_text()
-    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    rest = re.sub(r"```.*?```", "", text, flags=re.S)
-    lines += [code for code in re.findall(r"`(python -m [^`]+)`", rest.replace("\n  ", " ").replace("\n", " "))]
-    for line in lines:
-        line = re.sub(r"[\[\]]|\.\.\.|\s#.*$", "", line).strip()
-        line = re.sub(r"^[A-Z_]+=\S+ ", "", line)
-        if line.startswith(("python -m ", "bash ")):
-            yield line
-
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = sorted({command for page in PAGES for command in _commands(page)})
-
-
-class _Parsed(Exception):
-    """Raised in place of the work: the command line was taken."""
-
-
 @pytest.fixture
-def only_parse(monkeypatch, tmp_path):
-    """Programs parse what they are given and go no further; flags that they define are gone afterwards."""
-    before = set(flags.FLAGS)
-
-    def run(main, argv=None):
-        flags.FLAGS(sys.argv if argv is None else argv)
-        raise _Parsed
-
-    def parse_args(self, args=None, namespace=None):
-        found, rest = self.parse_known_args(args, namespace)
-        if rest:
-            self.error(f"unrecognized arguments: {rest}")
-        raise _Parsed(found)
-
-    # The addresses of stores in the docs are nobody's.
-    monkeypatch.setattr(remote, "open_workdir", pathlib.Path)
-    monkeypatch.setattr(app, "run", run)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-    monkeypatch.chdir(ROOT)
-    yield
-    flags.FLAGS.unparse_flags()
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-
-
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m ") and "pytest" not in c])
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
-def test_a_command_of_the_docs_is_taken(command, only_parse, monkeypatch):
-    _, _, module, *arguments = shlex.split(command)
-    if not arguments:  # a program that is named, not run
-        assert importlib.util.find_spec(module) is not None
-        return
-    if "my_detectors" in command:
-        pytest.skip("the file is the reader's own; tests/test_protocol.py runs it")
-    monkeypatch.setattr(sys, "argv", [module, *arguments])
-    with pytest.raises(_Parsed):
-        runpy.run_module(module, run_name="__main__")
-
-
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("bash ")])
-def test_a_script_of_the_docs_is_there(command):
-    assert (ROOT / shlex.split(command)[1]).is_file(), command
+def only_parse(monkeypatch):
+    with parse_only.parsing(monkeypatch):
+        yield
 
 
 @pytest.mark.parametrize(
@@ -162,7 +98,7 @@ def test_a_script_of_the_docs_is_there(command):
 @pytest.mark.parametrize("spec", ["configs/msddf.py", "configs/detectors/xception.py", "configs/detectors/sbi.py:demo"])
 def test_fields_of_one_name_are_set_on_every_config(spec, flag, value, only_parse, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["main", f"--config={spec}", f"--config.{flag}"])
-    with pytest.raises(_Parsed):
+    with pytest.raises(parse_only.Parsed):
         runpy.run_module("msddf_jax.main", run_name="__main__")
     found = flags.FLAGS.config
     for part in flag.partition("=")[0].split("."):

@@ -23,6 +23,10 @@ class MemorySource:
     def __init__(self, videos):
         # (method, video_id, pixel value)
         self.name, self.image_size, self.clip_length = "memory", (SIZE, SIZE), 0
+        names, texts = [video[1] for video in videos], [""] * len(videos)
+        columns = {"dataset": ["toy"] * len(videos), "compression": ["c23"] * len(videos), "video_id": names}
+        columns |= {"method": [video[0] for video in videos], "group_id": names, "target_identity": texts}
+        self.videos = {name: np.array(values) for name, values in {**columns, "pair_id": texts}.items()}
         self._rows = [(*video, frame) for video in videos for frame in range(FRAMES)]
 
     def __len__(self):

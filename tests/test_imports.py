@@ -37,6 +37,8 @@ LEVELS = (
         "faithfulness",
         "embedding",
         "report",
+        "calibrate",
+        "confusion",
         "predict",
         "score",
         "app",
@@ -53,6 +55,7 @@ LEVELS = (
 SCORING = (
     "inference",
     "evaluate",
+    "calibrate",
     "predict",
     "score",
     "app",
@@ -61,6 +64,7 @@ SCORING = (
     "embedding",
     "stress",
     "report",
+    "confusion",
     "saliency",
 )
 SCORING += ("faithfulness", "compare", "evaluators.attack")

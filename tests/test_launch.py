@@ -229,6 +229,16 @@ def test_local_installs_and_trains(machine):
     assert calls[-1] == "python -m msddf_jax.main --config configs/msddf.py --workdir runs/a\\ b --config.steps=3"
 
 
+def test_the_demo_ends_with_what_all_test_videos_are_called(machine):
+    machine.add_python("python3", "3.12.0")
+    done = machine.run("demo.sh", "out", JAX_COMPILATION_CACHE_DIR="cache")
+    assert done.returncode == 0, done.stderr
+    calls = [line.split() for line in machine.calls() if line.startswith("python -m ")]
+    steps = ["data_prep.toy", "data_prep.prepare", "data_prep.build", "msddf_jax.main", "msddf_jax.predict"]
+    assert [words[2] for words in calls[-7:]] == [*steps, "msddf_jax.report", "msddf_jax.confusion"]
+    assert calls[-1][3:] == ["--workdir", "out/workdir", "--root", "out/toy"]
+
+
 STOPPED = "stopped by signal at step 4; checkpoint saved. Run the same command to resume."
 STOPS = f"trap 'echo \"{STOPPED}\"; exit 0' TERM; touch ready; while true; do sleep 0.05; done"
 

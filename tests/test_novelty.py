@@ -75,11 +75,11 @@ def test_frames_that_repeat_add_nothing():
 def test_a_group_is_held_out_as_one():
     labels = np.repeat([0, 1, 0], [4, 6, 10])
     groups = np.array(["a", "b", "b", "c", "d", "d", "e", "f", "g", "h", *"ijklmnopqr"])
-    fold = novelty._folds(labels, groups)
+    fold = novelty.deal_folds(labels, groups)
     assert len(set(fold)) == 18 and len(set(zip(fold.tolist(), groups.tolist(), strict=True))) == 18
     # More than twenty: 22 of one class, the names of six of them, and 11 of another, dealt out in turn.
     many, kinds = np.r_[np.arange(33), np.arange(6)], np.repeat([0, 1, 0], [22, 11, 6])
-    dealt = novelty._folds(kinds, many)
+    dealt = novelty.deal_folds(kinds, many)
     np.testing.assert_array_equal(dealt[33:], dealt[:6])
     assert np.bincount(dealt[:22]).tolist() == [5, 5, 4, 4, 4] and sorted(np.bincount(dealt[22:33])) == [2, 2, 2, 2, 3]
     # What is held out is not in the fit: a frame that stands alone, far away, is as far as it is from the others.

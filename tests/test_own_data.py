@@ -1,4 +1,4 @@
-"""People's own folder: drawn pictures as they lie in one, and the commands of docs/own_data.md to a verdict."""
+"""People's own folder: drawn pictures as they lie in one, and the commands of docs/howto/own_data.md to a verdict."""
 
 import csv
 import json
@@ -42,8 +42,8 @@ def test_pictures_that_cannot_be_drawn_are_told(people, size, message, tmp_path)
 
 
 def _commands(title):
-    """The commands of the first block below a heading of docs/own_data.md."""
-    text = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8").split(f"## {title}", 1)[1]
+    """The commands of the first block below a heading of docs/howto/own_data.md."""
+    text = (ROOT / "docs" / "howto" / "own_data.md").read_text(encoding="utf-8").split(f"## {title}", 1)[1]
     block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)[1]
     return [shlex.split(line, comments=True) for line in block.splitlines() if line and not line.startswith("#")]
 

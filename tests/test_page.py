@@ -30,7 +30,14 @@ class Links(html.parser.HTMLParser):
 def test_page_holds_everything_and_escapes_text(tmp_path):
     image = np.zeros((4, 6, 3), np.uint8)
     table = page.Table(HOSTILE, ["name", "AUC"], [[HOSTILE, "50.0"]], HOSTILE)
-    parts = [page.table(table), page.paragraphs(HOSTILE), page.code(HOSTILE), page.pictures([(HOSTILE, image)])]
+    parts = [
+        page.table(table),
+        page.paragraphs(HOSTILE),
+        page.code(HOSTILE),
+        page.headline(HOSTILE),
+        page.points(HOSTILE, [HOSTILE]),
+        page.pictures([(HOSTILE, image)]),
+    ]
     parts.append(page.figures([(curves.draw_roc([(HOSTILE, [0.1, 0.9], [0, 1])]), HOSTILE)]))
     page.write(
         tmp_path / "deep" / "page.html", HOSTILE, [page.section(HOSTILE, page.details(HOSTILE, *parts, opened=True))]
@@ -39,8 +46,10 @@ def test_page_holds_everything_and_escapes_text(tmp_path):
     found = Links(text)
     assert "script" not in found.tags and "link" not in found.tags
     assert len(found.sources) == 2 and all(source.startswith("data:image/") for source in found.sources)
-    # Title and heading, section, summary, table with cell and note, paragraph, code, two captions.
+    # Title and heading, section, summary, table with cell and note, code, title of a list, two captions.
     assert found.text.count(HOSTILE) == 11
+    # In a sentence a percent sign is kept with its number: paragraph, headline, point.
+    assert found.text.count(HOSTILE.replace(" %", "\u00a0%")) == 3
     assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
 
 

@@ -54,6 +54,40 @@ def test_report_of_one_workdir(tmp_path):
     assert rows[1] == ["first", "2 + 2", "75.0 [50.0, 100.0]", "-", "70.0"]
 
 
+def test_the_first_screen_answers(tmp_path):
+    folder = _workdir(tmp_path / "run", evals=("val", "first"))
+    text = report.write_report([folder], tmp_path / "report.html", mistakes=0).read_text()
+    first = text[text.index("<h1>") : text.index("<h2>Results")]
+    assert '<p class="big">On first: video AUC 75.0\u00a0% (50.0 to 100.0).</p>' in first
+    # Real 001 at 0.6 is called fake, fake a at 0.5 is missed.
+    assert "1 of 2 real videos are called fake and 1 of 2 fakes are missed." in first
+    assert "Where it is worst" in first and "<li>All faces are drawn" in first
+    with open(tmp_path / "report_tables" / "run_what_the_videos_are_called.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[2] == ["toy_swap", "not known", "2", "1", "1", "50.0 [1.3, 98.7]"]
+
+
+def test_the_first_screen_of_two_runs_says_what_holds_for_which(tmp_path):
+    one, two = (_workdir(tmp_path / name, evals=("val", "first")) for name in ("one", "two"))
+    (two / "calibration.json").write_text(json.dumps(make_calibration(2.0, 0.7)))
+    text = report.write_report([one, two], tmp_path / "report.html", mistakes=0).read_text()
+    first = text[text.index("<h1>") : text.index("<h2>Results")]
+    assert first.count("On first: video AUC") == 2 and first.count("All faces are drawn") == 1
+    assert "<li>one: The threshold 0.5 was not fitted" in first and "<li>two: The threshold 0.70 was fitted" in first
+
+
+def test_bits_are_no_percent(tmp_path):
+    folder = _workdir(tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    results["first/video_cllr_calibrated"] = 0.4321
+    results["_intervals"]["first/video_cllr_calibrated"] = [0.3, 0.75]
+    (folder / "results.json").write_text(json.dumps(results))
+    report.write_report([folder], tmp_path / "report.html", mistakes=0)
+    with open(tmp_path / "report_tables" / "run.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["Cllr, bits"] for row in rows] == ["0.43 [0.30, 0.75]", "-"]
+
+
 def test_comparison_pairs_the_same_videos(tmp_path):
     better = [(key, method, i, label, 0.95 if label else 0.05) for key, method, i, label, _ in ROWS]
     one, two = _workdir(tmp_path / "a" / "run"), _workdir(tmp_path / "b" / "run", better, evals=("second", "third"))

@@ -156,6 +156,11 @@ def test_mean_and_drop_by_hand():
     assert row(values=(None, 0.7))["mean"] is None and row(values=(0.5,), clean=None)["drop"] is None
     (mean,) = robustness.grid_means([row(), row(perturbation="q", values=(0.5, 0.5)), row(grid="h")])
     assert mean["grid"] == "g" and mean["mean"] == pytest.approx(0.65) and mean["drop"] == pytest.approx(0.35)
+    # Of nothing, no share is lost: a detector that ranks every clean pair wrongly has a mean and no drop.
+    (mean,) = robustness.grid_means([row(clean=0.0), row(perturbation="q", clean=0.0)])
+    assert mean["mean"] == pytest.approx(0.8) and mean["drop"] is None
+    text = robustness.format_table([row(clean=0.0), row(perturbation="q", clean=0.0)])
+    assert [line.split()[-2:] for line in text.splitlines() if "mean of 2" in line] == [["80.0", "-"]]
 
 
 def test_tables_by_hand(tmp_path):

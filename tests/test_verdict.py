@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msddf_jax.data import schema
-from msddf_jax.statistics import calibration, metrics, verdict
+from msddf_jax.statistics import likelihood, metrics, verdict
 
 probabilities = st.one_of(st.floats(0, 1), st.floats(0, 1, width=32), st.sampled_from([0.0, 1.0, 1e-9, 1 - 1e-9]))
-slopes = st.floats(*calibration.SLOPES)
+slopes = st.floats(*likelihood.SLOPES)
 # A threshold that calls all fake lies a hair below 0.
 thresholds = st.one_of(probabilities, st.just(np.nextafter(0.0, -1.0)))
 

@@ -11,6 +11,7 @@ DeepfakeBench's head and rates; "demo". The X-ray counts 1000 in both. With the 
 Faces lent by the nearest of the whole set, not of the batch (see data_prep/nearest.py), each real's and its partner's:
 
     python -m data_prep.nearest faceforensics/c23:train --data_dir data/tfds --out nearest.npz
+    python -m msddf_jax.main --config configs/detectors/face_xray.py --workdir runs/face_xray_near \\
     --config.data.group.nearest=nearest.npz --config.data.group.real=2 --config.synth.recipe.partner=group
 
 A checkpoint of DeepfakeBench's: python -m msddf_jax.weights facexray_best.pth --to runs/face_xray_bench.

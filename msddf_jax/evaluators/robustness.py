@@ -232,8 +232,11 @@ def _summarize(name, grid, row, size, clean, found):
     }  # fmt: skip
 
 
-def grid_means(rows) -> list[dict[str, str | float]]:
-    """Per eval and grid of several rows, {"eval", "grid", "mean", "drop"}: the mean of the rows that have one."""
+def grid_means(rows) -> list[dict[str, str | float | None]]:
+    """{"eval", "grid", "num_rows", "mean", "drop"} of each grid of several rows: the mean of the rows that have one.
+
+    drop: None where a row has none, which is where the clean figure is 0 or unknown.
+    """
     out = []
     groups = itertools.groupby(rows, key=lambda row: (row["eval"], row["grid"]))
     for (name, grid), group in groups:
@@ -241,8 +244,10 @@ def grid_means(rows) -> list[dict[str, str | float]]:
         counted = [row for row in group if row["mean"] is not None]
         # Attacks on the own gradient and on another are two questions: no mean over both.
         if grid != "attack" and len(group) > 1 and counted:
-            figures = {key: float(np.mean([row[key] for row in counted])) for key in ("mean", "drop")}
-            out.append({"eval": name, "grid": grid, "num_rows": len(counted), **figures})
+            mean = float(np.mean([row["mean"] for row in counted]))
+            drops = [row["drop"] for row in counted]
+            drop = None if None in drops else float(np.mean(drops))
+            out.append({"eval": name, "grid": grid, "num_rows": len(counted), "mean": mean, "drop": drop})
     return out
 
 

@@ -5,7 +5,7 @@ import pathlib
 import textwrap
 
 from msddf_jax.faces import find
-from msddf_jax.show import records
+from msddf_jax.show import records, words
 
 WIDTH = 80
 _LONGEST_NAME = 28
@@ -35,14 +35,17 @@ def _describe_error(error):
 
 def _describe_verdict(record):
     figure = f"score\u00a0{record['score']:.2f}"
-    if records.is_out_of_range(record):
-        # No verdict and no probability: it would be read as one.
-        parts = [f"no verdict ({figure})"]
+    if unanswered := records.why_unanswered(record):
+        # No verdict and no probability: it would be read as one. What is out of range is said by the warning.
+        what, _, why = unanswered.partition(": ")
+        parts = [f"{what} ({figure})"] + ([] if records.is_out_of_range(record) else [why])
     else:
         if record["calibration"] is not None:
             figure = f"{100 * record['probability']:.0f}\u00a0%".rjust(5)
         label = record["label"].upper() if record["label"] == "fake" else record["label"]
         parts = [f"{label}\u00a0{figure}"]
+        if record["lr"] is not None:
+            parts.append(words.describe_short(record["lr"]))
     if record["kind"] == "image":
         count = len(record["faces"])
         parts.append("1 face" if count == 1 else f"{count} faces, the highest counts")
@@ -62,12 +65,13 @@ def _describe_people(record):
     if records.is_worth_a_word(stretch, record):
         where = f"{records.describe_stretch(stretch, record['fps'])} ({stretch['score']:.2f})"
     parts = []
-    if where and record["label"] == "real":
+    unanswered = bool(records.why_unanswered(record))
+    if where and (record["label"] == "real" or unanswered):
         parts.append(f"but {where} looks fake")
     parts.append(f"1 person, {used}" if len(listed) == 1 else f"person {record['track'] + 1} of {len(listed)}, {used}")
     if fakes > 1:
         parts.append(f"{fakes} people look fake")
-    if where and record["label"] == "fake" and stretch["frames"] < person["frames_used"]:
+    if where and record["label"] == "fake" and not unanswered and stretch["frames"] < person["frames_used"]:
         parts.append(f"worst {where}")
     return parts
 
@@ -86,9 +90,10 @@ def summarize(made, left_out, out) -> str:
       made: records of all files. left_out: {extension: count} of `find.find_files`. out: folder of the results.
     """
     counts = collections.Counter(
-        "no verdict" if records.is_out_of_range(record) else record.get("label", "not scored") for record in made
+        records.why_unanswered(record).partition(": ")[0] or record.get("label", "not scored") for record in made
     )
-    parts = [f"{counts[name]} {name}" for name in ("fake", "real", "no verdict", "not scored") if counts[name]]
+    kinds = ("fake", "real", "no answer", "no verdict", "not scored")
+    parts = [f"{counts[name]} {name}" for name in kinds if counts[name]]
     files = "1 file" if len(made) == 1 else f"{len(made)} files"
     lines = [f"{files}: {', '.join(parts)}"]
     if left_out:

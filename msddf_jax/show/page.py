@@ -15,19 +15,21 @@ _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; margin: 0 auto; max-width: 72rem; padding: 1rem; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.3rem; margin: .3rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid #ccc; }
-h3 { font-size: 1rem; margin-bottom: .3rem; overflow-wrap: anywhere; }
+h3 { font-size: 1rem; margin: .9rem 0 .3rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 td small { display: block; color: #555; font-size: .75rem; }
 th { vertical-align: bottom; white-space: normal; } th:first-child, td:first-child { text-align: left; }
+.big { font-size: 1.2rem; font-weight: 600; margin: .6rem 0 .3rem; } ul { margin: .2rem 0; padding-left: 1.1rem; }
 .note { color: #555; font-size: .85rem; } p { overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: .8rem; }
 figure { margin: 0; } figure img { width: 100%; height: auto; }
 figcaption { font-size: .8rem; color: #444; overflow-wrap: anywhere; }
 details { border: 1px solid #ddd; border-radius: .4rem; padding: .4rem .8rem; margin: .6rem 0; }
 summary { cursor: pointer; font-weight: 600; overflow-wrap: anywhere; }
+@media (max-width: 30rem) { body { font-size: 15px; line-height: 1.4; } }
 pre { overflow-x: auto; font-size: .75rem; background: #f6f8fa; padding: .6rem; }
 """
 
@@ -67,7 +69,23 @@ def details(title, *parts, opened) -> str:
 
 def paragraphs(*lines) -> str:
     """Lines of text, a paragraph each."""
-    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return "".join(f"<p>{_text(line)}</p>" for line in lines)
+
+
+def headline(text) -> str:
+    """The one sentence that answers, larger than the rest."""
+    return f'<p class="big">{_text(text)}</p>'
+
+
+def points(title, lines) -> str:
+    """A list under a small heading; nothing without lines."""
+    items = "".join(f"<li>{_text(line)}</li>" for line in lines)
+    return f"<h3>{html.escape(title)}</h3><ul>{items}</ul>" if items else ""
+
+
+def _text(line):
+    """A sentence, escaped; a number and its percent sign stay on one line."""
+    return html.escape(line).replace(" %", "\u00a0%")
 
 
 def code(text) -> str:

@@ -28,7 +28,7 @@ _DASHES = ("-", "--", "-.", ":")
 _PHONE_WIDTH, _PHONE_DPI = 5.4, 150
 
 
-def draw_timeline(title, people, judged, *, named=0, fps=0.0, in_range=True) -> np.ndarray:
+def draw_timeline(title, people, judged, *, named=0, fps=0.0, unanswered="") -> np.ndarray:
     """Each person's scores over time, with a face and the worst stretch, the threshold, and frames without a score.
 
     Args:
@@ -38,7 +38,7 @@ def draw_timeline(title, people, judged, *, named=0, fps=0.0, in_range=True) -> 
         uint8 RGB; stretch, {start, end} to point out, in seconds (frame numbers without a rate).
       judged: `verdict.Verdict` on the video; frames strictly above its threshold are coloured as fake.
       named: which of the people the verdict is about. fps: frames a second; 0 = unknown, the axis is frame numbers.
-      in_range: whether the verdict may be believed (`novelty.judge`); the title names none where not.
+      unanswered: why there is no verdict (`records.why_unanswered`), which the title then says; "" where there is.
 
     Returns:
       uint8 RGB [400 + 230 (people - 1), 900, 3].
@@ -67,8 +67,8 @@ def draw_timeline(title, people, judged, *, named=0, fps=0.0, in_range=True) -> 
     count, sampled = len(people[named]["frames"]), len(np.unique(every))
     who = f"person {named + 1} of {rows}, " if rows > 1 else ""
     verdict = f"{judged.label}, {who}score {judged.score:.3f}, {said}"
-    if not in_range:
-        verdict = f"no verdict: unlike the files that this detector was measured on; {who}score {judged.score:.3f}"
+    if unanswered:
+        verdict = f"{unanswered}; {who}score {judged.score:.3f}"
     about = f"{verdict}, {count} of {sampled} frames scored"
     figure.suptitle(f"{_printable(title)}\n{about}", fontsize=11, parse_math=False)
     keys = {}

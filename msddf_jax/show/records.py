@@ -4,10 +4,12 @@ import collections
 
 import numpy as np
 
+from msddf_jax.show import words
 from msddf_jax.statistics import novelty, people, verdict
 
 # A single frame above the threshold is chance: a stretch is worth a word from so many frames on.
 LEAST_FRAMES = 3
+OUT_OF_RANGE = "unlike the files that this detector was measured on"
 # Codes of what is odd about a whole file and takes nothing from its verdict.
 ODD = ("odd_header", "animation", "more_faces", "decode_errors")
 
@@ -24,10 +26,11 @@ def summarize(item, outputs, calibration=None, aggregate="mean", fitted=None) ->
       dict: kind (video, image), score (of an image the highest of its faces; of a video the aggregate over the frames
       of the person whom the verdict is about, `people.judge_people`), probability (of fake; the score where calibration
       is null), label ("fake" where score > threshold, which is probability > 1/2), threshold, aggregate, calibration
-      ({fitted_on, threshold} or null), forgery (where the detector says: `verdict.describe_forgery`), frames_sampled,
-      frames_used (with any face), faces_found, frame_indices and frame_scores of that person, faces ({frame_index,
-      track, box in the frame, score}), drops ({frame_index, code, detail}), warning (what is to be known before the
-      verdict is believed; absent without any), range (of `novelty.judge`; where there is `fitted`).
+      ({fitted_on, threshold} or null), lr (likelihood ratio: of `weigh`, or null), forgery (where the detector says:
+      `verdict.describe_forgery`), frames_sampled, frames_used (with any face), faces_found, frame_indices and
+      frame_scores of that person, faces ({frame_index, track, box in the frame, score}), drops ({frame_index, code,
+      detail}), warning (what is to be known before the verdict is believed; absent without any), range (of
+      `novelty.judge`; where there is `fitted`).
       Of a video also fps, track (whom the verdict is about) and people ({track, frames_used, start, end, score,
       probability, label, decides, stretch {start, end, score, frames}}; times in seconds, or frame numbers where the
       file names no rate).
@@ -39,26 +42,22 @@ def summarize(item, outputs, calibration=None, aggregate="mean", fitted=None) ->
     finite = np.isfinite([output["score"] for output in outputs])
     if not finite.all():
         bad = item.frames[int(np.argmin(finite))].frame_index
-        return {
-            "error": {
-                "code": "score_not_finite",
-                "message": f"the model's score of frame {bad} is not finite",
-            }
-        }
+        return {"error": {"code": "score_not_finite", "message": f"the model's score of frame {bad} is not finite"}}
     found = collections.Counter({face.frame_index: face.num_faces for face in item.frames})
     used = sorted({face.frame_index for face in item.frames})
     sampled = sorted({d["frame_index"] for d in drops if d["frame_index"] >= 0} | set(used))
+    level = "frame" if item.info is None else "video"
     if item.info is None:
         who = {}
         top = verdict.top_faces([face.frame_index for face in item.frames], outputs)
-        judged = verdict.judge([output["score"] for output in top.values()], calibration, aggregate, "frame")
+        judged = verdict.judge([output["score"] for output in top.values()], calibration, aggregate, level)
     else:
         who, top, judged = _judge_people(item, outputs, sampled, calibration, aggregate)
     forgery = verdict.describe_forgery(top.values())
     distance = None
     if fitted is not None and all("feature" in output for output in top.values()):
         features = [output["feature"] for output in top.values()]
-        distance = novelty.judge(features, fitted, "frame" if item.info is None else "video")
+        distance = novelty.judge(features, fitted, level)
     warning = _find_warning(drops, len(used), len(sampled), distance)
     return {
         "kind": "image" if item.info is None else "video",
@@ -68,6 +67,7 @@ def summarize(item, outputs, calibration=None, aggregate="mean", fitted=None) ->
         "threshold": judged.threshold,
         "aggregate": aggregate,
         "calibration": judged.calibration,
+        "lr": weigh(judged.score, calibration, level, distance),
         **({"forgery": forgery} if forgery else {}),
         **who,
         "frames_sampled": len(sampled),
@@ -131,6 +131,27 @@ def _no_frames(drops):
     }
 
 
+def weigh(score, calibration, level, distance=None) -> dict | None:
+    """What `verdict.weigh` says of a score, with "words", or None.
+
+    distance: of `novelty.judge`; there is no answer to a file that is out of range.
+    """
+    lr = verdict.weigh(score, calibration, level)
+    if lr is None:
+        return None
+    if distance is not None and distance["out_of_range"]:
+        lr |= {"abstained": True, "reason": OUT_OF_RANGE}
+    return lr | {"words": words.describe(lr)}
+
+
+def why_unanswered(record) -> str:
+    """Why a record gives no label, in words: it is out of range, or its likelihood ratio supports too little; or ""."""
+    if is_out_of_range(record):
+        return f"no verdict: {OUT_OF_RANGE}"
+    lr = record.get("lr")
+    return f"no answer: {lr['reason']}" if lr is not None and lr["abstained"] else ""
+
+
 def is_out_of_range(record) -> bool:
     """Whether a record's score may mean nothing, so that no verdict is given (`novelty.judge`)."""
     return bool(record.get("range", {}).get("out_of_range"))
@@ -152,7 +173,7 @@ def _find_warning(drops, used, sampled, distance):
     """What is to be known before the verdict is believed, "" without anything."""
     parts = []
     if distance is not None and distance["out_of_range"]:
-        parts.append("unlike the files that this detector was measured on")
+        parts.append(OUT_OF_RANGE)
     parts += [f"cut short: {d['detail']}" for d in drops if d["code"] == "truncated"][:1]
     if 2 * used <= sampled and sampled > 1:
         parts.append(f"only {used} of {sampled} frames scored")

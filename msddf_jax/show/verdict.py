@@ -73,7 +73,12 @@ def _render_headline(verdict):
     else:
         figure = f"probability of fake {100 * judged.probability:.0f}&thinsp;%"
         fitted_on = html.escape(str(judged.calibration["fitted_on"]))
-        note = f"Calibrated on {fitted_on}; the score before calibration is {judged.score:.2f}."
+        note = (
+            f"Calibrated on {fitted_on}; the score before calibration is {judged.score:.2f}. The probability holds "
+            "where fakes and reals are equally frequent."
+        )
+        if verdict["lr"] is not None:
+            note = f"{html.escape(verdict['lr']['words'])} {note}"
     if verdict["kind"] == "video":
         looked = (
             f"{verdict['frames_used']} of {verdict['frames_sampled']} sampled frames have a face that could be scored"
@@ -93,12 +98,15 @@ def _render_headline(verdict):
         but = "".join(f", but not at {where}, which looks fake" for where in said)
     odd = [drop["detail"] for drop in verdict["drops"] if drop["frame_index"] < 0 and drop["code"] in records.ODD]
     looked += "".join(f"; {html.escape(detail)}" for detail in odd)
-    if records.is_out_of_range(verdict):
+    if unanswered := records.why_unanswered(verdict):
         # No bar, no label and no probability: they would be read as a verdict.
+        what, _, why = unanswered.partition(": ")
+        figure, note = "which may mean nothing here", ""
+        if not records.is_out_of_range(verdict):
+            figure, note = "too near to the middle", f"<p>{html.escape(why.capitalize())}.</p>"
         return (
-            f'<div class="msddf-card msddf-error" role="status">{warning}<div class="msddf-big">No verdict</div>'
-            f'<div class="msddf-figure">score {judged.score:.2f} of 1, which may mean nothing here</div>'
-            f"<p>{looked}.</p></div>"
+            f'<div class="msddf-card msddf-error" role="status">{warning}<div class="msddf-big">{what.capitalize()}'
+            f'</div><div class="msddf-figure">score {judged.score:.2f} of 1, {figure}</div>{note}<p>{looked}.</p></div>'
         )
     return (
         f'<div class="msddf-card msddf-{judged.label}" role="status">{warning}'

@@ -1,19 +1,13 @@
-"""Do probabilities mean what they say: ECE, Brier score, and a slope and an offset fitted on validation scores.
+"""Do probabilities mean what they say: ECE, Brier score, and the calibration that is fitted on validation scores.
 
 A score is P(fake) in [0, 1]; calibration is with respect to the share of fakes of the set at hand.
 """
 
-import warnings
-
 import numpy as np
-from scipy.optimize import minimize_scalar
 
-from msddf_jax.data import schema
-from msddf_jax.statistics import weighted
-from msddf_jax.statistics.scores import both_classes, check_probabilities, check_scores, group_videos
+from msddf_jax.statistics import likelihood, weighted
+from msddf_jax.statistics.scores import both_classes, check_probabilities, group_videos
 from msddf_jax.statistics.verdict import apply_calibration, logit
-
-SLOPES = (0.05, 20.0)
 
 
 def ece(scores, labels, num_bins=weighted.BINS) -> float:
@@ -69,118 +63,60 @@ def nll(scores, labels) -> float:
     return _nll(logit(scores), labels)
 
 
-def fit_slope(scores, labels, threshold) -> float:
-    """The slope in `SLOPES` under which scores have the smallest NLL, the threshold being probability one half.
+def fit_calibration(
+    scores, labels, video_keys, *, fitted_on, split, aggregate="mean", groups=None, share=likelihood.ABSTAIN
+) -> dict | None:
+    """From scores of videos and of frames to likelihood ratios: slope, offset, bounds, and where no answer is given.
 
-    Args: scores, labels: as `ece`; both classes. threshold: in [0, 1].
-
-    Returns:
-      float. 1.0 with a warning where every score is on its side of the threshold: the NLL then falls without end as the
-      slope grows, and such a set says nothing about it. A value at the end of the range comes with a warning too.
-
-    Raises:
-      ValueError: as `ece`, or one class only.
-
-    Source: Platt, 1999, with the offset given by the threshold; the slope is 1 / temperature of Guo et al., ICML 2017.
-    """
-    scores, labels = check_probabilities(scores, labels, "a slope")
-    if labels.all() or not labels.any():
-        raise ValueError("a slope cannot be fitted to one class only")
-    distances = logit(scores) - logit(threshold)
-    if np.all(distances * (2 * labels - 1) >= 0.0):
-        warnings.warn(
-            f"all {labels.size} validation scores are on their side of {threshold:.3g}: they do not tell a slope, 1 is "
-            "kept",
-            stacklevel=2,
-        )
-        return 1.0
-    low, high = np.log(SLOPES)
-    # The NLL is convex in the slope, so it has one minimum in its logarithm too.
-    found = minimize_scalar(lambda t: _nll(distances * np.exp(t), labels), bounds=(low, high), method="bounded")
-    slope = float(np.exp(found.x))
-    if min(found.x - low, high - found.x) < 1e-3:
-        warnings.warn(f"the slope {slope:.3g} is at the end of the range {SLOPES}", stacklevel=2)
-    return slope
-
-
-def best_threshold(scores, labels) -> float:
-    """The threshold of the highest balanced accuracy, a score strictly above it being called fake.
-
-    Args:
-      scores: float [N] in any range. labels: int or bool [N], 1 = fake; both classes.
-
-    Returns:
-      float: of the thresholds that are equally good (half-way between neighbouring scores, 0.5 itself, and those that
-      call all fake or all real), the one nearest to 0.5.
-
-    Raises:
-      ValueError: as `scores.check_scores`, or one class only.
-
-    Source: Youden's index, 1950; balanced accuracy is (index + 1) / 2.
-    """
-    scores, labels = check_scores(scores, labels)
-    if labels.all() or not labels.any():
-        raise ValueError("a threshold cannot be chosen on one class only")
-    values = np.unique(scores)
-    middle = (values[:-1] + values[1:]) / 2
-    # Two neighbouring floats have nothing between them; "strictly above the lower one" says the same.
-    middle = np.where(middle < values[1:], middle, values[:-1])
-    thresholds = np.concatenate([middle, [schema.THRESHOLD, np.nextafter(values[0], -np.inf), values[-1]]])
-    fakes, reals = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
-    hits = 1.0 - np.searchsorted(fakes, thresholds, side="right") / fakes.size
-    quality = hits + np.searchsorted(reals, thresholds, side="right") / reals.size
-    # 1e-12: sums of two shares that are equal on paper may differ in the last bit.
-    best = thresholds[quality >= quality.max() - 1e-12]
-    return float(best[np.argmin(np.abs(best - schema.THRESHOLD))])
-
-
-def fit_calibration(scores, labels, video_keys, *, fitted_on, split, aggregate="mean") -> dict | None:
-    """Slope, offset and threshold of videos and of frames, from the scores of a validation set.
-
-    The threshold maximises balanced accuracy (`best_threshold`), the slope minimises the NLL (`fit_slope`), the offset
-    makes the threshold probability one half. Where the set's shares of real and fake are far apart, that may cost
-    likelihood: nll_after is then above nll_before.
+    log LR = slope * logit(score) + offset (`likelihood`); the probability is LR / (1 + LR), that at even odds, and the
+    threshold is the score where LR = 1. It is an estimate of where balanced accuracy is highest, and less noisy than
+    the best of the thresholds that were tried.
 
     Args:
       scores, labels, video_keys: one a frame, as `scores.group_videos`. fitted_on: name of the eval. split: of it.
-      aggregate: as `scores.group_videos`.
+      aggregate: as `scores.group_videos`. groups: [N], videos that are held out together (one person's); None for each
+        video by itself. share: of the videos that the zone without an answer is to hold.
 
     Returns:
-      dict for `calibration.json`: slope, offset, threshold, num_videos, nll_before, nll_after of video scores;
-      fitted_on, split, aggregate; and "frame" with the same of frame scores (num_frames). None with a warning where
-      the set has one class only.
+      dict for `calibration.json`: slope, offset, threshold, lr (of `likelihood.fit_ratio`, or None with the reason as
+      no_lr), num_videos, nll_before, nll_after of video scores; fitted_on, split, aggregate; and "frame" with the same
+      of frame scores (num_frames), where all frames of a video weigh together what any other video does. None with a
+      warning where the set has one class only.
 
     Raises:
-      ValueError: the split is no validation split; or as `group_videos`.
+      ValueError: as `group_videos`.
     """
-    check_split(fitted_on, split)
     if not both_classes(np.asarray(labels), f"{fitted_on}: calibration"):
         return None
-    frame = _fit_level(*check_probabilities(scores, labels, "calibration"))
-    videos = group_videos(scores, labels, video_keys, aggregate)
+    scores, labels = check_probabilities(scores, labels, "calibration")
+    keys = np.asarray(video_keys)
+    groups = keys if groups is None else np.asarray(groups)
+    videos = group_videos(scores, labels, keys, aggregate)
+    _, first = np.unique(keys, return_index=True)
     return {
-        **_fit_level(*videos[:2]),
+        **_fit_level(*videos, groups[first], share),
         "num_videos": len(videos[0]),
         "fitted_on": fitted_on,
         "split": split,
         "aggregate": aggregate,
-        "frame": {**frame, "num_frames": len(scores)},
+        "frame": {**_fit_level(scores, labels, keys, groups, share), "num_frames": len(scores)},
     }
 
 
-def check_split(name, split) -> None:
-    """Raise ValueError where a split may not choose a threshold or a slope: any but a validation split."""
+def check_split(name, split, who="config.select") -> None:
+    """Raise ValueError where a split may not calibrate: any but a validation split. who: names the eval."""
     if not split.startswith("val"):
         raise ValueError(
-            f"config.select names {name!r}, whose split is {split!r}: a threshold or a slope fitted there makes its "
+            f"{who} names {name!r}, whose split is {split!r}: a threshold or a slope fitted there makes its "
             "figures meaningless. Name an eval of a validation split."
         )
 
 
-def _fit_level(scores, labels):
-    threshold = best_threshold(scores, labels)
-    slope = fit_slope(scores, labels, threshold)
-    part = {"slope": slope, "offset": float(-slope * logit(threshold)), "threshold": threshold}
+def _fit_level(scores, labels, videos, groups, share):
+    _, which, counts = np.unique(videos, return_inverse=True, return_counts=True)
+    slope, offset = likelihood.fit_affine(scores, labels, 1.0 / counts[which])
+    part = {"slope": slope, "offset": offset, "threshold": float(1.0 / (1.0 + np.exp(offset / slope)))}
+    part["lr"], part["no_lr"] = likelihood.fit_ratio(scores, labels, videos, groups, share)
     part["nll_before"] = nll(scores, labels)
     return part | {"nll_after": nll(apply_calibration(scores, part), labels)}
 

@@ -24,12 +24,23 @@ _OF_CURVES = {
     "ap": weighted.average_precision,
     **{f"tnr{round(100 * t)}": functools.partial(weighted.tnr_at_tpr, target=t) for t in TNR_TARGETS},
     **{f"tpr_fpr{100 * t:g}": functools.partial(weighted.tpr_at_fpr, target=t) for t in FPR_TARGETS},
+    "cllr_min": weighted.cllr_min,
 }
 # Without both classes these are undefined.
-RANKED = (*_OF_CURVES, "balanced_accuracy")
+RANKED = (*_OF_CURVES, "balanced_accuracy", "cllr")
 NAMES = (*RANKED, "accuracy", "ece", "brier")
-# Also there with a calibration: at the validation set's threshold, and of the probabilities that it gives.
-CALIBRATED = ("accuracy_val", "balanced_accuracy_val", "ece_calibrated", "brier_calibrated")
+# Also there with a calibration: at the validation set's threshold, and of the probabilities that it gives. "cllr_loss"
+# is cllr_calibrated - cllr_min: what the calibration is short of the best one, its bounds included.
+CALIBRATED = (
+    "accuracy_val",
+    "balanced_accuracy_val",
+    "ece_calibrated",
+    "brier_calibrated",
+    "cllr_calibrated",
+    "cllr_loss",
+)
+# In bits, not shares: 1 is what a score costs that says nothing, and it may be more.
+IN_BITS = ("cllr", "cllr_min", "cllr_calibrated", "cllr_loss")
 
 
 def auc(scores, labels) -> float:
@@ -84,7 +95,7 @@ def accuracy(scores, labels, threshold=schema.THRESHOLD) -> float:
     """Share of correct calls at a threshold: a score strictly above it is called fake.
 
     The threshold is fixed before the test set is seen: 0.5, or the validation set's
-    (`calibration.best_threshold`); GenD's is fitted to the test set (its EER threshold).
+    (`calibration.fit_calibration`); GenD's is fitted to the test set (its EER threshold).
 
     Args: as `auc`; threshold: in [0, 1]. Raises: as `auc`, and ValueError for a score outside [0, 1], where 0.5
       would mean nothing.
@@ -157,6 +168,48 @@ def tpr_at_fpr(scores, labels, target) -> float:
     return _of_curve(f"tpr_fpr{100 * target:g}", formula, scores, labels)
 
 
+def cllr(scores, labels) -> float:
+    """Cost of log-likelihood ratios: how far they are from telling reals and fakes apart, and from being true to it.
+
+    Cllr = 1/2 [mean over fakes of log2(1 + 1 / LR) + mean over reals of log2(1 + LR)], with LR = s / (1 - s): a score
+    is read as P(fake) at even odds, whatever the set's shares. 0 is perfect; 1 is what LR = 1 for all costs, and a
+    detector above it does worse than saying nothing. A score counts as at least 1e-7 away from 0 and 1.
+
+    Args:
+      scores, labels: as `accuracy`.
+
+    Returns:
+      float >= 0, in bits; NaN with a warning where one class is absent.
+
+    Raises:
+      ValueError: as `accuracy`.
+
+    Source: Bruemmer and du Preez, Computer Speech and Language 20, 2006.
+    """
+    scores, labels = check_probabilities(scores, labels, "cllr")
+    return float(weighted.cllr(weighted.once(scores, labels))[0]) if both_classes(labels, "cllr") else np.nan
+
+
+def cllr_min(scores, labels) -> float:
+    """The least Cllr that any calibration of these scores could have which keeps their order: what ranking alone costs.
+
+    Fitted to the labels of the set itself (pool adjacent violators, both classes weighing the same), so on few examples
+    it is lower than the truth. Cllr - Cllr_min is what the calibration costs.
+
+    Args: as `auc`, scores in any range.
+
+    Returns:
+      float in [0, 1], in bits: 0 where the classes are told apart, 1 where all scores are equal or the order is upside
+      down. NaN with a warning where one class is absent.
+
+    Raises: as `auc`.
+
+    Source: Bruemmer and du Preez, Computer Speech and Language 20, 2006; pool adjacent violators:
+      `scipy.optimize.isotonic_regression`.
+    """
+    return _of_curve("cllr_min", weighted.cllr_min, scores, labels)
+
+
 def _of_curve(name, formula, scores, labels):
     scores, labels = check_scores(scores, labels)
     if not both_classes(labels, name):
@@ -198,10 +251,12 @@ def weighted_metrics(examples, *, calibration=None, max_thresholds=None) -> dict
     spread = lambda e: (np.abs(weighted.bin_gaps(e, weighted.BINS)).sum(1), weighted.brier(e))
     values["accuracy"], values["balanced_accuracy"] = weighted.accuracies(examples, schema.THRESHOLD)
     values["ece"], values["brier"] = spread(examples)
+    values["cllr"] = weighted.cllr(examples)
     if calibration is not None:
         calls = weighted.accuracies(examples, calibration["threshold"])
         scaled = examples._replace(scores=apply_calibration(examples.scores, calibration))
-        values |= dict(zip(CALIBRATED, (*calls, *spread(scaled)), strict=True))
+        bits = weighted.cllr(scaled)
+        values |= dict(zip(CALIBRATED, (*calls, *spread(scaled), bits, bits - values["cllr_min"]), strict=True))
     return values
 
 

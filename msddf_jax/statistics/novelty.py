@@ -230,7 +230,7 @@ def _shrinkage(residuals, videos, covariance):
 
 def _held_out_distances(features, videos, labels, groups):
     """float64 [N]: the distance of each frame from what was fitted without its group; None as `_fit_gaussians`."""
-    fold, result = _folds(labels, groups), np.empty(len(features))
+    fold, result = deal_folds(labels, groups), np.empty(len(features))
     for number in np.unique(fold):
         out = fold == number
         fitted = _fit_gaussians(features[~out], videos[~out], labels[~out])
@@ -240,8 +240,12 @@ def _held_out_distances(features, videos, labels, groups):
     return result
 
 
-def _folds(labels, groups):
-    """int [N]: the turn in which each frame is held out; groups of the same classes are dealt out in turn."""
+def deal_folds(labels, groups) -> np.ndarray:
+    """int [N]: the turn in which each frame is held out with its group.
+
+    There are `FOLDS` turns, to which groups of the same classes are dealt out one after the other; `ONE_BY_ONE` groups
+    or fewer have a turn each. labels, groups: [N], of any type that sorts.
+    """
     _, group = np.unique(groups, return_inverse=True)
     _, label = np.unique(labels, return_inverse=True)
     lowest, highest = np.full(group.max() + 1, label.max()), np.zeros(group.max() + 1, np.int64)

@@ -20,6 +20,8 @@ _LATEX = (
     ("video_balanced_accuracy", "bal.\\ acc."),
     ("frame_auc", "frame AUC"),
 )
+# Behind them, where a set has it: in bits.
+_LATEX_BITS = ("video_cllr_calibrated", "$C_\\mathrm{llr}$, bits")
 
 
 def eval_names(results) -> list[str]:
@@ -29,12 +31,20 @@ def eval_names(results) -> list[str]:
 
 def percent(value, interval=None) -> str:
     """ "91.2" or "91.2 [88.0, 94.1]" from shares; "-" where the value is None or NaN, "[-]" where its interval is."""
+    return _text(value, interval, lambda share: f"{100 * share:.1f}")
+
+
+def bits(value, interval=None) -> str:
+    """ "0.35" or "0.35 [0.25, 0.53]" from a Cllr; "-" and "[-]" as `percent`."""
+    return _text(value, interval, lambda number: f"{number:.2f}")
+
+
+def _text(value, interval, written):
     if _missing(value):
         return "-"
-    text = f"{100 * value:.1f}"
     if interval is None:
-        return text
-    return f"{text} [-]" if _missing(interval[0]) else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+        return written(value)
+    return f"{written(value)} [{'-' if _missing(interval[0]) else ', '.join(map(written, interval))}]"
 
 
 # Said below a table that has `average` or `count_top`.
@@ -116,19 +126,22 @@ def to_latex(results) -> str:
     """The main table as a LaTeX tabular (booktabs), percent, intervals in brackets; its conditions as comments."""
     intervals, about = results.get("_intervals", {}), results.get("_about", {})
     settings = about.get("intervals") or {}
+    columns = [(metric, heading, percent) for metric, heading in _LATEX]
+    if any(f"{name}/{_LATEX_BITS[0]}" in results for name in eval_names(results)):
+        columns.append((*_LATEX_BITS, bits))
     lines = [
         f"% weights: {about.get('weights')}, step {about.get('step')}; video score: {about.get('aggregate')} of frames",
         f"% brackets: {100 * settings.get('level', 0.95):g} % intervals, {settings.get('method')}",
-        "\\begin{tabular}{l" + "r" * (1 + len(_LATEX)) + "}",
+        "\\begin{tabular}{l" + "r" * (1 + len(columns)) + "}",
         "\\toprule",
-        "set & videos (real + fake) & " + " & ".join(heading for _, heading in _LATEX) + " \\\\",
+        "set & videos (real + fake) & " + " & ".join(heading for _, heading, _ in columns) + " \\\\",
         "\\midrule",
     ]
     for name in eval_names(results):
         numbers = [results.get(f"{name}/video_num_{kind}") for kind in ("real", "fake")]
         cells = [_escape(name), "-" if None in numbers else " + ".join(f"{n:.0f}" for n in numbers)]
-        for metric, _ in _LATEX:
-            value, *interval = percent(results.get(f"{name}/{metric}"), intervals.get(f"{name}/{metric}")).split(" ", 1)
+        for metric, _, written in columns:
+            value, *interval = written(results.get(f"{name}/{metric}"), intervals.get(f"{name}/{metric}")).split(" ", 1)
             cells.append(value + "".join(f" {{\\scriptsize {text}}}" for text in interval))
         lines.append(" & ".join(cells) + " \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])

@@ -1,8 +1,10 @@
 """The one verdict: from the scores of frames to a score, a probability and a label that never contradict each other.
 
-A calibration is a slope and an offset on the logit of a score, probability = sigmoid(slope * logit(score) + offset),
-whose offset makes the threshold probability one half. It is fitted by `calibration`; this module reads and applies it,
-and loads little: every command that scores starts with it.
+A calibration is a slope and an offset on the logit of a score: log LR = slope * logit(score) + offset, the logarithm of
+the likelihood ratio of fake and real, kept between bounds that follow from the number of videos behind it. The
+probability is LR / (1 + LR), that of a fake where fakes and reals are equally frequent; the threshold is the score
+where LR = 1. It is fitted by `calibration`; this module reads and applies it, and loads little: every command that
+scores starts with it.
 """
 
 import json
@@ -61,11 +63,50 @@ def judge(frame_scores, calibration=None, aggregate="mean", level="video") -> Ve
     )
 
 
+def weigh(score, calibration, level="video") -> dict | None:
+    """The likelihood ratio of one file's score, as JSON takes it, or None where the calibration gives none.
+
+    Args:
+      score: of `judge`. calibration: as `load_calibration`, or None. level: as `judge`.
+
+    Returns:
+      {"log10_lr": above 0 where the score supports fake, within "bounds": [least, greatest] of it; "num_real",
+      "num_fake": videos that the bounds follow from; "abstained": whether no answer is given; "reason": why, ""
+      without}.
+    """
+    part = of_level(calibration, level)
+    if part is None or part.get("lr") is None:
+        return None
+    fitted = part["lr"]
+    value = float(part["slope"] * (logit(score) - logit(part["threshold"])) / np.log(10.0))
+    reason = ""
+    if abs(value) < fitted["abstain_below"]:
+        reason = _describe_zone(fitted)
+    elif not (fitted["low"] if value < 0.0 else fitted["high"]):
+        reason = "the calibration videos do not bear out any support"
+    return {
+        "log10_lr": float(np.clip(value, fitted["low"], fitted["high"])),
+        "bounds": [fitted["low"], fitted["high"]],
+        "num_real": fitted["num_real"],
+        "num_fake": fitted["num_fake"],
+        "abstained": bool(reason),
+        "reason": reason,
+    }
+
+
+def _describe_zone(fitted):
+    return (
+        f"neither side is supported {10.0 ** fitted['abstain_below']:.2g} times more than the other; so unsure were "
+        f"{fitted['abstained']:.0%} of the calibration videos"
+    )
+
+
 def apply_calibration(scores, part) -> np.ndarray:
     """float64, the shape of scores: probabilities of fake, above 1/2 exactly where the score is above the threshold.
 
     Args:
-      scores: float in [0, 1]. part: {"slope", "threshold"} of one level, or None, which leaves scores as they are.
+      scores: float in [0, 1]. part: {"slope", "threshold"} of one level, and "lr" {"low", "high"} where there are
+        bounds, or None, which leaves scores as they are.
 
     Raises:
       ValueError: a score outside [0, 1]; a slope that is not above 0.
@@ -78,8 +119,10 @@ def apply_calibration(scores, part) -> np.ndarray:
     slope, threshold = float(part["slope"]), float(part["threshold"])
     if not (np.isfinite(slope) and slope > 0.0):
         raise ValueError(f"the slope is {slope}, expected one above 0")
-    # Kept where exp is finite: 0 and 1 are reached before.
-    distance = np.clip(slope * (logit(scores) - logit(threshold)), -700.0, 700.0)
+    # Without bounds kept where exp is finite: 0 and 1 are reached before.
+    fitted = part.get("lr")
+    low, high = (-700.0, 700.0) if fitted is None else np.log(10.0) * np.array([fitted["low"], fitted["high"]])
+    distance = np.clip(slope * (logit(scores) - logit(threshold)), low, high)
     values = 1.0 / (1.0 + np.exp(-distance))
     # Scores that rounding puts on the threshold stay on their side of it.
     return np.where(scores > threshold, np.maximum(values, np.nextafter(0.5, 1.0)), np.minimum(values, 0.5))
@@ -129,6 +172,9 @@ def load_calibration(workdir) -> dict | None:
             raise ValueError(f"{path}: slope {slope} or threshold {threshold} is out of range; {again}")
         if not abs(offset + slope * float(logit(threshold))) < 1e-6:
             raise ValueError(f"{path}: the offset {offset} does not make the threshold {threshold} one half; {again}")
+        # A calibration of few videos, or of an earlier version, has no likelihood ratio.
+        if part.get("lr") is not None and not (part["lr"]["low"] <= 0.0 <= part["lr"]["high"] < np.inf):
+            raise ValueError(f"{path}: the bounds of the likelihood ratio {part['lr']} are out of range; {again}")
     return value
 
 
@@ -145,6 +191,15 @@ def calibration_of(workdir, *, step, weights, aggregate) -> tuple[dict | None, s
         if found[name] != wanted:
             return None, f"{FILE} is of {name} {found[name]!r}, and these scores are of {name} {wanted!r}"
     return found, ""
+
+
+def chosen_calibration(workdir, *, step, weights, aggregate) -> dict | None:
+    """A workdir's calibration that `msddf_jax.calibrate` fitted, where it is of these weights and this aggregate."""
+    path = pathlib.Path(workdir) / FILE
+    # That of `evaluate` is fitted anew, of whatever form it is.
+    if not path.exists() or "set" not in json.loads(path.read_text()):
+        return None
+    return calibration_of(workdir, step=step, weights=weights, aggregate=aggregate)[0]
 
 
 def find_calibration(workdir, model, aggregate) -> dict | None:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.optimize import isotonic_regression
+
+from msddf_jax.statistics.verdict import logit
 
 # Of the ECE.
 BINS = 15
@@ -53,6 +56,16 @@ def brier(examples) -> np.ndarray:
     """[R] mean of (score - label)^2."""
     square, total = sums(examples, (examples.scores - examples.labels) ** 2, np.ones(examples.scores.size))
     return square / total
+
+
+def cllr(examples) -> np.ndarray:
+    """[R] Cllr in bits, the logit of a score being its log-likelihood ratio; NaN without one of the classes."""
+    fake = examples.labels == 1
+    # log2(1 + 1 / LR) of a fake, log2(1 + LR) of a real.
+    costs = np.logaddexp(0.0, np.where(fake, -1.0, 1.0) * logit(examples.scores)) / np.log(2.0)
+    missed, alarmed, fakes, reals = sums(examples, costs * fake, costs * ~fake, fake, ~fake)
+    with np.errstate(invalid="ignore"):
+        return (missed / fakes + alarmed / reals) / 2
 
 
 def score_bins(scores, num_bins) -> np.ndarray:
@@ -121,3 +134,21 @@ def tpr_at_fpr(fakes, reals, target) -> np.ndarray:
     """[r] largest share of fakes at a threshold that at most a share `target` of the reals reaches."""
     last = (reals / reals[:, -1:] <= target).sum(1) - 1
     return fakes[np.arange(len(fakes)), last] / fakes[:, -1]
+
+
+def cllr_min(fakes, reals) -> np.ndarray:
+    """[r] least Cllr, in bits, of any likelihood ratio that never falls as the score rises, of curves of `curves`."""
+    return np.array([_least_cllr(*pair) for pair in zip(np.diff(fakes), np.diff(reals), strict=True)])
+
+
+def _least_cllr(fakes, reals):
+    """Of weights [D] at falling thresholds. Isotonic regression at even odds; what it calls certain costs nothing."""
+    there = fakes + reals > 0.0
+    fakes, reals = fakes[there] / fakes.sum(), reals[there] / reals.sum()
+    mass = fakes + reals
+    found = isotonic_regression(fakes / mass, weights=mass, increasing=False)
+    # In blocks of equal probability: sums of 0 and 1 alone are 0 and 1 to the bit.
+    starts = found.blocks[:-1]
+    fakes, reals = np.add.reduceat(fakes, starts), np.add.reduceat(reals, starts)
+    bits = lambda part: -part * np.log2(np.where(part > 0.0, part / (fakes + reals), 1.0))
+    return float(np.sum(bits(fakes) + bits(reals)) / 2)

@@ -112,7 +112,7 @@ def _check_source(source, digest, has_fields, text):
 
 
 def is_hub(source) -> bool:
-    """Whether a source names a repository of the hub: hf://owner/name[@revision][/file], or open_clip's hf-hub:."""
+    """Whether a source names a repository of the hub: `hf://owner/name[@revision][/file]`, or open_clip's hf-hub:."""
     return source.startswith(("hf://", "hf-hub:"))
 
 
