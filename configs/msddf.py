@@ -194,8 +194,8 @@ def _make_demo(config):
     # Nor are twins re-sampled or sharpened: at 96 px that is what the manipulations themselves leave behind, and a twin
     # is a real (docs/results/drawn_faces.md).
     config.synth.recipe.twin.update({"factors": (2,), "frequency_prob": 0.0})
-    # From random weights, terms that ask features to agree are met first by making all of them equal: with them, a
-    # trial learned nothing in its first 150 steps. They wait for a pretrained backbone.
+    # From random weights, terms that ask features to agree are met first by making all of them equal. They wait for a
+    # pretrained backbone.
     for name in ("feature_uniformity", "feature_alignment", "twin_cosine", "frequency_cosine"):
         config.loss_weights[name] = 0.0
     config.loss_weights.identity_ce = 0.1

@@ -38,9 +38,7 @@ def get_msddf(method=None):
     # Its synthesis is the published one; the default's is measured on real faces (configs/real.py).
     config = msddf.get_config("demo").unlock()
     config.model.variant = "Ti/16"
-    # Not from the pretrained backbone: from there everything trained stays at chance, since its features follow the
-    # person (52.9 seen, 50.9 unseen, where random weights reach 92.2 and 63.8; "fine_tuning", seed 0; the first two in
-    # a trial with this path set, which no row repeats).
+    # Not from the pretrained backbone, whose features follow the person: from there everything trained stays at chance.
     config.init.backbone = "random"
     config.optim.groups = FINE_TUNE
     # As published; the demo's twins are those of "recolored_twins".
