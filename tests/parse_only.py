@@ -21,9 +21,28 @@ class Parsed(Exception):
 
 
 @contextlib.contextmanager
+def own_flags_hidden():
+    """Within it no flag of this project is defined, and afterwards those that were: a module imported by another test
+    has defined its flags already, and would not be run once more."""
+    definer = {name: flags.FLAGS.find_module_defining_flag(name) or "" for name in flags.FLAGS}
+    hidden = {name: flags.FLAGS[name] for name, module in definer.items() if module.partition(".")[0] in STOPPED}
+    for name in hidden:
+        delattr(flags.FLAGS, name)
+    before = set(flags.FLAGS)
+    try:
+        yield
+    finally:
+        flags.FLAGS.unparse_flags()
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        for name, flag in hidden.items():
+            flags.FLAGS[name] = flag
+            flags.FLAGS.register_flag_by_module(definer[name], flag)
+
+
+@contextlib.contextmanager
 def parsing(monkeypatch):
     """Within it, a program that is run raises `Parsed` once it has its flags; flags that it defines are gone after."""
-    before = set(flags.FLAGS)
 
     def run(main, argv=None):
         flags.FLAGS(sys.argv if argv is None else argv)
@@ -40,19 +59,12 @@ def parsing(monkeypatch):
     monkeypatch.setattr(app, "run", run)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
     monkeypatch.chdir(ROOT)
-    yield
-    _forget_flags(before)
-
-
-def _forget_flags(before):
-    flags.FLAGS.unparse_flags()
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
+    with own_flags_hidden():
+        yield
 
 
 def run(module, arguments, monkeypatch) -> None:
     """`python -m module arguments`, in the working directory. Raises AssertionError for an exit code."""
-    before = set(flags.FLAGS)
 
     def call(main, argv=None):
         raise SystemExit(main(flags.FLAGS(sys.argv if argv is None else argv)))
@@ -60,7 +72,7 @@ def run(module, arguments, monkeypatch) -> None:
     def leave(code):
         raise SystemExit(code)
 
-    with monkeypatch.context() as patch:
+    with own_flags_hidden(), monkeypatch.context() as patch:
         patch.setattr(app, "run", call)
         patch.setattr(os, "_exit", leave)
         patch.setattr(sys, "argv", [module, *arguments])
@@ -68,8 +80,6 @@ def run(module, arguments, monkeypatch) -> None:
             runpy.run_module(module, run_name="__main__")
         except SystemExit as end:
             assert not end.code, f"{module} ended with {end.code}"
-        finally:
-            _forget_flags(before)
 
 
 def takes(module, arguments, monkeypatch) -> bool:

@@ -59,7 +59,8 @@ def encode(mu):
 def test_pooled_where_the_text_ends(encode):
     out = encode(IDS)
     assert out["feature"].shape == (2, 48) and out["feature"].dtype == jnp.float32
-    np.testing.assert_array_equal(out["feature"], np.stack([out["tokens"][0, 4], out["tokens"][1, 2]]))
+    # Compiled together they may differ in a last bit.
+    np.testing.assert_allclose(out["feature"], np.stack([out["tokens"][0, 4], out["tokens"][1, 2]]), atol=1e-6)
 
 
 def test_tokens_see_only_what_is_before_them(encode):

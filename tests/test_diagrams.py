@@ -150,11 +150,3 @@ def test_weights_in_a_diagram_are_those_of_its_page():
         for box in (box for row in diagram.rows for box in row if box.kind in ("loss", "against")):
             for number in re.findall(r"\(([\d.]+)\)", f"{box.title} {box.text}"):
                 assert float(number) in known, (name, box.name, number)
-
-
-def test_the_config_of_the_page_of_fpg_takes_its_quality_network():
-    page = {}
-    (block,) = re.findall(r"```python\n(.*?)```", (FOLDER / "fpg.md").read_text(encoding="utf-8"), re.S)
-    exec(compile(block, "docs/methods/fpg.md", "exec"), page)
-    config = page["get_config"]()
-    assert (config.loss_args.quality.of, config.init.quality) == ("network", "SDD_FIQA_checkpoints_r50.pth")

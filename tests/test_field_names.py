@@ -24,7 +24,8 @@ def _paths(config, prefix=""):
 
 @functools.cache
 def _fields():
-    configs = [experiments.load(spec) for spec in [*experiments.names(), "configs/detectors/sjedd.py:so_vit_b32"]]
+    with_arguments = ["configs/detectors/sjedd.py:so_vit_b32", "configs/detectors/fpg.py:network"]
+    configs = [experiments.load(spec) for spec in [*experiments.names(), *with_arguments]]
     return frozenset(path for config in configs for path in _paths(config))
 
 

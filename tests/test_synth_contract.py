@@ -122,7 +122,8 @@ def test_some_twins_are_blended_by_the_hull_and_the_others_as_without():
         np.testing.assert_array_equal(mixed["target"], plain["target"])
         by_hull = mixed["type"] == hull
         for field, value in mixed.items():
-            np.testing.assert_array_equal(value[~by_hull], plain[field][~by_hull], err_msg=field)
+            # Two programs: a last bit may differ.
+            np.testing.assert_allclose(value[~by_hull], plain[field][~by_hull], atol=1e-6, err_msg=field)
         # SBI's: every part of the face, a ratio as strength.
         assert (mixed["region_parts"][by_hull] == 1).all()
         assert set(np.round(mixed["strength"][by_hull], 5)) <= {0.25, 0.5, 0.75, 1.0}
