@@ -165,7 +165,7 @@ def test_a_range_is_read_back_and_is_of_its_weights_alone(tmp_path, caplog):
     model = lambda step: types.SimpleNamespace(step=step, origin="best")
     assert novelty.find(tmp_path, model(7)) is not None and not caplog.records
     assert novelty.find(tmp_path, model(8)) is None
-    assert "are not told: novelty.npz is of step 7" in caplog.records[0].getMessage()
+    assert "are not recognised: novelty.npz is of step 7" in caplog.records[0].getMessage()
 
 
 def test_a_damaged_range_is_an_error(tmp_path):

@@ -132,7 +132,7 @@ def find(workdir, model) -> dict | None:
     """As `fitted_of`, of an `inference.Inference`; None with one line in the log that says why."""
     found, why = fitted_of(workdir, step=model.step, weights=model.origin)
     if found is None:
-        logging.warning("files out of range are not told: %s", why)
+        logging.warning("files out of range are not recognised: %s", why)
     return found
 
 
