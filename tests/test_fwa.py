@@ -186,5 +186,6 @@ def test_the_ported_recipe_is_the_same_in_any_batch_and_either_way():
     one = run(jax.random.key(0), image[:1], points[:1])
     vectorised = run(jax.random.key(0), image, points, one_by_one=False)
     for name, value in whole.items():
-        np.testing.assert_array_equal(one[name], value[:1], err_msg=name)
+        # Programs of two batch sizes: a last bit may differ, under the plain code generator of the tests.
+        np.testing.assert_allclose(one[name], value[:1], atol=1e-6, err_msg=name)
         np.testing.assert_allclose(vectorised[name], value, atol=1e-4, err_msg=name)
