@@ -83,7 +83,11 @@ def _without_forgeries(config):
 
 
 def _ln_tuning():
-    config = _without_forgeries(_get_msddf())
+    return _plain(_without_forgeries(_get_msddf()))
+
+
+def _plain(config):
+    """The same data and steps for the tower and one linear layer."""
     config.detector = "baseline"
     config.model = {"variant": "B/16", "image_size": 112, "normalize": False}
     config.loss_weights, config.loss_args = {"label": 1.0}, {}
@@ -106,12 +110,7 @@ def _gend():
 
 def _sbi_clip():
     """SBI's recipe on the network of LN-tuning, reals alone."""
-    config = _reals(_sbi(_get_msddf()))
-    config.detector, config.policy.mode = "baseline", "none"
-    config.model = {"variant": "B/16", "image_size": 112, "normalize": False}
-    config.loss_weights, config.loss_args = {"label": 1.0}, {}
-    config.optim.groups = _GROUPS
-    return config
+    return _reals(_sbi(_plain(_get_msddf())))
 
 
 def _on_lite0(published):
@@ -132,27 +131,12 @@ def _on_lite0(published):
     return config
 
 
-def _without_modules(config):
-    """MSDDF's network without Freq-Adapter and Boundary Mining."""
-    config.model.use_frequency = config.model.use_boundary = False
-    for name in ("boundary_bce", "frequency_cosine"):
-        config.loss_weights[name] = 0.0
-    return config
-
-
 def _sladd():
-    config = _without_modules(_get_msddf())
+    config = _get_msddf()
+    config.model.use_frequency = config.model.use_boundary = False
     config.synth.recipe, config.synth.second_views = {"name": "sladd", "blend": {}}, 0
     config.policy.mode = "reinforce"
     config.loss_weights = {"label": 1.0, "map_bce": 0.1, "type_ce": 0.05, "strength_mse": 0.1}
-    return config
-
-
-def _face_xray():
-    config = _get_msddf()
-    config.synth.recipe, config.policy.mode = {"name": "face_xray", "blend": {}, "partner": "batch"}, "none"
-    for name in ("region_bce", "type_ce", "strength_mse"):
-        config.loss_weights[name] = 0.0
     return config
 
 
@@ -181,6 +165,12 @@ def _no_heads():
     config = _get_msddf()
     for name in ("region_bce", "type_ce", "strength_mse"):
         config.loss_weights[name] = 0.0
+    return config
+
+
+def _face_xray():
+    config = _no_heads()
+    config.synth.recipe, config.policy.mode = {"name": "face_xray", "blend": {}, "partner": "batch"}, "none"
     return config
 
 
